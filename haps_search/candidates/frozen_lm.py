@@ -1,0 +1,114 @@
+"""Any causal LM of `transformers` as a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from haps_search.candidates.chat import render
+from haps_search.candidates.exact import exact
+from haps_search.candidates.generate import Generated, generate
+from haps_search.candidates.gradient import row_gradients
+from haps_search.config.candidates import CandidateConfig
+from haps_search.errors import CandidateError
+from haps_search.lora.injection import RowDeltas, injected
+from haps_search.lora.spec import module_table
+from haps_search.types import Request, Response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from haps_search.candidates.sources import LoadedLM
+
+
+class FrozenLM:
+    """A frozen LLM that speaks under per-request deltas. Implements `Candidate`."""
+
+    def __init__(self, config: CandidateConfig, lm: LoadedLM) -> None:
+        self._config, self._lm = config, lm
+        self.table = module_table(config.name, lm.model)
+        self._stops = (*lm.stop_ids, *_tokens_with(config.stop, lm.tokenizer))
+        self._shapes = {(m.name, m.d_in, m.d_out) for m in self.table.modules}
+
+    @classmethod
+    def load(cls, config: CandidateConfig) -> FrozenLM:
+        """Raises CandidateError naming the candidate and the way out."""
+        from haps_search.candidates.sources import load_lm
+
+        lm = load_lm(config.name, config.source, config.dtype, config.device, config.trust_remote_code)
+        return cls(config, lm)
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        prompts = [self._prompt(request) for request in requests]
+        found: dict[int, Response] = {}
+        for rows in self._batches(prompts):
+            with exact(self._lm.model.dtype):
+                answers = self._respond([requests[i] for i in rows], [prompts[i] for i in rows])
+            found.update(zip(rows, answers, strict=True))
+        return [found[i] for i in range(len(requests))]
+
+    def _prompt(self, request: Request) -> list[int]:
+        name = self._config.name
+        if request.delta is not None:
+            for target in request.delta.layout.targets:
+                if (target.name, target.d_in, target.d_out) not in self._shapes:
+                    raise CandidateError(
+                        f"candidate {name}: a delta for {target.name} ({target.d_in} -> {target.d_out}), "
+                        "which this model does not have: it was generated for another candidate"
+                    )
+        prompt = render(self._lm.tokenizer, self._config.chat, request.messages, name)
+        limit = getattr(self._lm.model.config, "max_position_embeddings", None)
+        needed = len(prompt) + request.sampling.max_new_tokens
+        if limit is not None and needed > limit:
+            raise CandidateError(
+                f"candidate {name}: a prompt of {len(prompt)} tokens and {request.sampling.max_new_tokens} new ones "
+                f"exceed its {limit} positions: shorten the context (task.max_context_chars) or max_new_tokens"
+            )
+        return prompt
+
+    def _batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        # Prompts of like length share a batch, so that little is padded.
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for start in range(0, len(order), self._config.batch_rows):
+            yield order[start : start + self._config.batch_rows]
+
+    def _respond(self, requests: list[Request], prompts: list[list[int]]) -> list[Response]:
+        model, tokenizer = self._lm.model, self._lm.tokenizer
+        samplings, deltas = [r.sampling for r in requests], [r.delta for r in requests]
+        with injected(model, RowDeltas(deltas, model.dtype, model.device)):
+            generated = generate(model, prompts, samplings, self._stops, tokenizer.pad_token_id)
+        responses = [self._response(generated, row, len(prompt)) for row, prompt in enumerate(prompts)]
+        if not any(r.gradient or r.kl for r in requests):
+            return responses
+        return self._with_gradients(requests, responses, generated)
+
+    def _response(self, generated: Generated, row: int, tokens_read: int) -> Response:
+        ids = generated.token_ids(row)
+        spoken = ids[:-1] if ids and ids[-1] in self._stops else ids
+        text = self._lm.tokenizer.decode(spoken, skip_special_tokens=True)
+        return Response(text, ids, float(generated.log_likelihood[row]), tokens_read, len(ids))
+
+    def _with_gradients(
+        self, requests: list[Request], responses: list[Response], generated: Generated
+    ) -> list[Response]:
+        wants = [r.gradient or r.kl for r in requests]
+        deltas = [r.delta if want else None for r, want in zip(requests, wants, strict=True)]
+        samplings = [r.sampling for r in requests]
+        found = row_gradients(self._lm.model, generated, samplings, deltas, any(r.kl for r in requests))
+        return [
+            Response(
+                r.text, r.token_ids, r.log_likelihood, r.tokens_read, r.tokens_written,
+                gradient=found.log_likelihood[i] if q.gradient else None,
+                kl=found.kl[i] if q.kl else None,
+                kl_gradient=found.kl_gradient[i] if q.kl else None,
+            )
+            for i, (q, r) in enumerate(zip(requests, responses, strict=True))
+        ]  # fmt: skip
+
+
+def _tokens_with(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of all tokens whose own text contains one of `texts`."""
+    if not texts:
+        return []
+    spoken = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    return [i for i, piece in enumerate(spoken) if any(text in piece for text in texts)]

@@ -1,0 +1,195 @@
+"""From a source in the configuration to a frozen LLM in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from haps_search.candidates.load_errors import explained, refusal
+from haps_search.config.candidates import Dtype, GgufSource, HubSource, PathSource, Source
+from haps_search.errors import CandidateError
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedLM:
+    """A frozen causal LM: evaluation mode, no parameter wants a gradient.
+
+    The tokenizer pads on the left and has a pad token; `stop_ids` are all tokens that end a generation.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    stop_ids: tuple[int, ...]
+
+
+def load_lm(owner: str, source: Source, dtype: Dtype, device: str, trust_remote_code: bool) -> LoadedLM:
+    """Load the LLM of a candidate (or of the backbone), named `owner` in errors.
+
+    `dtype` auto keeps the checkpoint's, `device` auto takes a GPU where there is one.
+
+    Raises:
+        CandidateError: whatever stands in the way, with owner, source and the way out.
+    """
+    place = _device(owner, source, device)
+    weights = _dtype(owner, source, dtype, place)
+    with explained(owner, source), _no_progress_bars():
+        where, common = _locate(owner, source)
+        common["trust_remote_code"] = trust_remote_code
+        config = AutoConfig.from_pretrained(where, **common)
+        _check_causal(owner, source, config, trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left", **common)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            where, config=config, dtype=weights, output_loading_info=True, **common
+        )
+        model, report = loaded
+        _check_complete(owner, source, model, report["missing_keys"])
+        model = model.eval().requires_grad_(False).to(place)
+    stops = _stop_ids(model, tokenizer)
+    _give_pad_token(owner, source, tokenizer, stops)
+    return LoadedLM(model, tokenizer, place, stops)
+
+
+def _locate(owner: str, source: Source) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` is to be called with: a folder or a repository, and the revision."""
+    match source:
+        case HubSource():
+            return source.repo, {"revision": source.revision}
+        case PathSource():
+            return str(_folder(owner, source, Path(source.path).expanduser())), {}
+        case GgufSource():
+            from haps_search.candidates.gguf_cache import gguf_folder
+
+            return str(gguf_folder(owner, source)), {}
+        case _:
+            from haps_search.candidates.zoo import zoo_path
+
+            try:
+                folder = zoo_path(source.name)
+            except CandidateError as error:
+                raise refusal(owner, source, str(error)) from error
+            return str(_folder(owner, source, folder)), {}
+
+
+def _folder(owner: str, source: Source, folder: Path) -> Path:
+    if not folder.is_dir():
+        got = "a file, not a folder" if folder.exists() else "no such folder"
+        reason = f"{got}: give a folder as save_pretrained writes it, absolute or relative to {Path.cwd()}"
+        raise refusal(owner, source, reason)
+    if not (folder / "config.json").is_file():
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:6]) or "nothing"
+        raise refusal(owner, source, f"no config.json in it (there is {there}): save_pretrained writes one")
+    return folder
+
+
+def _device(owner: str, source: Source, device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        reason = f"no device is called `{device}`: use `auto`, `cpu`, `cuda` or `cuda:1`"
+        raise refusal(owner, source, reason) from error
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if place.type == "cuda" and (place.index or 0) >= there:
+        reason = f"`device: {device}` needs CUDA, and this process sees {there} GPUs: use `auto` or `cpu`"
+        raise refusal(owner, source, f"{reason}, or install torch with CUDA and give the process a GPU")
+    return place
+
+
+def _dtype(owner: str, source: Source, dtype: Dtype, place: torch.device) -> torch.dtype | str:
+    if dtype == "auto":
+        return "auto"
+    if dtype not in DTYPES:
+        raise refusal(owner, source, f"no dtype is called `{dtype}`: use auto, {', '.join(DTYPES)}")
+    if dtype == "bfloat16" and place.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise refusal(owner, source, f"{place} cannot compute in bfloat16: use `dtype: float16` or float32")
+    return DTYPES[dtype]
+
+
+def _check_causal(owner: str, source: Source, config: PreTrainedConfig, trust_remote_code: bool) -> None:
+    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return
+    architectures = config.architectures or []
+    causal = _names(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)
+    if known and (not architectures or causal & set(architectures)):
+        return
+    what = ", ".join(architectures) or f"of type {config.model_type}"
+    reason = f"it is {what}, and a candidate must be a causal LM: choose a model named ...ForCausalLM"
+    raise refusal(owner, source, reason)
+
+
+def _names(values: Iterable[str | tuple[str, ...]]) -> set[str]:
+    return {name for value in values for name in ((value,) if isinstance(value, str) else value)}
+
+
+def _check_complete(owner: str, source: Source, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    # transformers fills missing weights at random and only warns.
+    lacking = sorted(missing)
+    if lacking:
+        reason = (
+            f"its checkpoint lacks {len(lacking)} weights ({', '.join(lacking[:3])} ...): get a complete one"
+        )
+        raise refusal(owner, source, reason)
+    dtypes = {parameter.dtype for parameter in model.parameters()} - set(DTYPES.values())
+    if dtypes:
+        found = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        reason = (
+            f"its weights are quantised ({found}), and deltas need plain ones: use an unquantised checkpoint"
+        )
+        raise refusal(owner, source, reason)
+
+
+def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """All end tokens that generation config, config and tokenizer name: a turn may end with another one."""
+    places = (model.generation_config, model.config, model.config.get_text_config(), tokenizer)
+    found: set[int] = set()
+    for place in places:
+        ids = getattr(place, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return tuple(sorted(found))
+
+
+def _give_pad_token(
+    owner: str, source: Source, tokenizer: PreTrainedTokenizerBase, stops: tuple[int, ...]
+) -> None:
+    if not stops:
+        reason = (
+            "neither its config nor its tokenizer names an end token: set eos_token in tokenizer_config.json"
+        )
+        raise refusal(owner, source, reason)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(stops[0])
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

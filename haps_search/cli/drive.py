@@ -1,0 +1,185 @@
+"""Drive a sweep from its journal to its table: what `sweep`, `resume` and `confirm` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from haps_search.cli.display import watching, wide_console
+from haps_search.cli.logs import log_to
+from haps_search.cli.measure import compared
+from haps_search.cli.report import closing, comparison_table, keep_report, ranking_table
+from haps_search.config.engines import ClusterProfile, RayEngineConfig
+from haps_search.config.load import load_profile
+from haps_search.config.sweep import Study
+from haps_search.engines.cluster.session import Session, session
+from haps_search.errors import ConfigError, PoolError
+from haps_search.records.mlflow_tracker import MlflowStore, default_uri
+from haps_search.sweep.events import SweepEnded, TrialRecord
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.mirror import Mirror
+from haps_search.sweep.plan import Setting, comparisons, missing
+from haps_search.sweep.progress import Progress, fraction_done, planned_trials
+from haps_search.sweep.ranking import ranked
+from haps_search.sweep.tune import fit
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One driver's hold on a sweep: its journal, its session on Ray, and where metrics are mirrored."""
+
+    console: Console
+    journal: Journal
+    study: Study
+    live: Session
+    tracking: Tracking
+    deadline: float | None
+
+    def left(self) -> float | None:
+        """Seconds until --max-hours."""
+        return None if self.deadline is None else max(self.deadline - time.time(), 1.0)
+
+    def finish_or_leave(self) -> None:
+        """Go on only if every trial begun has ended. Raises PoolError or ends the command where not."""
+        open_trials = [t.number for t in self.journal.trials() if not t.ended]
+        if not open_trials:
+            return
+        name = self.journal.folder.name
+        if self.deadline is not None and time.time() >= self.deadline:
+            raise PoolError(
+                f"--max-hours is over, {len(open_trials)} trials are unfinished: `haps resume {name}`"
+            )
+        ended = self.live.status()["ended"]
+        raise PoolError(
+            f"trials {open_trials} were interrupted by the machines ({ended or 'their processes were lost'}); "
+            f"see {self.journal.folder / 'logs'}, then `haps resume {name}`"
+        )
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """MLflow's store and the sweep's parent run there, or neither."""
+
+    store: MlflowStore | None
+    parent: str | None
+    mirror: Mirror | None
+
+    @classmethod
+    def open(cls, journal: Journal, study: Study) -> Tracking:
+        """Raises TrackerError where MLflow is wanted and cannot be reached."""
+        if not study.tracking.mlflow:
+            return cls(None, None, None)
+        store = MlflowStore(study.tracking.uri or default_uri(journal.folder.parent), "haps_search")
+        name = journal.folder.name
+        parent = store.sweep_run(name, study.experiment.model_dump(mode="json"), {"haps.study": study.name})
+        return cls(store, parent, Mirror(journal, partial(store.trial_tracker, name)))
+
+    def tick(self) -> None:
+        if self.mirror is not None:
+            self.mirror.tick()
+
+    def close(self, files: list[Path]) -> None:
+        if self.store is None or self.parent is None:
+            return
+        self.tick()
+        for file in files:
+            self.store.artifact(self.parent, file)
+        self.store.end_sweep(self.parent, "finished")
+
+
+def drive(study: Study, folder: Path, resume: bool) -> None:
+    """Search, compare, print. Safe to kill at any moment and to call again.
+
+    Raises:
+        ConfigError, TrackerError: before anything runs. PoolError: the machines gave up, or the time is over.
+    """
+    with driver(study, folder, resume) as d:
+        searched = sum(t.kind == "search" for t in d.journal.trials())
+        with _watched(d, planned_trials(study)):
+            fit(d.journal, study, d.live, "search", max(study.sweep.trials - searched, 0), d.left())
+            d.finish_or_leave()
+            best = best_trial(d.journal, study)
+            if study.sweep.comparison:
+                wanted = missing(comparisons(study, best), d.journal.trials())
+                fit(d.journal, study, d.live, "comparison", wanted, d.left())
+                d.finish_or_leave()
+        d.console.print("measuring on the whole validation split", highlight=False)
+        rows = compared(d.live, d.journal, study, best)
+        d.journal.append(SweepEnded("all trials ended", time.time()))
+        trials = ranked(d.journal.trials(), study.sweep.objectives)
+        report = keep_report(d.journal.folder, study, trials, rows)
+        d.tracking.close(report)
+        d.console.print(ranking_table(study, trials, d.journal.trials()))
+        d.console.print(comparison_table(rows, study, best))
+        closing(d.console, d.journal, best, d.tracking.store.uri if d.tracking.store else None)
+
+
+def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[TrialRecord]:
+    """Run given settings in an existing sweep, those already there left out; all of them as they ended."""
+    with driver(study, folder, resume=True) as d:
+        kind = settings[0].kind
+        with _watched(d, len(d.journal.trials()) + len(missing(settings, d.journal.trials()))):
+            fit(d.journal, study, d.live, kind, missing(settings, d.journal.trials()), d.left())
+            d.finish_or_leave()
+        d.tracking.tick()
+        labels = {(s.label, s.seed) for s in settings}
+        return [t for t in d.journal.trials() if t.kind == kind and (t.label, t.seed) in labels]
+
+
+@contextmanager
+def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
+    """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded."""
+    profile = profile_of(study)
+    console = wide_console()
+    journal = open_sweep(folder, study, resume)
+    try:
+        log = folder / "logs" / "driver.log"
+        log_to(log)
+        console.print(f"sweep {folder.name} in {folder}, log {log}", highlight=False, soft_wrap=True)
+        tracking = Tracking.open(journal, study)
+        deadline = time.time() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
+        names = ", ".join(c.name for c in study.experiment.candidates)
+        console.print(f"starting the pool on profile {profile.name}: {names}", highlight=False)
+        with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
+            live.wait_for_candidates()
+            yield Driver(console, journal, study, live, tracking, deadline)
+    finally:
+        journal.close()
+
+
+def profile_of(study: Study) -> ClusterProfile:
+    """Raises ConfigError for a study that asks for the local engine: trials run on Ray."""
+    engine = study.experiment.engine
+    if not isinstance(engine, RayEngineConfig):
+        raise ConfigError(
+            "experiment.engine: a sweep runs on Ray, got type local; use `type: ray` "
+            "(profile local-cpu starts Ray on this machine), or `haps train` for one run"
+        )
+    return load_profile(engine.profile)
+
+
+def best_trial(journal: Journal, study: Study) -> TrialRecord:
+    """Raises PoolError where no trial has a result, with the first reason."""
+    trials = ranked(journal.trials(), study.sweep.objectives)
+    if trials:
+        return trials[0]
+    reasons = [f"trial {t.number}: {t.error}" for t in journal.trials() if t.error]
+    raise PoolError(
+        f"no trial of {journal.folder.name} has a result; {reasons[0] if reasons else 'none was run'}"
+    )
+
+
+def _watched(d: Driver, planned: int):  # type: ignore[no-untyped-def]
+    progress = Progress(d.journal, d.study)
+
+    def frame():  # type: ignore[no-untyped-def]
+        views = progress.trials()
+        return views, fraction_done(views, d.study, planned)
+
+    return watching(d.console, frame, d.tracking.tick)

@@ -1,0 +1,57 @@
+"""haps evaluate RUN: a run's best checkpoint on a whole split."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haps_search.cli.options import RunPath, Runs
+
+
+class MeasuredSplit(StrEnum):
+    """The splits that a router was not trained on."""
+
+    validation = "validation"
+    test = "test"
+
+
+def evaluate(
+    run: RunPath,
+    split: Annotated[MeasuredSplit, typer.Option(help="The test split is read by this command only.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Measure the best checkpoint of a run; on the test split, beside validation and their difference."""
+    from haps_search.cli.find import find_run
+
+    found = find_run(runs, run)
+
+    import asyncio
+    import json
+
+    from haps_search.engines.loaded import load_run
+    from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
+    from haps_search.records.sealed import replace_text
+    from haps_search.search.validation import score_router
+
+    loaded = load_run(found.folder, found.experiment)
+    wanted = list(dict.fromkeys(["validation", split.value]))
+    rewards = {}
+    for each in wanted:
+        questions = loaded.task.questions(each)  # type: ignore[arg-type]
+        scored = asyncio.run(
+            score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling)
+        )
+        rewards[each] = scored.rewards
+    measured: dict[str, Interval] = {each: mean_interval(values) for each, values in rewards.items()}
+    if split is MeasuredSplit.test:
+        measured["test minus validation"] = difference_interval(rewards["test"], rewards["validation"])
+    typer.echo(f"{found.folder}, checkpoint of step {loaded.step}, seed {found.experiment.run.seed}")
+    for label, interval in measured.items():
+        typer.echo(f"  {label:<22} {interval}  ({interval.count} questions, 95 % interval)")
+    content = {label: [i.mean, i.low, i.high, i.count] for label, i in measured.items()}
+    replace_text(
+        found.folder / f"evaluation-{split.value}.json", json.dumps({"step": loaded.step} | content, indent=1)
+    )

@@ -1,0 +1,64 @@
+"""From what a user types to a sweep or a run."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.progress import sweeps
+from haps_search.sweep.ranking import ranked
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run's folder and its configuration."""
+
+    folder: Path
+    experiment: Experiment
+
+
+def sweep_journal(runs: Path, name: str) -> Journal:
+    """Raises ConfigError with the nearest name where there is no such sweep."""
+    journal = Journal(runs.resolve() / name)
+    if journal.started() is None:
+        known = sweeps(runs)
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
+        raise ConfigError(f"no sweep {name} under {runs}; {hint}")
+    return journal
+
+
+def find_run(runs: Path, text: str) -> FoundRun:
+    """A run's folder, NAME/NUMBER, or NAME for the best trial of a sweep. Raises ConfigError."""
+    direct = Path(text)
+    if (direct / "experiment.json").exists():
+        return _run(direct.resolve())
+    name, _, number = text.partition("/")
+    single = runs.resolve() / text
+    if (single / "experiment.json").exists():
+        return _run(single)
+    journal = sweep_journal(runs, name)
+    if number:
+        if not number.isdigit():
+            raise ConfigError(f"{text}: expected NAME/NUMBER, got {number!r} for the trial's number")
+        folder = trial_folder(journal.folder, int(number))
+        if not (folder / "experiment.json").exists():
+            raise ConfigError(f"sweep {name} has no trial {number}; `haps status {name}` lists them")
+        return _run(folder)
+    best = ranked(journal.trials(), journal.study().sweep.objectives)
+    if not best:
+        raise ConfigError(
+            f"sweep {name} has no trial with results yet; `haps status {name}` shows how far it is"
+        )
+    return _run(trial_folder(journal.folder, best[0].number))
+
+
+def _run(folder: Path) -> FoundRun:
+    from haps_search.records.run_folder import RunFolder
+
+    return FoundRun(folder, RunFolder.experiment_of(folder))

@@ -1,0 +1,49 @@
+"""The entry point: verbs, and errors as one message instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from haps_search import __version__
+from haps_search.cli import ask, confirm, evaluate, export, resume, status, sweep, train, validate
+from haps_search.errors import ConfigError, HapsError
+
+app = typer.Typer(
+    help="Search which LLM answers a question, and with which generated LoRA weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (sweep.sweep, resume.resume, status.status, train.train, evaluate.evaluate):
+    app.command()(verb)
+for verb in (confirm.confirm, ask.ask, export.export, validate.validate):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"haps-search {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Exit status 2 for a configuration that cannot run, 1 for what went wrong while running."""
+    try:
+        app()
+    except HapsError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was done is kept", err=True)
+        sys.exit(130)

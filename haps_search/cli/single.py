@@ -1,0 +1,73 @@
+"""One run outside a sweep, on either engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from haps_search.config.run import Experiment
+from haps_search.config.sweep import Study
+from haps_search.records.run_folder import RunFolder
+from haps_search.search.engine import Engine
+from haps_search.search.loop import RunResult, run
+from haps_search.tasks.build import build_task
+from haps_search.tasks.task import Task
+
+Opener = Callable[[Experiment, Task], Awaitable[Engine]]
+
+
+def train_local(experiment: Experiment, folder: Path) -> None:
+    """In this process."""
+    from haps_search.engines.local import LocalEngine
+
+    async def opened(experiment: Experiment, task: Task) -> Engine:
+        return LocalEngine.build(experiment, task)
+
+    asyncio.run(_train(experiment, folder, opened))
+
+
+def train_on_ray(study: Study, folder: Path) -> None:
+    """On a pool of its own."""
+    from haps_search.cli.drive import profile_of
+    from haps_search.cli.logs import log_to
+    from haps_search.engines.cluster.engine import RayEngine
+    from haps_search.engines.cluster.session import session
+
+    profile = profile_of(study)
+    log_to(folder / "logs" / "driver.log")
+    with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
+        live.wait_for_candidates()
+
+        async def opened(experiment: Experiment, task: Task) -> Engine:
+            return await RayEngine.start(experiment, profile, live.broker)
+
+        asyncio.run(_train(study.experiment, folder, opened))
+
+
+async def _train(experiment: Experiment, folder: Path, opened: Opener) -> RunResult:
+    console = Console()
+    task = build_task(experiment.task)
+    console.print(f"run {folder}", highlight=False, soft_wrap=True)
+    engine = await opened(experiment, task)
+
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        console.print(
+            f"step {step}/{experiment.run.steps}  reward {metrics['reward']:.3f}  "
+            f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
+            f"delta norm {metrics['delta_norm']:.3f}  {metrics['step_seconds']:.2f} s/step",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    try:
+        result = await run(engine, task, experiment, RunFolder(folder, experiment), report)
+    finally:
+        await engine.close()
+    best = result.metrics.get("validation_reward", float("nan"))
+    console.print(
+        f"ended by {result.reason}; best validation {best:.3f} at step {result.best_step}", highlight=False
+    )
+    return result

@@ -1,0 +1,39 @@
+"""haps sweep FILE: begin a sweep, or take up the one of that name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haps_search.cli.options import Concurrency, File, MaxHours, Runs, Set, TrackingUri, Trials, settings
+
+
+def sweep(
+    file: File,
+    name: Annotated[str | None, typer.Option(help="The sweep's name; default: the study's.")] = None,
+    trials: Trials = None,
+    concurrency: Concurrency = None,
+    max_hours: MaxHours = None,
+    set_: Set = None,
+    tracking_uri: TrackingUri = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
+) -> None:
+    """Search a study's space. A sweep of that name and configuration is taken up where it was left."""
+    from haps_search.config.load import load_study
+
+    overrides = settings(
+        set_, sweep__trials=trials, sweep__concurrency=concurrency, sweep__max_hours=max_hours,
+        tracking__uri=tracking_uri,
+    )  # fmt: skip
+    study = load_study(file, overrides)
+    if dry_run:
+        from haps_search.cli.validate import validate
+
+        validate(file, overrides)
+        return
+    from haps_search.cli.drive import drive
+
+    drive(study, runs.resolve() / (name or study.name), resume=False)

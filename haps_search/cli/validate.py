@@ -1,0 +1,33 @@
+"""haps validate FILE: what the file would do, or all that is wrong with it."""
+
+from __future__ import annotations
+
+import typer
+
+from haps_search.cli.options import File, Set
+
+
+def validate(file: File, set_: Set = None) -> None:
+    """Check a study and print what it would run; nothing is started."""
+    from haps_search.config.load import load_study
+    from haps_search.sweep.space import describe
+
+    study = load_study(file, set_ or ())
+    experiment, sweep = study.experiment, study.sweep
+    run = experiment.run
+    typer.echo(f"{study.name}: valid")
+    if study.description:
+        typer.echo(f"  {study.description.strip()}")
+    typer.echo(f"  task        {experiment.task.type}")
+    typer.echo(f"  candidates  {', '.join(f'{c.name} ({c.source.type})' for c in experiment.candidates)}")
+    typer.echo(
+        f"  run         {run.steps} steps x {run.questions_per_step} questions x {run.episodes_per_question} episodes"
+    )
+    typer.echo(
+        f"  sweep       {sweep.trials} trials, {sweep.concurrency} at a time, {sweep.sampler.type} sampler, "
+        f"scheduler {sweep.scheduler.type}, {', '.join(f'{o.mode} {o.metric}' for o in sweep.objectives)}"
+    )
+    for line in describe(study.space):
+        typer.echo(f"    {line}")
+    if study.expected:
+        typer.echo(f"  expected    {study.expected.strip()}")

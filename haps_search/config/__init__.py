@@ -1,0 +1,1 @@
+"""What a user writes: frozen pydantic models, unknown keys refused, no heavy import."""

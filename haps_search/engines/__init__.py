@@ -1,0 +1,1 @@
+"""Where the parts of a run live: `local` in one process, `cluster` on Ray."""

@@ -1,0 +1,296 @@
+"""The broker: per candidate a queue of parcels from all trials, leased by the workers that host it.
+
+Plain asyncio, no Ray: the session makes an actor of it. It owns the futures of those who wait, by parcel,
+so a worker that vanishes, answers late or answers twice can neither lose a parcel nor answer another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from haps_search.config.engines import Leases
+from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel
+from haps_search.errors import HapsError, PoolError
+from haps_search.types import ModuleTable
+
+IDLE_POLL_S = 5.0
+"""How long a worker's call waits for work before it comes back empty; shows that the worker lives."""
+
+
+@dataclass(eq=False)
+class _Job:
+    parcel: RequestParcel
+    answer: asyncio.Future[ResponseParcel]
+    attempts: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Worker:
+    candidate: str
+    session: int
+    pid: int
+    node: str
+    registrations: int
+    heard: float
+
+
+@dataclass
+class _Lease:
+    worker: str
+    jobs: list[_Job]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A lease as the worker sees it: parcels to answer, in order."""
+
+    lease: int
+    parcels: tuple[RequestParcel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What became of a parcel that has no answer. `final`: trying again cannot help."""
+
+    error: HapsError
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A lease's outcome, one entry per parcel."""
+
+    lease: int
+    outcomes: tuple[ResponseParcel | Failure, ...]
+
+
+class Broker:
+    """Queues, leases and answers. `seats` is the number of workers per candidate."""
+
+    def __init__(
+        self,
+        seats: Mapping[str, int],
+        leases: Leases,
+        silence_s: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seats, self._settings, self._silence_s, self._clock = dict(seats), leases, silence_s, clock
+        self._queues: dict[str, deque[_Job]] = {name: deque() for name in seats}
+        self._arrived: dict[str, asyncio.Event] = {name: asyncio.Event() for name in seats}
+        self._tables: dict[str, ModuleTable] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._leases: dict[int, _Lease] = {}
+        self._numbers = itertools.count(1)
+        self._ended: PoolError | None = None
+        self._changed = asyncio.Event()
+        self._idle_since = dict.fromkeys(seats, clock())
+        self._counts = {"parcels": 0, "rows": 0, "leases": 0, "requeued": 0, "late": 0}
+        self._reaper: asyncio.Task[None] | None = None
+
+    # What trials call.
+
+    async def submit(self, candidate: str, parcel: RequestParcel) -> ResponseParcel:
+        """Answer a parcel. Raises PoolError where the machines gave up, CandidateError where the candidate did."""
+        self._start_reaper()
+        if self._ended is not None:
+            raise self._ended
+        if candidate not in self._queues:
+            raise PoolError(f"no candidate {candidate} in this pool: it hosts {', '.join(self._queues)}")
+        job = _Job(parcel, asyncio.get_running_loop().create_future())
+        self._counts["parcels"] += 1
+        self._counts["rows"] += parcel.rows
+        self._enqueue(candidate, [job])
+        return await job.answer
+
+    async def tables(self) -> dict[str, ModuleTable]:
+        """The module tables of all candidates, once each has a worker."""
+        self._start_reaper()
+        while len(self._tables) < len(self._seats):
+            if self._ended is not None:
+                raise self._ended
+            self._changed.clear()
+            await self._changed.wait()
+        return dict(self._tables)
+
+    async def status(self) -> dict[str, object]:
+        """Counts, queue lengths and workers, for displays and tests."""
+        return {
+            **self._counts,
+            "waiting": {name: len(queue) for name, queue in self._queues.items()},
+            "leased": len(self._leases),
+            "workers": {
+                key: {
+                    "candidate": w.candidate,
+                    "pid": w.pid,
+                    "node": w.node,
+                    "registrations": w.registrations,
+                }
+                for key, w in self._workers.items()
+            },
+            "ended": str(self._ended) if self._ended else None,
+        }
+
+    # What workers call.
+
+    async def register(self, worker: str, table: ModuleTable, pid: int, node: str) -> int:
+        """A worker has loaded its candidate. What it held before is given to others. Returns its session."""
+        self._start_reaper()
+        before = self._workers.get(worker)
+        registrations = before.registrations + 1 if before else 1
+        self._give_up(
+            [n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced"
+        )
+        session = next(self._numbers)
+        self._workers[worker] = _Worker(table.candidate, session, pid, node, registrations, self._clock())
+        self._tables[table.candidate] = table
+        self._changed.set()
+        if registrations > self._settings.restarts + 1:
+            await self.fail_all(
+                f"worker {worker} of candidate {table.candidate} died {registrations - 1} times; "
+                "see the pool's log for why, or raise leases.restarts in the cluster profile"
+            )
+        return session
+
+    async def exchange(self, worker: str, session: int, done: Done | None) -> Work | None:
+        """Hand in an outcome and lease the next parcels, in one call so that the two cannot overtake each other.
+
+        Returns None where nothing came within `IDLE_POLL_S`. Raises PoolError when the pool has ended or the
+        worker was replaced: it should leave.
+        """
+        if done is not None:
+            self._settle(done)
+        holder = self._workers.get(worker)
+        if holder is None or holder.session != session:
+            raise PoolError(f"worker {worker} was replaced")
+        holder.heard = self._clock()
+        if not self._queues[holder.candidate] and not await self._arrival(holder.candidate):
+            return None
+        if self._ended is not None:
+            raise self._ended
+        jobs = self._take(holder.candidate)
+        if not jobs:
+            return None
+        number = next(self._numbers)
+        self._leases[number] = _Lease(worker, jobs, self._clock() + self._settings.deadline_s)
+        self._counts["leases"] += 1
+        return Work(number, tuple(job.parcel for job in jobs))
+
+    async def fail_all(self, reason: str, error: HapsError | None = None) -> None:
+        """End the pool: everyone who waits, and everyone who comes later, is told why."""
+        if self._ended is not None:
+            return
+        self._ended = PoolError(reason)
+        waiting = [job for queue in self._queues.values() for job in queue]
+        waiting += [job for lease in self._leases.values() for job in lease.jobs]
+        for queue in self._queues.values():
+            queue.clear()
+        self._leases.clear()
+        for job in waiting:
+            _answer(job, error or self._ended)
+        self._changed.set()
+        for event in self._arrived.values():
+            event.set()
+
+    # Inside.
+
+    def _enqueue(self, candidate: str, jobs: Sequence[_Job], first: bool = False) -> None:
+        queue = self._queues[candidate]
+        if first:
+            queue.extendleft(reversed(jobs))
+        else:
+            queue.extend(jobs)
+        self._arrived[candidate].set()
+
+    async def _arrival(self, candidate: str) -> bool:
+        self._arrived[candidate].clear()
+        try:
+            await asyncio.wait_for(self._arrived[candidate].wait(), IDLE_POLL_S)
+        except TimeoutError:
+            return self._ended is not None
+        return True
+
+    def _take(self, candidate: str) -> list[_Job]:
+        queue, jobs, rows = self._queues[candidate], list[_Job](), 0
+        while queue and (not jobs or rows + queue[0].parcel.rows <= self._settings.rows):
+            job = queue.popleft()
+            if job.answer.done():  # its trial is gone
+                continue
+            job.attempts += 1
+            rows += job.parcel.rows
+            jobs.append(job)
+        return jobs
+
+    def _settle(self, done: Done) -> None:
+        lease = self._leases.pop(done.lease, None)
+        if lease is None:
+            self._counts["late"] += 1
+            return
+        candidate = self._workers[lease.worker].candidate
+        again = []
+        for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
+            if isinstance(outcome, ResponseParcel):
+                _answer(job, outcome)
+            elif outcome.final:
+                _answer(job, outcome.error)
+            else:
+                job.problems.append(str(outcome.error))
+                again.append(job)
+        self._retry(candidate, again)
+
+    def _retry(self, candidate: str, jobs: Sequence[_Job]) -> None:
+        again = []
+        for job in jobs:
+            if job.attempts < self._settings.attempts:
+                again.append(job)
+            else:
+                _answer(
+                    job,
+                    PoolError(f"candidate {candidate}: {job.attempts} attempts failed: {job.problems[-1]}"),
+                )
+        if again:
+            self._counts["requeued"] += len(again)
+            self._enqueue(candidate, again, first=True)
+
+    def _give_up(self, leases: Sequence[int], problem: str) -> None:
+        for number in leases:
+            lease = self._leases.pop(number)
+            for job in lease.jobs:
+                job.problems.append(problem)
+            self._retry(self._workers[lease.worker].candidate, lease.jobs)
+
+    def _start_reaper(self) -> None:
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().create_task(self._reap())
+
+    async def _reap(self) -> None:
+        while self._ended is None:
+            await asyncio.sleep(min(1.0, self._settings.deadline_s / 4))
+            now = self._clock()
+            expired = [n for n, lease in self._leases.items() if lease.deadline < now]
+            self._give_up(expired, f"no answer within {self._settings.deadline_s:g} s")
+            await self._notice_silence(now)
+
+    async def _notice_silence(self, now: float) -> None:
+        for name, queue in self._queues.items():
+            heard = [w.heard for w in self._workers.values() if w.candidate == name]
+            leased = any(self._workers[lease.worker].candidate == name for lease in self._leases.values())
+            if not queue or leased:
+                self._idle_since[name] = now
+            elif now - max([*heard, self._idle_since[name]]) > self._silence_s:
+                await self.fail_all(f"no worker of candidate {name} was heard of for {self._silence_s:g} s")
+
+
+def _answer(job: _Job, outcome: ResponseParcel | HapsError) -> None:
+    if job.answer.done():
+        return
+    if isinstance(outcome, HapsError):
+        job.answer.set_exception(outcome)
+    else:
+        job.answer.set_result(outcome)

@@ -1,0 +1,73 @@
+"""The engine that a trial sees on Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from haps_search.config.engines import ClusterProfile
+from haps_search.config.run import Experiment
+from haps_search.engines.cluster.failures import answer
+from haps_search.engines.cluster.router_actor import RouterActor, opened
+from haps_search.engines.cluster.wire import pack_requests, pack_tensors, unpack_responses
+from haps_search.types import Question, Request, Response, Rollouts, Routes, Snapshot, UpdateReport
+
+
+class RayEngine:
+    """Implements `Engine`: a router actor of its own, and the pool shared with all other trials."""
+
+    def __init__(self, broker: Any, router: Any, layouts: dict[str, Any], parcel_rows: int) -> None:
+        self._broker, self._router, self._layouts, self._rows = broker, router, layouts, parcel_rows
+
+    @classmethod
+    async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any) -> RayEngine:
+        """Wait for the pool, then start this trial's router actor.
+
+        Raises:
+            CandidateError, ConfigError, PoolError: what the pool or the router could not load.
+        """
+        tables = await answer(broker.tables.remote())
+        resources = profile.router
+        router = (
+            ray.remote(RouterActor)
+            .options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+            .remote(experiment.model_dump(mode="json"), tables, resources.threads)
+        )
+        layouts = await answer(router.layouts.remote())
+        # A parcel is what one worker takes: small enough that all replicas of a candidate get some.
+        replicas = max(profile.replicas.values(), default=1)
+        per_step = experiment.run.questions_per_step * experiment.run.episodes_per_question
+        rows = max(1, min(profile.leases.rows, -(-per_step // replicas)))
+        return cls(broker, router, layouts, rows)
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        bare, keys, packed = await answer(self._router.route.remote(list(questions), episodes, seed))
+        return opened(bare, keys, packed, self._layouts)
+
+    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        parts = [requests[i : i + self._rows] for i in range(0, len(requests), self._rows)]
+        parcels = await asyncio.gather(
+            *(answer(self._broker.submit.remote(candidate, pack_requests(part))) for part in parts)
+        )
+        return [response for parcel in parcels for response in unpack_responses(parcel)]
+
+    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+        keys = tuple(signal.delta_gradients)
+        packed = pack_tensors([signal.delta_gradients[key] for key in keys])
+        return await answer(
+            self._router.update.remote(
+                list(questions), signal.version, signal.assignments, signal.architecture_credits, keys, packed
+            )
+        )
+
+    async def snapshot(self) -> Snapshot:
+        return await answer(self._router.snapshot.remote())
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        await answer(self._router.restore.remote(snapshot))
+
+    async def close(self) -> None:
+        ray.kill(self._router)

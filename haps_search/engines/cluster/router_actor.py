@@ -1,0 +1,78 @@
+"""The central actor of a trial: it holds the routers, the hypernetworks and their optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from haps_search.config.run import Experiment
+from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack_tensors
+from haps_search.types import (
+    Assignment,
+    Delta,
+    ModuleTable,
+    Question,
+    Rollouts,
+    Routes,
+    Snapshot,
+    UpdateReport,
+)
+
+Keys = tuple[tuple[int, str], ...]
+
+
+class RouterActor:
+    """A `Learner` behind calls whose tensors are packed. Made an actor by the engine."""
+
+    def __init__(
+        self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int
+    ) -> None:
+        from haps_search.engines.assembly import build_learner, prepare_torch
+        from haps_search.tasks.build import build_task
+
+        prepare_torch(threads)
+        config = Experiment.model_validate(experiment)
+        self._learner = build_learner(config, build_task(config.task), tables)
+        self._layouts = self._learner.router.layouts
+
+    def route(
+        self, questions: Sequence[Question], episodes: int, seed: int
+    ) -> tuple[Routes, Keys, PackedTensors]:
+        routes = self._learner.route(questions, episodes, seed)
+        keys = tuple(routes.deltas)
+        packed = pack_tensors([routes.deltas[key].values for key in keys])
+        bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
+        return bare, keys, packed
+
+    def layouts(self) -> Mapping[str, Any]:
+        return self._layouts
+
+    def update(
+        self,
+        questions: Sequence[Question],
+        version: int,
+        assignments: tuple[tuple[Assignment, ...], ...],
+        credits: tuple[tuple[float, ...], ...],
+        keys: Keys,
+        packed: PackedTensors,
+    ) -> UpdateReport:
+        gradients = dict(zip(keys, unpack_tensors(packed), strict=True))
+        found = {key: value for key, value in gradients.items() if value is not None}
+        return self._learner.update(questions, Rollouts(version, assignments, credits, found))
+
+    def snapshot(self) -> Snapshot:
+        return self._learner.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._learner.restore(snapshot)
+
+
+def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any]) -> Routes:
+    """The routes with their deltas, as the loop sees them."""
+    values = unpack_tensors(packed)
+    deltas = {
+        key: Delta(layouts[key[1]], value)
+        for key, value in zip(keys, values, strict=True)
+        if value is not None
+    }
+    return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, deltas)

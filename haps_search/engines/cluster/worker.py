@@ -1,0 +1,87 @@
+"""A pool worker: hosts one frozen candidate and answers what the broker leases to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+
+from haps_search.candidates.candidate import Candidate
+from haps_search.config.candidates import CandidateConfig
+from haps_search.engines.cluster.broker import Done, Failure, Work
+from haps_search.engines.cluster.failures import unwrapped
+from haps_search.engines.cluster.wire import (
+    RequestParcel,
+    ResponseParcel,
+    pack_responses,
+    unpack_requests,
+)
+from haps_search.errors import CandidateError, PoolError
+from haps_search.types import Response
+
+
+def host(settings: Mapping[str, Any]) -> None:
+    """The train loop of the pool's Ray Train run: rank i hosts the candidate of seat i.
+
+    It never reports to Train: that is a barrier over ranks, and candidates do not know one another.
+    """
+    from ray.train import get_context
+
+    from haps_search.candidates.frozen_lm import FrozenLM
+    from haps_search.engines.assembly import prepare_torch
+
+    prepare_torch(settings["threads"])
+    rank = get_context().get_world_rank()
+    config = CandidateConfig.model_validate(settings["seats"][rank])
+    broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    try:
+        candidate = FrozenLM.load(config)
+    except CandidateError as error:
+        # Loading it again would fail again, so nobody should wait for a restart.
+        ray.get(broker.fail_all.remote(str(error), error))
+        return
+    serve(broker, f"{config.name}/{rank}", candidate)
+
+
+def serve(broker: Any, worker: str, candidate: Candidate) -> None:
+    """Answer leases until the pool ends or this worker is replaced."""
+    node = ray.get_runtime_context().get_node_id()
+    session = ray.get(broker.register.remote(worker, candidate.table, os.getpid(), node))
+    done: Done | None = None
+    while True:
+        try:
+            work = ray.get(broker.exchange.remote(worker, session, done))
+        except ray.exceptions.RayError as error:
+            # A broker that ended the pool, or is gone itself: either way there is nobody left to serve.
+            if isinstance(unwrapped(error), PoolError):
+                return
+            raise
+        done = None if work is None else Done(work.lease, outcomes(candidate, work))
+
+
+def outcomes(candidate: Candidate, work: Work) -> tuple[ResponseParcel | Failure, ...]:
+    """Answer all parcels of a lease in one batch; where that fails, each alone, to find out whose fault it was."""
+    requests = [unpack_requests(parcel) for parcel in work.parcels]
+    try:
+        answers = candidate.respond([request for part in requests for request in part])
+    except (CandidateError, RuntimeError, ValueError) as error:
+        if len(work.parcels) == 1:
+            return (_failure(error),)
+        return tuple(outcomes(candidate, Work(work.lease, (parcel,)))[0] for parcel in work.parcels)
+    return tuple(_split(work.parcels, answers))
+
+
+def _split(parcels: Sequence[RequestParcel], answers: Sequence[Response]) -> list[ResponseParcel]:
+    found, start = [], 0
+    for parcel in parcels:
+        found.append(pack_responses(answers[start : start + parcel.rows]))
+        start += parcel.rows
+    return found
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, CandidateError):
+        return Failure(error, final=True)
+    return Failure(PoolError(f"{type(error).__name__}: {error}"), final=False)

@@ -1,0 +1,51 @@
+"""Everything in one process: the engine for tests, laptops and one-GPU runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from haps_search.candidates.candidate import Candidate
+from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.config.engines import LocalEngineConfig
+from haps_search.config.run import Experiment
+from haps_search.engines.assembly import build_learner, prepare_torch
+from haps_search.learning.update import Learner
+from haps_search.tasks.task import Task
+from haps_search.types import Delta, Question, Request, Response, Rollouts, Routes, Snapshot, UpdateReport
+
+
+class LocalEngine:
+    """Implements `Engine` with candidates and router at hand."""
+
+    def __init__(self, candidates: Mapping[str, Candidate], learner: Learner) -> None:
+        self._candidates, self._learner = dict(candidates), learner
+
+    @classmethod
+    def build(cls, experiment: Experiment, task: Task) -> LocalEngine:
+        """Load every candidate of the experiment; raises CandidateError, ConfigError."""
+        engine = experiment.engine
+        prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
+        candidates = {c.name: FrozenLM.load(c) for c in experiment.candidates}
+        return cls(candidates, build_learner(experiment, task, {n: c.table for n, c in candidates.items()}))
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        return self._learner.route(questions, episodes, seed)
+
+    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        return self._candidates[candidate].respond(requests)
+
+    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+        return self._learner.update(questions, signal)
+
+    async def snapshot(self) -> Snapshot:
+        return self._learner.snapshot()
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        self._learner.restore(snapshot)
+
+    def all_deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
+        """Deltas of every candidate for every question, whoever the router would choose."""
+        return self._learner.router.all_deltas(questions)
+
+    async def close(self) -> None:
+        self._candidates.clear()

@@ -1,0 +1,1 @@
+"""Dialogues of role turns, many at once."""

@@ -1,0 +1,1 @@
+"""From rewards to a router's next weights."""

@@ -1,0 +1,153 @@
+"""One optimiser step of the router: the forward is recomputed, and gradients from afar are carried on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from haps_search.config.learning import LearningConfig, ScheduleConfig
+from haps_search.errors import CheckpointError, Diverged, StaleUpdate
+from haps_search.routing.router import Reading, Router
+from haps_search.types import Question, Rollouts, Routes, Snapshot, UpdateReport
+
+
+class Learner:
+    """A router with its optimiser and version. It keeps no graph between calls."""
+
+    def __init__(self, router: Router, config: LearningConfig, steps: int) -> None:
+        self.router, self._config, self._steps = router, config, steps
+        self.version = 0
+        rates = {"high": config.learning_rate.high, "low": config.learning_rate.low}
+        groups = [
+            {"params": params, "lr": rates[level], "base_lr": rates[level]}
+            for level, params in router.levels().items()
+            if params
+        ]
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay) if groups else None
+
+    def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        return self.router.route(questions, episodes, seed, self.version)
+
+    def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+        """Take one step along d loss / d weights, where
+
+        loss = -mean(credit * log p(z)) - entropy_bonus * mean H(z) + <delta, its returned gradient>.
+
+        Raises:
+            StaleUpdate: the signal was made with another version of the router.
+            Diverged: a loss or gradient that is not finite; the weights are left as they were.
+        """
+        if signal.version != self.version:
+            raise StaleUpdate(f"an update for router version {signal.version} reached version {self.version}")
+        metrics: dict[str, float] = {}
+        if self._optimiser is not None:
+            self._optimiser.zero_grad(set_to_none=True)
+            with torch.enable_grad():
+                reading = self.router.read(questions)
+                tensors, gradients = self._roots(reading, signal, metrics)
+                if tensors:
+                    torch.autograd.backward(tensors, gradients)
+            metrics |= self._take_step(self._optimiser)
+        self.version += 1
+        return UpdateReport(self.version, metrics)
+
+    def _roots(
+        self, reading: Reading, signal: Rollouts, metrics: dict[str, float]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        tensors: list[Tensor] = []
+        gradients: list[Tensor | None] = []
+        if self.router.high.learns:
+            loss = self._architecture_loss(reading, signal, metrics)
+            tensors.append(loss)
+            gradients.append(None)
+        by_name: dict[str, list[int]] = {}
+        for q, name in sorted(signal.delta_gradients):
+            by_name.setdefault(name, []).append(q)
+        for name, rows in by_name.items():
+            values = self.router.delta_values(reading, name, rows)
+            tensors.append(values)
+            gradients.append(torch.stack([signal.delta_gradients[q, name] for q in rows]).to(values))
+        return tensors, gradients
+
+    def _architecture_loss(self, reading: Reading, signal: Rollouts, metrics: dict[str, float]) -> Tensor:
+        log_p = reading.distribution.log_probability(signal.assignments)
+        credits = torch.tensor(signal.architecture_credits, dtype=log_p.dtype, device=log_p.device)
+        policy = -(credits * log_p).mean()
+        entropy = reading.distribution.entropy().mean()
+        metrics["architecture_loss"] = float(policy.detach())
+        return policy - self._config.entropy_bonus * entropy
+
+    def _take_step(self, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+        factor = learning_rate_factor(self._config.schedule, self.version, self._steps)
+        params = [p for group in optimiser.param_groups for p in group["params"]]
+        clip = self._config.gradient_clip
+        norm = float(torch.nn.utils.clip_grad_norm_(params, math.inf if clip is None else clip))
+        if not math.isfinite(norm):
+            raise Diverged(
+                f"gradient norm {norm} at step {self.version}: lower learning.learning_rate or "
+                "routing.lora.scaling, or set routing.low_level.max_relative_norm"
+            )
+        for group in optimiser.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        optimiser.step()
+        return {"gradient_norm": norm, "learning_rate_factor": factor}
+
+    def snapshot(self) -> Snapshot:
+        """Learned weights, optimiser moments and version: all that the next step depends on."""
+        tensors = {f"router.{k}": v.cpu().clone() for k, v in self.router.learned().items()}
+        for key, value in self._moments().items():
+            tensors[key] = value.cpu().clone()
+        return Snapshot(tensors, {"version": self.version})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Raises CheckpointError where the tensors are not this router's."""
+        learned = self.router.learned()
+        found = {k.removeprefix("router."): v for k, v in snapshot.tensors.items() if k.startswith("router.")}
+        differing = sorted(set(learned) ^ set(found)) or [
+            k for k in found if found[k].shape != learned[k].shape
+        ]
+        if differing:
+            raise CheckpointError(
+                f"the checkpoint belongs to another router: {', '.join(differing[:5])} differ"
+            )
+        with torch.no_grad():
+            for name, parameter in learned.items():
+                parameter.copy_(found[name])
+        self.version = int(snapshot.state["version"])
+        self._load_moments(snapshot.tensors)
+
+    def _moments(self) -> dict[str, Tensor]:
+        if self._optimiser is None:
+            return {}
+        states: Mapping[int, Mapping[str, Any]] = self._optimiser.state_dict()["state"]
+        return {
+            f"optimiser.{index}.{key}": torch.as_tensor(value)
+            for index, state in states.items()
+            for key, value in state.items()
+        }
+
+    def _load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        if self._optimiser is None:
+            return
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".", 2)
+                states.setdefault(int(index), {})[key] = tensor.clone()
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": states})
+
+
+def learning_rate_factor(config: ScheduleConfig, step: int, steps: int) -> float:
+    """The factor at step 0 .. steps-1: linear warm-up, then constant, linear or cosine to `final_fraction`."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    if config.type == "constant":
+        return 1.0
+    span = max(steps - 1 - config.warmup_steps, 1)
+    done = min((step - config.warmup_steps) / span, 1.0)
+    shape = 1.0 - done if config.type == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.final_fraction + (1.0 - config.final_fraction) * shape

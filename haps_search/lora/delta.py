@@ -1,0 +1,44 @@
+"""The flat delta and its matrices."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from haps_search.types import DeltaLayout
+
+
+def matrices(layout: DeltaLayout, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Views of a flat delta, per target: lora_A (..., r, d_in) and lora_B (..., d_out, r) from (..., P)."""
+    rank, offset, found = layout.rank, 0, []
+    for target in layout.targets:
+        size_a, size_b = rank * target.d_in, rank * target.d_out
+        a, b = values[..., offset : offset + size_a], values[..., offset + size_a : offset + size_a + size_b]
+        found.append((a.unflatten(-1, (rank, target.d_in)), b.unflatten(-1, (target.d_out, rank))))
+        offset += size_a + size_b
+    return found
+
+
+def relative_norms(layout: DeltaLayout, values: Tensor) -> Tensor:
+    """Frobenius norm of each update over that of its weight: (..., targets) from (..., P).
+
+    |s B A|_F^2 = s^2 tr((B'B)(AA')), which never forms the (d_out, d_in) product.
+    """
+    import torch
+
+    norms = []
+    for target, (a, b) in zip(layout.targets, matrices(layout, values), strict=True):
+        squared = ((b.mT @ b) * (a @ a.mT)).sum((-1, -2))
+        # The clamp keeps the square root's gradient finite where the delta is exactly zero.
+        norms.append(layout.scaling * squared.clamp_min(1e-24).sqrt() / max(target.weight_norm, 1e-12))
+    return torch.stack(norms, -1)
+
+
+def bounded(layout: DeltaLayout, values: Tensor, limit: float) -> Tensor:
+    """The delta with each update's relative norm at most `limit`; B is scaled, and gradients flow through."""
+    import torch
+
+    factors = (limit / relative_norms(layout, values)).clamp_max(1.0)
+    parts = []
+    for index, (a, b) in enumerate(matrices(layout, values)):
+        parts += [a.flatten(-2), (b * factors[..., index, None, None]).flatten(-2)]
+    return torch.cat(parts, -1)

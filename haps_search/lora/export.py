@@ -1,0 +1,41 @@
+"""A delta as a PEFT adapter folder, which `PeftModel.from_pretrained` loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from haps_search.lora.delta import matrices
+from haps_search.types import Delta
+
+
+def export_adapter(delta: Delta, folder: Path, base: str, revision: str | None = None) -> Path:
+    """Write adapter_config.json and adapter_model.safetensors; `base` is the model it belongs to.
+
+    PEFT scales by lora_alpha / r, so lora_alpha is scaling * r.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    layout = delta.layout
+    tensors = {}
+    for target, (a, b) in zip(layout.targets, matrices(layout, delta.values), strict=True):
+        prefix = f"base_model.model.{target.name}"
+        tensors[f"{prefix}.lora_A.weight"] = a.detach().clone()
+        tensors[f"{prefix}.lora_B.weight"] = b.detach().clone()
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "revision": revision,
+        "r": layout.rank,
+        "lora_alpha": layout.scaling * layout.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": [target.name for target in layout.targets],
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return folder

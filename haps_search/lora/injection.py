@@ -1,0 +1,96 @@
+"""Per-example LoRA: every row of a batch runs under its own delta, and the model is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from haps_search.lora.delta import matrices
+from haps_search.types import Delta, DeltaLayout
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+
+class RowDeltas:
+    """The deltas of a batch's rows as leaves of the graph, one stack per distinct layout.
+
+    Rows may differ in rank, scaling and patched modules; a row without a delta is the frozen model.
+    """
+
+    def __init__(self, deltas: Sequence[Delta | None], dtype: torch.dtype, device: torch.device) -> None:
+        self.rows = len(deltas)
+        self._groups: dict[DeltaLayout, list[int]] = {}
+        for row, delta in enumerate(deltas):
+            if delta is not None:
+                self._groups.setdefault(delta.layout, []).append(row)
+        # bf16 and fp16 models keep float32 deltas; a float64 model lifts them to its own precision.
+        self.dtype = torch.promote_types(torch.float32, dtype)
+        self.leaves = {
+            layout: torch.stack([deltas[row].values for row in rows]).to(device, self.dtype)  # type: ignore[union-attr]
+            for layout, rows in self._groups.items()
+        }
+
+    def require_gradients(self) -> None:
+        for leaf in self.leaves.values():
+            leaf.requires_grad_()
+
+    def gradients(self, total: Tensor, retain_graph: bool = False) -> list[Tensor | None]:
+        """d total / d delta of each row: (P,) tensors on the CPU, None for rows without a delta.
+
+        Rows do not interact, so the gradient of a sum over rows is each row's own.
+        """
+        layouts = list(self.leaves)
+        found = torch.autograd.grad(total, [self.leaves[x] for x in layouts], retain_graph=retain_graph)
+        by_row: list[Tensor | None] = [None] * self.rows
+        for layout, gradient in zip(layouts, found, strict=True):
+            for row, values in zip(self._groups[layout], gradient.detach().cpu(), strict=True):
+                by_row[row] = values
+        return by_row
+
+    def stacks(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Per module name: A (rows, r, d_in) and scaled B (rows, d_out, r), r the largest rank among rows."""
+        parts: dict[str, list[tuple[list[int], Tensor, Tensor]]] = {}
+        for layout, leaf in self.leaves.items():
+            for target, (a, b) in zip(layout.targets, matrices(layout, leaf), strict=True):
+                parts.setdefault(target.name, []).append((self._groups[layout], a, layout.scaling * b))
+        return {name: self._spread(members) for name, members in parts.items()}
+
+    def _spread(self, members: list[tuple[list[int], Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        if len(members) == 1 and len(members[0][0]) == self.rows:
+            return members[0][1], members[0][2]
+        rank = max(a.shape[1] for _, a, _ in members)
+        first_a, first_b = members[0][1], members[0][2]
+        all_a = first_a.new_zeros(self.rows, rank, first_a.shape[2])
+        all_b = first_b.new_zeros(self.rows, first_b.shape[1], rank)
+        for rows, a, b in members:
+            index = torch.tensor(rows, device=a.device)
+            all_a = all_a.index_add(0, index, nn.functional.pad(a, (0, 0, 0, rank - a.shape[1])))
+            all_b = all_b.index_add(0, index, nn.functional.pad(b, (0, rank - b.shape[2])))
+        return all_a, all_b
+
+
+@contextmanager
+def injected(model: nn.Module, deltas: RowDeltas) -> Iterator[None]:
+    """While open, row i of every batch through `model` runs under delta i. Hooks go also when the body raises."""
+    handles: list[RemovableHandle] = []
+    try:
+        for name, (a, b) in deltas.stacks().items():
+            handles.append(model.get_submodule(name).register_forward_hook(_Update(a, b)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Update:
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.a_t, self.b_t = a.mT, b.mT
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        return output + ((x.to(self.a_t.dtype) @ self.a_t) @ self.b_t).to(output.dtype)

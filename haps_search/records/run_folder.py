@@ -1,0 +1,115 @@
+"""The folder of one run: everything it leaves behind, under names that do not change.
+
+experiment.json    the configuration
+metrics.jsonl      one line per step
+examples.jsonl     texts of the first validation questions, at each validation
+checkpoints/       the newest and the best
+result.json        there once the run has ended
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from haps_search.config.run import Experiment
+from haps_search.errors import CheckpointError
+from haps_search.records.checkpoint import Checkpoint, CheckpointStore
+from haps_search.records.jsonl import JsonlTracker, JsonlWriter, read_records, truncate_after
+from haps_search.records.sealed import replace_text
+from haps_search.types import Episode, Snapshot
+
+_log = logging.getLogger(__name__)
+EXAMPLES = 20
+
+
+class RunFolder:
+    """Reads and writes one run's folder; one writer at a time."""
+
+    def __init__(self, path: Path, experiment: Experiment) -> None:
+        self.path = path
+        self._store = CheckpointStore(
+            path / "checkpoints", identity(experiment), experiment.run.keep_checkpoints
+        )
+        path.mkdir(parents=True, exist_ok=True)
+        described = path / "experiment.json"
+        if not described.exists():
+            replace_text(described, experiment.model_dump_json(indent=1))
+
+    @staticmethod
+    def experiment_of(path: Path) -> Experiment:
+        """The configuration of an existing run. Raises CheckpointError where there is none."""
+        described = path / "experiment.json"
+        if not described.exists():
+            raise CheckpointError(f"{path}: no run here (experiment.json is missing)")
+        return Experiment.model_validate_json(described.read_text())
+
+    @cached_property
+    def _tracker(self) -> JsonlTracker:
+        return JsonlTracker(self.path / "metrics.jsonl")
+
+    @cached_property
+    def _examples(self) -> JsonlWriter:
+        return JsonlWriter(self.path / "examples.jsonl")
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tracker.log(step, metrics)
+
+    def save(self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool) -> None:
+        self._store.save(step, snapshot, state, best)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest intact checkpoint. Raises CheckpointError where all are damaged or belong elsewhere."""
+        found = self._store.latest(skip_damaged=True)
+        for reason in found.skipped if found else ():
+            _log.warning("passed over a damaged checkpoint: %s", reason)
+        return found
+
+    def best(self) -> Checkpoint | None:
+        return self._store.best()
+
+    def forget_after(self, step: int) -> None:
+        """Drop records above a step: the run goes on from there."""
+        self._tracker.truncate_after(step)
+        if (self.path / "examples.jsonl").exists():
+            truncate_after(self.path / "examples.jsonl", step)
+
+    def keep_examples(self, step: int, episodes: Sequence[Episode], rewards: Sequence[float]) -> None:
+        for episode, reward in list(zip(episodes, rewards, strict=True))[:EXAMPLES]:
+            self._examples.append(
+                {
+                    "step": step,
+                    "question": episode.question.id,
+                    "text": episode.question.text,
+                    "reference": episode.question.reference,
+                    "assignment": list(episode.assignment),
+                    "said": [u.response.text for u in episode.utterances],
+                    "failures": [u.parsed.failure for u in episode.utterances],
+                    "reward": reward,
+                }
+            )
+
+    def metrics_at(self, step: int) -> dict[str, float]:
+        """The metrics of a step, empty where it has none."""
+        for record in read_records(self.path / "metrics.jsonl"):
+            if record.step == step:
+                return dict(record.metrics)
+        return {}
+
+    def result(self) -> dict[str, Any] | None:
+        """How the run ended, None while it has not."""
+        path = self.path / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        self._tracker.finish("finished", result["metrics"])
+        replace_text(self.path / "result.json", json.dumps(result, indent=1))
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """What makes a run the same run: all of its configuration but the machines it is on."""
+    return experiment.model_dump(mode="json", exclude={"engine": True})

@@ -1,0 +1,1 @@
+"""The hierarchical router: one reading of the question, two decisions."""

@@ -1,0 +1,27 @@
+"""The routing prompt: what the router reads before it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from haps_search.types import CandidateCard, Question, Role
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingPrompt:
+    """Task description, role definitions, candidate list and question (paper, section on the high level)."""
+
+    form: Literal["question", "full"]
+    task: str
+    roles: tuple[Role, ...]
+    cards: tuple[CandidateCard, ...]
+
+    def render(self, questions: Sequence[Question]) -> list[str]:
+        if self.form == "question":
+            return [q.text for q in questions]
+        roles = "\n".join(f"- {r.name}: {r.description}" for r in self.roles)
+        cards = "\n".join(f"- {c.name}: {c.description}" for c in self.cards)
+        head = f"Task: {self.task}\nRoles:\n{roles}\nCandidates:\n{cards}\nQuestion: "
+        return [head + q.text for q in questions]

@@ -1,0 +1,1 @@
+"""The search itself: one step, and the loop around it. No Ray, no MLflow, no Optuna."""

@@ -1,0 +1,37 @@
+"""What the loop sees of the machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from haps_search.types import Question, Request, Response, Rollouts, Routes, Snapshot, UpdateReport
+
+
+class Engine(Protocol):
+    """A router and a pool of candidates, wherever they live. The loop cannot tell the engines apart."""
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0."""
+        ...
+
+    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        """One response per request, in order.
+
+        Raises:
+            CandidateError: the candidate cannot take a request.
+            PoolError: the machines gave up on it.
+        """
+        ...
+
+    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+        """One optimiser step. Raises StaleUpdate, Diverged."""
+        ...
+
+    async def snapshot(self) -> Snapshot: ...
+
+    async def restore(self, snapshot: Snapshot) -> None: ...
+
+    async def close(self) -> None:
+        """Give back what the engine holds; safe to call twice."""
+        ...

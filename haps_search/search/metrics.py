@@ -1,0 +1,84 @@
+"""What a step is watched by."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from haps_search.config.run import CollapseConfig, Experiment
+from haps_search.lora.delta import relative_norms
+from haps_search.types import Delta, DeltaLayout, Episode, Routes
+
+
+def step_metrics(
+    routes: Routes,
+    episodes: Sequence[Sequence[Episode]],
+    rewards: Sequence[Sequence[float]],
+    experiment: Experiment,
+) -> dict[str, float]:
+    """Metrics of Q x G episodes: reward, route shares and entropy (nats), delta norm, KL, tokens, alarms."""
+    flat = [episode for row in episodes for episode in row]
+    utterances = [u for episode in flat for u in episode.utterances]
+    names = [c.name for c in experiment.candidates]
+    measured = {
+        "reward": fmean(r for row in rewards for r in row),
+        "reward_spread": fmean(max(row) - min(row) for row in rewards),
+        "route_entropy": fmean(_entropy(role) for row in routes.marginals for role in row),
+        "answer_share": _largest_share(str(e.answer) for e in flat),
+        "parse_failures": float(sum(u.parsed.failure is not None for u in utterances)),
+        "tokens_read": float(sum(u.response.tokens_read for u in utterances)),
+        "tokens_written": float(sum(u.response.tokens_written for u in utterances)),
+        "log_likelihood": fmean(u.response.log_likelihood for u in utterances),
+        "delta_norm": delta_norm(routes.deltas.values()),
+    }
+    kls = [u.response.kl for u in utterances if u.response.kl is not None]
+    if kls:
+        measured["kl"] = fmean(kls)
+    shares = route_shares([e.assignment for e in flat], names)
+    measured |= {f"share/{name}": share for name, share in shares.items()}
+    return measured | alarms(measured, max(shares.values()), experiment.run.collapse, len(names))
+
+
+def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, float]:
+    """Share of role seats that each candidate took."""
+    seats = Counter(name for z in assignments for name in z)
+    total = sum(seats.values())
+    return {name: seats[name] / total for name in names}
+
+
+def alarms(
+    measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int
+) -> dict[str, float]:
+    """1 where routes or utterances have collapsed, 0 where not."""
+    routes = (
+        candidates > 1
+        and measured["route_entropy"] < limits.route_entropy
+        and top_share > limits.candidate_share
+    )
+    return {
+        "route_collapse": float(routes),
+        "answer_collapse": float(measured["answer_share"] > limits.answer_share),
+    }
+
+
+def delta_norm(deltas: Iterable[Delta]) -> float:
+    """Mean relative norm of the updates; 0 where there are none."""
+    by_layout: dict[DeltaLayout, list[Tensor]] = {}
+    for delta in deltas:
+        by_layout.setdefault(delta.layout, []).append(delta.values)
+    norms = [relative_norms(layout, torch.stack(values)).mean(-1) for layout, values in by_layout.items()]
+    return float(torch.cat(norms).mean()) if norms else 0.0
+
+
+def _entropy(probabilities: Sequence[float]) -> float:
+    return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
+
+
+def _largest_share(answers: Iterable[str]) -> float:
+    counts = Counter(answers)
+    return counts.most_common(1)[0][1] / counts.total()

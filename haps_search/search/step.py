@@ -1,0 +1,49 @@
+"""One step of the search. Read this first: everything else serves this page.
+
+route    the router draws, per question, G assignments and the deltas of the candidates they use
+play     the candidates speak under their deltas, and return texts with gradients of log-likelihood
+reward   the task says what each episode earned
+credit   rewards become credits, credits weight the gradients
+update   the router carries the gradients on into its own weights
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from haps_search.config.run import Experiment
+from haps_search.episodes.play import Play, play
+from haps_search.learning.objective import rollouts
+from haps_search.search.engine import Engine
+from haps_search.search.metrics import step_metrics
+from haps_search.seeds import derive_seed
+from haps_search.tasks.task import Task
+from haps_search.types import Question
+
+
+async def step(
+    engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment, index: int
+) -> dict[str, float]:
+    """Step `index` of a run on Q questions; returns its metrics. All randomness follows from seed and index."""
+    began = time.perf_counter()
+    seed = derive_seed(experiment.run.seed, "step", index)
+
+    routes = await engine.route(questions, experiment.run.episodes_per_question, seed)
+    how = Play(experiment.run.sampling, seed, gradient=True, kl=experiment.learning.kl_weight > 0)
+    episodes = await play(engine.speak, task, questions, routes.assignments, routes.deltas, how)
+    rolled_out = time.perf_counter()
+
+    rewards = [[task.reward(episode) for episode in row] for row in episodes]
+    signal = rollouts(routes, episodes, rewards, experiment.learning)
+    report = await engine.update(questions, signal)
+
+    measured = step_metrics(routes, episodes, rewards, experiment)
+    ended = time.perf_counter()
+    return {
+        **measured,
+        **report.metrics,
+        "rollout_seconds": rolled_out - began,
+        "step_seconds": ended - began,
+        "tokens_per_second": measured["tokens_written"] / (rolled_out - began),
+    }

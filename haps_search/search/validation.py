@@ -1,0 +1,95 @@
+"""Greedy play on questions that training never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from haps_search.config.run import SamplingConfig
+from haps_search.episodes.play import Play, play
+from haps_search.search.engine import Engine
+from haps_search.search.metrics import delta_norm, route_shares
+from haps_search.tasks.task import Task
+from haps_search.types import Assignment, Delta, Episode, Question
+
+CHUNK = 256
+"""Questions in flight at once, so that a split of any size fits."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One greedy episode per question, and what each earned."""
+
+    episodes: tuple[Episode, ...]
+    rewards: tuple[float, ...]
+    delta_norm: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.rewards)
+
+    @property
+    def tokens_written(self) -> float:
+        """Mean per question."""
+        return fmean(sum(u.response.tokens_written for u in e.utterances) for e in self.episodes)
+
+
+async def score_router(
+    engine: Engine, task: Task, questions: Sequence[Question], sampling: SamplingConfig
+) -> Scored:
+    """The router's likeliest assignment with its deltas, greedy texts."""
+    episodes: list[Episode] = []
+    norms: list[float] = []
+    for start in range(0, len(questions), CHUNK):
+        part = questions[start : start + CHUNK]
+        routes = await engine.route(part, 0, 0)
+        episodes += await _greedy(
+            engine, task, part, [row[0] for row in routes.assignments], routes.deltas, sampling
+        )
+        norms.append(delta_norm(routes.deltas.values()))
+    return _scored(task, episodes, fmean(norms))
+
+
+async def score_assignment(
+    engine: Engine,
+    task: Task,
+    questions: Sequence[Question],
+    assignment: Assignment,
+    sampling: SamplingConfig,
+) -> Scored:
+    """One assignment for every question, frozen candidates, greedy texts."""
+    episodes: list[Episode] = []
+    for start in range(0, len(questions), CHUNK):
+        part = questions[start : start + CHUNK]
+        episodes += await _greedy(engine, task, part, [assignment] * len(part), {}, sampling)
+    return _scored(task, episodes, 0.0)
+
+
+async def _greedy(
+    engine: Engine,
+    task: Task,
+    questions: Sequence[Question],
+    assignments: Sequence[Assignment],
+    deltas: Mapping[tuple[int, str], Delta],
+    sampling: SamplingConfig,
+) -> list[Episode]:
+    rows = await play(
+        engine.speak, task, questions, [[z] for z in assignments], deltas, Play(sampling, seed=0, greedy=True)
+    )
+    return [row[0] for row in rows]
+
+
+def _scored(task: Task, episodes: Sequence[Episode], norm: float) -> Scored:
+    return Scored(tuple(episodes), tuple(task.reward(e) for e in episodes), norm)
+
+
+def validation_metrics(scored: Scored, names: Sequence[str]) -> dict[str, float]:
+    """Under the names that sweeps may optimise."""
+    shares = route_shares([e.assignment for e in scored.episodes], names)
+    return {
+        "validation_reward": scored.mean,
+        "validation_tokens": scored.tokens_written,
+        "validation_delta_norm": scored.delta_norm,
+        **{f"validation_share/{name}": share for name, share in shares.items()},
+    }

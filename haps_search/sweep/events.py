@@ -1,0 +1,173 @@
+"""What can happen in a sweep, and what has become of its trials when all of it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Kind = Literal["search", "comparison", "confirm"]
+Ended = Literal["finished", "stopped", "failed"]
+State = Literal["suggested", "running", "finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStarted:
+    """A driver took the sweep up with this configuration; the last one written counts.
+
+    `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch.
+    """
+
+    study: Mapping[str, Any]
+    fingerprint: str
+    version: str
+    time: float
+    format: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSuggested:
+    """A trial's setting, fixed before it starts. `label` says what a comparison or confirmation is for."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    seed: int
+    kind: Kind = "search"
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A trial began, or went on after an interruption; attempts count from 1."""
+
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReported:
+    """Metrics of one step."""
+
+    number: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """`finished` at its last step, `stopped` by the scheduler or for want of gain, `failed` with an error."""
+
+    number: int
+    state: Ended
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEnded:
+    """All trials were done, or the time was up."""
+
+    reason: str
+    time: float
+
+
+Event = SweepStarted | TrialSuggested | AttemptStarted | TrialReported | TrialEnded | SweepEnded
+_EVENTS: dict[str, type[Event]] = {
+    "sweep_started": SweepStarted,
+    "trial_suggested": TrialSuggested,
+    "attempt_started": AttemptStarted,
+    "trial_reported": TrialReported,
+    "trial_ended": TrialEnded,
+    "sweep_ended": SweepEnded,
+}
+_NAMES = {kind: name for name, kind in _EVENTS.items()}
+
+
+def encode(event: Event) -> str:
+    """One line of JSON without its newline."""
+    return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, ensure_ascii=False)
+
+
+def decode(line: str) -> Event:
+    """The event of a line.
+
+    Raises:
+        ValueError: not JSON, or no event this version knows.
+    """
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or fields.get("event") not in _EVENTS:
+        raise ValueError(f"got no event that this version knows; it knows {', '.join(_EVENTS)}")
+    kind = _EVENTS[fields.pop("event")]
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """What a journal knows of a trial: `reports` are (step, metrics) by step, `metrics` those of its end."""
+
+    number: int
+    parameters: Mapping[str, Any]
+    seed: int
+    kind: Kind
+    label: str
+    state: State = "suggested"
+    reports: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    attempts: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("finished", "stopped", "failed")
+
+
+@dataclass(slots=True)
+class _Trial:
+    record: TrialRecord
+    reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
+
+
+def fold(events: Iterable[Event]) -> list[TrialRecord]:
+    """The trials by number.
+
+    The first setting of a number counts. A step reported twice counts once, the later report holding (a
+    resumed attempt repeats the steps since its checkpoint). After a trial's end only one thing counts: a new
+    attempt of a failed trial.
+
+    Raises:
+        ValueError: an event of a trial that was never suggested.
+    """
+    trials: dict[int, _Trial] = {}
+    for event in events:
+        if isinstance(event, TrialSuggested):
+            trials.setdefault(event.number, _Trial(_suggested(event)))
+        elif isinstance(event, AttemptStarted | TrialReported | TrialEnded):
+            if event.number not in trials:
+                raise ValueError(f"trial {event.number} was never suggested, but has a {_NAMES[type(event)]}")
+            _take(trials[event.number], event)
+    return [
+        replace(trial.record, reports=tuple(sorted(trial.reports.items(), key=lambda item: item[0])))
+        for _, trial in sorted(trials.items())
+    ]
+
+
+def _suggested(event: TrialSuggested) -> TrialRecord:
+    return TrialRecord(event.number, event.parameters, event.seed, event.kind, event.label)
+
+
+def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> None:
+    record = trial.record
+    if isinstance(event, AttemptStarted):
+        newer = event.attempt > record.attempts
+        if newer and (not record.ended or record.state == "failed"):
+            trial.record = replace(record, state="running", attempts=event.attempt, metrics={}, error=None)
+    elif record.ended:
+        return
+    elif isinstance(event, TrialReported):
+        trial.reports[event.step] = event.metrics
+    else:
+        trial.record = replace(record, state=event.state, metrics=event.metrics, error=event.error)

@@ -1,0 +1,187 @@
+"""The sweep's own journal: one line per event, on disk before anything relies on it. It is the truth."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from haps_search import __version__
+from haps_search.config.explain import show
+from haps_search.config.load import dump, fingerprint, parse_study
+from haps_search.config.schema import suggest
+from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError, DataError
+from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, decode, encode, fold
+from haps_search.sweep.lock import Lock
+
+FILE = "journal.jsonl"
+MAY_DIFFER = ("description", "expected", "sweep.trials", "sweep.concurrency", "sweep.max_hours", "tracking")
+"""What a resumed sweep may change; `sweep.trials` may only grow."""
+
+
+class Journal:
+    """An append-only file of events in a sweep's folder. Readers need no lock; writers use `open_sweep`."""
+
+    def __init__(self, folder: Path, lock: Lock | None = None) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    @property
+    def file(self) -> Path:
+        return self.folder / FILE
+
+    def append(self, event: Event) -> None:
+        """Write one event and wait until it is on disk; threads take turns.
+
+        What a crash left of a last line is cut first.
+
+        Raises:
+            OSError: the disk is full or gone; the journal is as it was before.
+        """
+        line = f"{encode(event)}\n".encode()
+        new = not self.file.exists()
+        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            end = _cut(descriptor)
+            try:
+                _write(descriptor, line, end)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            _sync_folder(self.folder)
+
+    def events(self) -> Iterator[Event]:
+        """All events, oldest first; an unfinished last line is not one.
+
+        Raises:
+            DataError: a damaged line, or one of a newer version.
+        """
+        text = self.file.read_bytes() if self.file.exists() else b""
+        for number, line in enumerate(text.split(b"\n")[:-1], start=1):
+            try:
+                yield decode(line.decode())
+            except ValueError as error:
+                raise DataError(f"{self.file}, line {number}: {error}") from error
+
+    def trials(self) -> list[TrialRecord]:
+        """What is known of every trial, by number.
+
+        Raises:
+            DataError: a damaged journal.
+        """
+        events = list(self.events())
+        try:
+            return fold(events)
+        except ValueError as error:
+            raise DataError(f"{self.file}: {error}") from error
+
+    def started(self) -> SweepStarted | None:
+        """The configuration in force, or None where no sweep was begun."""
+        return next((e for e in reversed(list(self.events())) if isinstance(e, SweepStarted)), None)
+
+    def ended(self) -> SweepEnded | None:
+        """How the sweep ended, or None while it goes on or was taken up again."""
+        marks = [e for e in self.events() if isinstance(e, SweepStarted | SweepEnded)]
+        return marks[-1] if marks and isinstance(marks[-1], SweepEnded) else None
+
+    def study(self) -> Study:
+        """The study in force.
+
+        Raises:
+            ConfigError: no sweep was begun here, or this version refuses its configuration.
+        """
+        started = self.started()
+        if started is None:
+            raise ConfigError("no sweep was begun in this folder", str(self.folder))
+        return parse_study(started.study, str(self.file))
+
+    def close(self) -> None:
+        """Free the sweep for another driver."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
+    """Begin or take up the sweep of a folder, as its only driver.
+
+    `resume` demands that it was begun; without it an existing sweep of the same configuration is taken up.
+
+    Raises:
+        ConfigError: another driver is at it, the configuration differs, or there is nothing to resume.
+    """
+    if resume and Journal(folder).started() is None:
+        known = sorted(f.parent.name for f in folder.parent.glob(f"*/{FILE}"))
+        raise ConfigError(f"no such sweep; {suggest(folder.name, known, 'there are')}", folder.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder, Lock(folder / "lock"))
+    try:
+        _take_up(journal, study)
+    except (ConfigError, DataError, OSError):
+        journal.close()
+        raise
+    return journal
+
+
+def _take_up(journal: Journal, study: Study) -> None:
+    values = dump(study)
+    problems = differences(dump(journal.study()), values) if journal.started() else []
+    if problems:
+        way_out = "give the sweep another --name, or resume it as it was begun"
+        raise ConfigError([*problems, way_out], f"sweep {journal.folder.name} exists and differs")
+    journal.append(SweepStarted(values, fingerprint(study), __version__, time.time()))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What keeps a sweep from going on under another configuration: path, old and new value."""
+    problems = []
+    for path, old, new in _differing(before, now, ""):
+        if path == "sweep.trials" and isinstance(old, int) and isinstance(new, int) and new < old:
+            problems.append(f"{path}: begun with {old}, now {new}; it may be raised, not lowered")
+        elif not any(path == free or path.startswith(f"{free}.") for free in MAY_DIFFER):
+            problems.append(f"{path}: begun with {show(old)}, now {show(new)}")
+    return problems
+
+
+def _differing(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    prefix = f"{path}." if path else ""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differing(before.get(key), now.get(key), f"{prefix}{key}")
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, (old, new) in enumerate(zip(before, now, strict=True)):
+            yield from _differing(old, new, f"{prefix}{index}")
+    elif before != now:
+        yield path, before, now
+
+
+def _cut(descriptor: int) -> int:
+    """Cut an unfinished last line off; returns the length that remains."""
+    end = os.fstat(descriptor).st_size
+    if end == 0 or os.pread(descriptor, 1, end - 1) == b"\n":
+        return end
+    kept = os.pread(descriptor, end, 0).rfind(b"\n") + 1
+    os.ftruncate(descriptor, kept)
+    return kept
+
+
+def _write(descriptor: int, line: bytes, offset: int) -> None:
+    while line:
+        written = os.pwrite(descriptor, line, offset)
+        line, offset = line[written:], offset + written
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""Copies what runs record into another tracker, such as MLflow, from the one process that drives the sweep.
+
+The runs' own JSONL is complete and on disk first; what a tracker has is read from the tracker itself. So
+nothing depends on when either was killed: what is missing is sent, what is there is not sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from haps_search.records.jsonl import JsonlFollower, decode_metrics
+from haps_search.records.tracker import Record, Status
+from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder, trial_name
+
+
+class BatchTracker(Protocol):
+    """What the mirror needs of a tracker."""
+
+    @property
+    def last_step(self) -> int: ...
+
+    @property
+    def missed(self) -> int: ...
+
+    def log_many(self, records: list[Record]) -> None: ...
+
+    def finish(self, status: Status, summary: Mapping[str, float]) -> None: ...
+
+
+OpenTracker = Callable[[str, Mapping[str, Any]], BatchTracker]
+"""Trial name and parameters -> its tracker."""
+
+
+class Mirror:
+    """Call `tick` now and then, and once at the end."""
+
+    def __init__(self, journal: Journal, open_tracker: OpenTracker) -> None:
+        self._journal, self._open = journal, open_tracker
+        self._trackers: dict[int, BatchTracker] = {}
+        self._followers: dict[int, JsonlFollower] = {}
+        self._sent: dict[int, int] = {}
+        self._closed: set[int] = set()
+
+    def tick(self) -> None:
+        """Send what is new. Raises TrackerError where a trial's tracker cannot be opened."""
+        for record in self._journal.trials():
+            if record.number not in self._closed and record.attempts:
+                self._advance(record)
+
+    @property
+    def missed(self) -> int:
+        """Records that the trackers have not taken."""
+        return sum(t.missed for t in self._trackers.values())
+
+    def _advance(self, record: TrialRecord) -> None:
+        number = record.number
+        path = trial_folder(self._journal.folder, number) / "metrics.jsonl"
+        follower = self._followers.setdefault(number, JsonlFollower(path))
+        tracker = self._tracker(record)
+        lines = [line for line in follower.new() if "metrics" in line and line["step"] > self._sent[number]]
+        records = [Record(line["step"], decode_metrics(line["metrics"]), line["time"]) for line in lines]
+        if records or tracker.missed:
+            tracker.log_many(records)
+        if records:
+            self._sent[number] = records[-1].step
+        if record.ended:
+            tracker.finish(_status(record), record.metrics)
+            self._closed.add(number)
+
+    def _tracker(self, record: TrialRecord) -> BatchTracker:
+        if record.number not in self._trackers:
+            described = {"kind": record.kind, "label": record.label, "seed": record.seed}
+            tracker = self._open(trial_name(record.number), {**record.parameters, **described})
+            self._trackers[record.number] = tracker
+            self._sent[record.number] = tracker.last_step
+        return self._trackers[record.number]
+
+
+def _status(record: TrialRecord) -> Status:
+    assert record.state in ("finished", "stopped", "failed")
+    return record.state  # type: ignore[return-value]

@@ -1,0 +1,74 @@
+"""Settings that are not searched for but wanted: comparisons at the best setting, confirmations on new seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from haps_search.config.routing import NoLowLevel, StaticLowLevel
+from haps_search.config.run import Experiment
+from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError
+from haps_search.seeds import derive_seed
+from haps_search.sweep.events import Kind, TrialRecord
+from haps_search.sweep.space import apply
+
+ARCHITECTURE_ONLY = "architecture-only"
+STATIC = "static delta"
+_LOW = "routing.low_level"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A trial to run: parameters over the study's experiment, and the run's seed."""
+
+    parameters: Mapping[str, Any]
+    seed: int
+    kind: Kind = "search"
+    label: str = ""
+
+
+def experiment_of(study: Study, record: TrialRecord | Setting) -> Experiment:
+    """The experiment that a trial runs. Raises ConfigError for parameters the experiment refuses."""
+    return apply(study.experiment, {**record.parameters, "run.seed": record.seed})
+
+
+def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
+    """Architecture-only and static delta at the best trial's other settings, unless the best is one itself."""
+    low = experiment_of(study, best).routing.low_level
+    others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
+    limit = getattr(low, "max_relative_norm", StaticLowLevel().max_relative_norm)
+    wanted = {
+        ARCHITECTURE_ONLY: NoLowLevel(),
+        STATIC: StaticLowLevel(max_relative_norm=limit),
+    }
+    return [
+        Setting({**others, _LOW: level.model_dump(mode="json")}, best.seed, "comparison", label)
+        for label, level in wanted.items()
+        if level.type != low.type
+    ]
+
+
+def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: int) -> list[Setting]:
+    """The best `top` settings again, each on the same `seeds` seeds that no search trial has used.
+
+    Raises:
+        ConfigError: fewer finished trials than asked for.
+    """
+    if len(ranked) < top:
+        raise ConfigError(
+            f"confirm: {len(ranked)} finished trials, {top} asked for; resume the sweep or ask for less"
+        )
+    fresh = [derive_seed(study.experiment.run.seed, "confirm", i) % 2**31 for i in range(seeds)]
+    return [
+        Setting(record.parameters, seed, "confirm", f"trial {record.number}")
+        for record in ranked[:top]
+        for seed in fresh
+    ]
+
+
+def missing(settings: Sequence[Setting], trials: Sequence[TrialRecord]) -> list[Setting]:
+    """Those that no trial of the journal stands for yet."""
+    there = [(dict(t.parameters), t.seed, t.kind, t.label) for t in trials]
+    return [s for s in settings if (dict(s.parameters), s.seed, s.kind, s.label) not in there]

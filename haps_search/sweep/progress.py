@@ -1,0 +1,101 @@
+"""How far a sweep is, read from its journal and its runs' own records. What displays show is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from haps_search.config.sweep import Study
+from haps_search.records.jsonl import JsonlFollower, decode_metrics
+from haps_search.sweep.events import State, TrialRecord
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.plan import experiment_of
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """One line of a display. Metrics are None until there are some."""
+
+    number: int
+    label: str
+    state: State
+    step: int
+    steps: int
+    reward: float | None
+    validation: float | None
+    entropy: float | None
+    alarm: str
+    parameters: Mapping[str, object]
+    error: str | None
+
+
+class Progress:
+    """Follows the files of a sweep; each `trials()` reads only what is new."""
+
+    def __init__(self, journal: Journal, study: Study) -> None:
+        self._journal, self._study = journal, study
+        self._followers: dict[int, JsonlFollower] = {}
+        self._latest: dict[int, tuple[int, dict[str, float]]] = {}
+        self._steps: dict[int, int] = {}
+
+    def trials(self) -> list[TrialView]:
+        return [self._view(record) for record in self._journal.trials()]
+
+    def _view(self, record: TrialRecord) -> TrialView:
+        step, metrics = self._follow(record.number)
+        return TrialView(
+            record.number,
+            record.label,
+            record.state,
+            step,
+            self._total(record),
+            metrics.get("reward"),
+            record.metrics.get("validation_reward", metrics.get("validation_reward")),
+            metrics.get("route_entropy"),
+            _alarm(metrics),
+            record.parameters,
+            record.error,
+        )
+
+    def _total(self, record: TrialRecord) -> int:
+        if record.number not in self._steps:
+            self._steps[record.number] = experiment_of(self._study, record).run.steps
+        return self._steps[record.number]
+
+    def _follow(self, number: int) -> tuple[int, dict[str, float]]:
+        path = trial_folder(self._journal.folder, number) / "metrics.jsonl"
+        follower = self._followers.setdefault(number, JsonlFollower(path))
+        step, metrics = self._latest.get(number, (0, {}))
+        restarts = follower.restarts
+        lines = [line for line in follower.new() if "metrics" in line]
+        if follower.restarts > restarts:
+            step, metrics = 0, {}
+        for line in lines:
+            step, metrics = line["step"], metrics | decode_metrics(line["metrics"])
+        self._latest[number] = step, metrics
+        return step, metrics
+
+
+def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> float:
+    """Steps done over steps planned; a trial that ended counts whole, one not yet suggested by the default."""
+    default = study.experiment.run.steps
+    done = sum(v.steps if v.state in ("finished", "stopped", "failed") else v.step for v in views)
+    total = sum(v.steps for v in views) + default * max(planned - len(views), 0)
+    return done / total if total else 1.0
+
+
+def planned_trials(study: Study) -> int:
+    """Search trials, and the two of the comparison."""
+    return study.sweep.trials + 2 * study.sweep.comparison
+
+
+def sweeps(runs: Path) -> list[str]:
+    """Names of the sweeps under a runs folder."""
+    return sorted(p.parent.name for p in runs.glob("*/journal.jsonl"))
+
+
+def _alarm(metrics: Mapping[str, float]) -> str:
+    raised = [name for name in ("route_collapse", "answer_collapse") if metrics.get(name)]
+    return ", ".join(name.replace("_", " ") for name in raised)

@@ -1,0 +1,316 @@
+"""Ray Tune and Optuna around the journal. The only place that imports optuna.
+
+Tune's own snapshots are never restored. A resumed sweep is a new Tuner over the trials that the journal still
+wants, and every suggestion comes from a study built of the journal's trials, so that it depends on the
+journal and the trial's number and on nothing that a kill could lose.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from haps_search.config.conditions import canonical
+from haps_search.config.sweep import Asha, GridSampler, Objective, Study, TpeSampler
+from haps_search.engines.cluster.session import Session
+from haps_search.engines.cluster.trial import METRICS, run_trial
+from haps_search.errors import PoolError
+from haps_search.seeds import derive_seed
+from haps_search.sweep.ending import stopped, written_ending
+from haps_search.sweep.events import (
+    AttemptStarted,
+    Kind,
+    TrialEnded,
+    TrialRecord,
+    TrialReported,
+    TrialSuggested,
+)
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.plan import Setting, experiment_of
+from haps_search.sweep.space import grid, suggest
+
+_log = logging.getLogger(__name__)
+RETRIES = 2
+"""How often Tune starts a trial again that the machines broke."""
+
+
+def fit(
+    journal: Journal,
+    study: Study,
+    session: Session,
+    kind: Kind,
+    wanted: Sequence[Setting] | int,
+    time_left_s: float | None,
+) -> None:
+    """Run what is unfinished of a kind, and then `wanted`: so many suggestions, or these settings.
+
+    Blocks until all have ended or the time is up. What ended is in the journal; what the machines broke is
+    left unfinished there.
+    """
+    settle(journal)
+    unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind]
+    new = wanted if isinstance(wanted, int) else len(wanted)
+    if not unfinished and not new:
+        return
+    search = _JournalSearch(journal, study, session, unfinished, wanted)
+    attempts = sum(1 for _ in (journal.folder / "tune").glob("*")) + 1
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, _resources(session)),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=_scheduler(study, journal, kind),
+            num_samples=len(unfinished) + new,
+            max_concurrent_trials=study.sweep.concurrency,
+            time_budget_s=time_left_s,
+        ),
+        run_config=tune.RunConfig(
+            name=f"{attempts:03d}",
+            storage_path=str((journal.folder / "tune").resolve()),
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            verbose=0,
+        ),
+    )
+    results = tuner.fit()
+    for result in results:
+        if result.error is not None and not _machines_fault(result.error):
+            number = int(result.config["number"])
+            journal.append(TrialEnded(number, "failed", error=str(result.error).strip().splitlines()[-1]))
+
+
+def settle(journal: Journal) -> None:
+    """Journal the ends of trials whose run got there although its driver did not live to note it."""
+    for trial in journal.trials():
+        if not trial.ended:
+            end = written_ending(trial.number, trial_folder(journal.folder, trial.number))
+            if end is not None:
+                journal.append(end)
+
+
+def suggestion(study: Study, trials: Iterable[TrialRecord], number: int) -> dict[str, Any] | None:
+    """The parameters of search trial `number` given all trials so far; None where a grid has no more."""
+    searched = [t for t in trials if t.kind == "search"]
+    sampler = study.sweep.sampler
+    if isinstance(sampler, GridSampler):
+        points = list(grid(study.space))
+        return points[len(searched)] if len(searched) < len(points) else None
+    seed = derive_seed(study.sweep.seed, "suggest", number) % 2**31
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    chosen: optuna.samplers.BaseSampler
+    if isinstance(sampler, TpeSampler):
+        # Running trials count as poor, so that concurrent ones do not crowd together.
+        chosen = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=sampler.startup_trials, constant_liar=True
+        )
+    else:
+        chosen = optuna.samplers.RandomSampler(seed=seed)
+    built = optuna_study(study, searched, chosen)
+    return suggest(study.space, built.ask())
+
+
+def optuna_study(
+    study: Study, trials: Iterable[TrialRecord], sampler: optuna.samplers.BaseSampler | None = None
+) -> optuna.Study:
+    """An Optuna study that stands for the journal: also for Optuna's own plots and importances."""
+    objectives = study.sweep.objectives
+    directions = ["maximize" if o.mode == "max" else "minimize" for o in objectives]
+    built = optuna.create_study(directions=directions, sampler=sampler)
+    built.add_trials([_frozen(study, t, objectives) for t in trials])
+    return built
+
+
+class _Recorded:
+    """Replays a trial's values through `suggest`, to learn the distributions they were drawn from."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self._keep(
+            name, optuna.distributions.FloatDistribution(low, high, log=log), self._values[name]
+        )
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        return self._keep(
+            name, optuna.distributions.IntDistribution(low, high, step=step), self._values[name]
+        )
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        value = self._values[name]
+        # Values that are no scalars are drawn as JSON texts.
+        drawn = next(
+            c for c in choices
+            if (type(c) is type(value) and c == value) or (isinstance(c, str) and c == canonical(value))
+        )  # fmt: skip
+        return self._keep(name, optuna.distributions.CategoricalDistribution(choices), drawn)
+
+    def _keep(self, name: str, distribution: optuna.distributions.BaseDistribution, value: Any) -> Any:
+        self.params[name], self.distributions[name] = value, distribution
+        return value
+
+
+def _frozen(study: Study, trial: TrialRecord, objectives: Sequence[Objective]) -> optuna.trial.FrozenTrial:
+    recorded = _Recorded(trial.parameters)
+    suggest(study.space, recorded)
+    values = [trial.metrics.get(o.metric, math.nan) for o in objectives]
+    states = optuna.trial.TrialState
+    state = states.RUNNING
+    if trial.ended:
+        good = trial.state != "failed" and all(math.isfinite(v) for v in values)
+        state = states.COMPLETE if good else states.FAIL
+    return optuna.trial.create_trial(
+        state=state,
+        values=values if state == states.COMPLETE else None,
+        params=recorded.params,
+        distributions=recorded.distributions,
+        user_attrs={"trial": trial.number},
+    )
+
+
+class _JournalSearch(Searcher):
+    """Hands out trials: those the journal left unfinished, then new ones, journalled before they start."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        study: Study,
+        session: Session,
+        unfinished: Sequence[TrialRecord],
+        wanted: Sequence[Setting] | int,
+    ) -> None:
+        super().__init__()
+        self._journal, self._study, self._session = journal, study, session
+        self._unfinished = list(unfinished)
+        self._settings = None if isinstance(wanted, int) else list(wanted)
+        self._new = wanted if isinstance(wanted, int) else len(wanted)
+        self._numbers: dict[str, int] = {}
+        self._last: dict[int, Mapping[str, float]] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        record = self._unfinished.pop(0) if self._unfinished else self._create()
+        if record is None:
+            return Searcher.FINISHED
+        self._journal.append(AttemptStarted(record.number, record.attempts + 1))
+        self._numbers[trial_id] = record.number
+        if record.reports:
+            self._last[record.number] = record.reports[-1][1]
+        return {
+            "number": record.number,
+            "experiment": experiment_of(self._study, record).model_dump(mode="json"),
+            "folder": str(trial_folder(self._journal.folder.resolve(), record.number)),
+            "namespace": self._session.namespace,
+            "profile": self._session.profile.model_dump(mode="json"),
+        }
+
+    def _create(self) -> TrialRecord | None:
+        if self._new == 0:
+            return None
+        trials = self._journal.trials()
+        number = max((t.number for t in trials), default=-1) + 1
+        if self._settings is None:
+            parameters = suggestion(self._study, trials, number)
+            if parameters is None:
+                return None
+            setting = Setting(parameters, self._study.experiment.run.seed)
+        else:
+            setting = self._settings.pop(0)
+        self._new -= 1
+        event = TrialSuggested(number, setting.parameters, setting.seed, setting.kind, setting.label)
+        self._journal.append(event)
+        return TrialRecord(number, event.parameters, event.seed, event.kind, event.label)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        metrics = {k.removeprefix(METRICS): float(v) for k, v in result.items() if k.startswith(METRICS)}
+        number = self._numbers[trial_id]
+        if metrics and metrics != self._last.get(number):
+            self._last[number] = metrics
+            self._journal.append(TrialReported(number, int(result["step"]), metrics))
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tune says so when a run returned, or when the scheduler ended it; errors are read after the fit."""
+        if error or result is None:
+            return
+        self.on_trial_result(
+            trial_id, result
+        )  # Tune leaves it out for the report on which it stopped the trial
+        number = self._numbers[trial_id]
+        end = written_ending(number, trial_folder(self._journal.folder, number))
+        self._journal.append(end or stopped(number, self._last.get(number, {})))
+
+    # The journal is the truth, so Tune's own saving of searchers has nothing to save.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        return None
+
+    def restore(self, checkpoint_path: str) -> None:
+        return None
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        return None
+
+
+class _JournalAsha(AsyncHyperBandScheduler):
+    """ASHA whose rungs know what the trials of earlier drivers reported."""
+
+    def __init__(self, settings: Asha, study: Study, past: Sequence[TrialRecord]) -> None:
+        objective = study.sweep.objectives[0]
+        super().__init__(
+            time_attr="step",
+            metric=METRICS + objective.metric,
+            mode=objective.mode,
+            max_t=max(study.experiment.run.steps, settings.grace_steps),
+            grace_period=settings.grace_steps,
+            reduction_factor=settings.reduction,
+            stop_last_trials=False,
+        )
+        self._past = {t.number: t for t in past}
+        for trial in past:
+            if trial.ended and trial.kind == "search":
+                self._tell(SimpleNamespace(trial_id=f"past-{trial.number}", config={"number": trial.number}))
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._tell(trial)
+
+    def _tell(self, trial: Any) -> None:
+        super().on_trial_add(None, trial)
+        record = self._past.get(trial.config["number"])
+        for step, metrics in record.reports if record else ():
+            flat = {"step": step, **{METRICS + name: value for name, value in metrics.items()}}
+            super().on_trial_result(None, trial, flat)
+
+
+def _scheduler(study: Study, journal: Journal, kind: Kind) -> TrialScheduler:
+    settings = study.sweep.scheduler
+    if isinstance(settings, Asha) and kind == "search":
+        return _JournalAsha(settings, study, journal.trials())
+    return FIFOScheduler()
+
+
+def _resources(session: Session) -> tune.PlacementGroupFactory:
+    """A trial's process, and beside it the bundle that its router actor takes."""
+    trial, router = session.profile.trial, session.profile.router
+    bundles = [
+        {kind: amount for kind, amount in (("CPU", r.cpus), ("GPU", r.gpus)) if amount}
+        for r in (trial, router)
+    ]
+    return tune.PlacementGroupFactory(bundles if bundles[1] else bundles[:1])
+
+
+def _machines_fault(error: BaseException) -> bool:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, PoolError)

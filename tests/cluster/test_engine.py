@@ -1,0 +1,137 @@
+"""The loop cannot tell the engines apart, and a lost worker costs nothing but its batch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from dense_task import DenseTask
+from experiments import tiny_experiment
+
+from haps_search.config.run import Experiment
+from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.local import LocalEngine
+from haps_search.errors import ConfigError, HapsError, StaleUpdate
+from haps_search.records.jsonl import read_records
+from haps_search.records.run_folder import RunFolder
+from haps_search.search.engine import Engine
+from haps_search.search.loop import run
+from haps_search.types import Rollouts, Snapshot
+
+pytestmark = pytest.mark.ray
+TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+
+
+def played(engine: Engine, experiment: Experiment, folder: Path) -> tuple[list[Any], list[Any], Snapshot]:
+    """Metrics of every step, the texts kept, and the router's weights."""
+
+    async def all_steps() -> Snapshot:
+        await run(engine, DenseTask(), experiment, RunFolder(folder, experiment))
+        return await engine.snapshot()
+
+    snapshot = asyncio.run(all_steps())
+    metrics = [
+        {k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")
+    ]
+    return metrics, (folder / "examples.jsonl").read_text().splitlines(), snapshot
+
+
+def same(one: tuple[list[Any], list[Any], Snapshot], other: tuple[list[Any], list[Any], Snapshot]) -> None:
+    assert one[1] == other[1]
+    for a, b in zip(one[0], other[0], strict=True):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-10)
+    assert set(one[2].tensors) == set(other[2].tensors)
+    for name, tensor in one[2].tensors.items():
+        torch.testing.assert_close(tensor, other[2].tensors[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def started(live: Any, experiment: Experiment) -> RayEngine:
+    return asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
+
+
+def test_local_is_ray_with_one_worker_is_ray_with_two(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
+    local = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
+    with on_ray(experiment) as live:
+        one = played(started(live, experiment), experiment, tmp_path / "one")
+    with on_ray(experiment, replicas={"llama": 2, "qwen2": 2}) as live:
+        two = played(started(live, experiment), experiment, tmp_path / "two")
+        workers = ray.get(live.broker.status.remote())["workers"]
+    assert len(local[0]) == 6
+    assert any(m["reward_spread"] > 0 for m in local[0])
+    assert len(workers) == 4
+    same(local, one)
+    same(local, two)
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__steps=40, run__checkpoint_every=40)
+    undisturbed = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
+    with on_ray(experiment) as live:
+        engine = started(live, experiment)
+        before = ray.get(live.broker.status.remote())["workers"]
+        victim = next(w for w in before.values() if w["candidate"] == "qwen2")
+        folder = tmp_path / "killed"
+
+        async def killed_on_the_way() -> None:
+            running = asyncio.create_task(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
+            while not (folder / "metrics.jsonl").exists() or len(read_records(folder / "metrics.jsonl")) < 3:
+                await asyncio.sleep(0.02)
+            os.kill(victim["pid"], signal.SIGKILL)
+            await asyncio.wait_for(running, 120)
+
+        asyncio.run(killed_on_the_way())
+        after = ray.get(live.broker.status.remote())["workers"]
+        snapshot = asyncio.run(engine.snapshot())
+    metrics = [
+        {k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")
+    ]
+    same(undisturbed, (metrics, (folder / "examples.jsonl").read_text().splitlines(), snapshot))
+    survivors = {k: w["pid"] for k, w in before.items() if w["candidate"] != "qwen2"}
+    assert {k: after[k]["pid"] for k in survivors} == survivors
+    replaced = next(w for w in after.values() if w["candidate"] == "qwen2")
+    assert replaced["pid"] != victim["pid"]
+    assert replaced["registrations"] == 2
+
+
+def test_errors_cross_as_themselves(tiny_lms: dict[str, Path], on_ray: Any) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    with on_ray(experiment) as live:
+        engine = started(live, experiment)
+        with pytest.raises(StaleUpdate, match="version 7"):
+            asyncio.run(engine.update([], Rollouts(7, (), (), {})))
+
+
+def test_a_candidate_that_does_not_load_ends_the_wait_with_its_error(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    described = experiment.model_dump(mode="json")
+    described["candidates"][1]["source"]["path"] = str(tmp_path / "nowhere")
+    broken = Experiment.model_validate(described)
+    began = time.monotonic()
+    with on_ray(broken) as live, pytest.raises(HapsError, match="qwen2.*nowhere"):
+        asyncio.run(RayEngine.start(broken, live.profile, live.broker))
+    assert time.monotonic() - began < 90
+
+
+def test_a_gpu_profile_without_gpus_fails_at_once_with_what_is_missing(
+    tiny_lms: dict[str, Path], on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    with (
+        pytest.raises(ConfigError, match=r"needs 2\.5 GPU .* this cluster has 0"),
+        on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}),
+    ):
+        pass

@@ -1,0 +1,206 @@
+"""The MLflow store: the same runs found again, failures bounded, nothing in the working directory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from haps_search.errors import TrackerError
+from haps_search.records.mlflow_tracker import LAST_STEP_TAG, MlflowStore, MlflowTracker, default_uri
+from haps_search.records.tracker import Record
+
+Open = Callable[[], MlflowStore]
+
+
+def history(tracker: MlflowTracker, key: str) -> list[tuple[int, float]]:
+    return sorted((m.step, m.value) for m in tracker.client.get_metric_history(tracker.run_id, key))
+
+
+def test_a_resumed_sweep_finds_its_runs(open_store: Open) -> None:
+    store = open_store()
+    parent = store.sweep_run("skills", {"sweep": {"trials": 8}}, {"note": "first"})
+    trial = store.trial_tracker("skills", "t1", {"lora": {"rank": 4, "targets": ["o_proj"]}})
+    trial.finish("stopped", {})
+    assert store.end_sweep(parent, "finished")
+    resumed = open_store()
+    assert resumed.sweep_run("skills", {}, {}) == parent
+    again = resumed.trial_tracker("skills", "t1", {"lora": {"rank": 4, "targets": ["o_proj"]}, "late": True})
+    assert again.run_id == trial.run_id
+    runs = {run.info.run_id: run for run in resumed.client.search_runs([resumed._experiment_id])}
+    assert set(runs) == {parent, trial.run_id}
+    assert {run.info.status for run in runs.values()} == {"RUNNING"}
+    child = runs[trial.run_id].data
+    assert child.tags["mlflow.parentRunId"] == parent
+    assert child.params == {"lora.rank": "4", "lora.targets": '["o_proj"]', "late": "true"}
+    assert runs[parent].data.params == {"sweep.trials": "8"}
+    assert runs[parent].data.tags["note"] == "first"
+
+
+def test_trials_and_sweeps_do_not_meet(open_store: Open) -> None:
+    store = open_store()
+    trackers = [store.trial_tracker(sweep, trial, {}) for sweep in ("a", "b") for trial in ("1", "2")]
+    runs = store.client.search_runs([store._experiment_id])
+    assert len({tracker.run_id for tracker in trackers}) == 4
+    assert len(runs) == 6
+
+
+def test_parameters_written_once_keep_their_value(open_store: Open, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store()
+    many: dict[str, Any] = {f"p{i}": i for i in range(250)}
+    run_id = store.sweep_run("skills", {**many, "text": "x" * 7000}, {})
+    store.sweep_run("skills", {"p1": 99, "text": "x" * 7000}, {})
+    params = store.client.get_run(run_id).data.params
+    assert (len(params), params["p1"], params["text"]) == (251, "1", "x" * 6000)
+    assert "keeps its first values of p1" in caplog.text
+
+
+def test_a_kill_between_metrics_and_tag_counts_the_metrics(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = open_store().trial_tracker("s", "t", {})
+    tracker.log(0, {"reward": 0.0})
+    real = tracker.client.log_batch
+    monkeypatch.setattr(tracker.client, "log_batch", lambda run, metrics, tags: real(run, metrics=metrics))
+    tracker.log(1, {"reward": 0.5})
+    resumed = open_store().trial_tracker("s", "t", {})
+    assert resumed.client.get_run(resumed.run_id).data.tags[LAST_STEP_TAG] == "0"
+    assert resumed.last_step == 1
+    for step in range(3):
+        resumed.log(step, {"reward": step / 2})
+    assert history(resumed, "reward") == [(0, 0.0), (1, 0.5), (2, 1.0)]
+
+
+def test_an_answer_that_got_lost_makes_no_second_point(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = open_store().trial_tracker("s", "t", {})
+    real = tracker.client.log_batch
+
+    def take_and_time_out(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        raise MlflowException("timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "log_batch", take_and_time_out)
+        tracker.log(0, {"reward": 0.25, "loss": float("nan")})
+    assert (tracker.missed, tracker.failures) == (1, 1)
+    tracker.log(1, {"reward": 0.5})
+    assert tracker.missed == 0
+    assert history(tracker, "reward") == [(0, 0.25), (1, 0.5)]
+
+
+def test_a_slow_failure_is_not_repeated_at_every_step(open_store: Open) -> None:
+    now, calls = [0.0], []
+
+    def hang(*_: object, **__: object) -> None:
+        calls.append(now[0])
+        now[0] += 13.0
+        raise MlflowException("timed out")
+
+    run = open_store().client.create_run("0")
+    client: Any = SimpleNamespace(log_batch=hang)
+    tracker = MlflowTracker(client, run, clock=lambda: now[0])
+    for step in range(300):
+        tracker.log(step, {"reward": 0.0})
+        now[0] += 1.0
+    assert len(calls) == 3
+    assert tracker.missed == 300
+
+
+def test_names_mlflow_refuses_are_mended(open_store: Open) -> None:
+    tracker = open_store().trial_tracker("s", "t", {"a[0]": 1})
+    tracker.log(0, {"share[adder]": 0.5, "/a//../b/": 1.0, "..": 2.0})
+    assert tracker.missed == 0
+    metrics = tracker.client.get_run(tracker.run_id).data.metrics
+    assert metrics == {"share_adder_": 0.5, "a/b": 1.0, "_": 2.0}
+
+
+def test_artifacts_lie_beside_the_database(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    store = open_store()
+    tracker = store.trial_tracker("s", "t", {})
+    (tmp_path / "space.yaml").write_text("name: skills\n")
+    assert store.artifact(tracker.run_id, tmp_path / "space.yaml")
+    assert not store.artifact(tracker.run_id, tmp_path / "absent.yaml")
+    kept = list((tmp_path / "runs" / "mlflow-artifacts").rglob("space.yaml"))
+    assert [path.read_text() for path in kept] == ["name: skills\n"]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_new_database_is_whole_or_absent(
+    mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import haps_search.records.mlflow_tracker as module
+
+    def die(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "MlflowClient", die)
+    with pytest.raises(KeyboardInterrupt):
+        MlflowStore(default_uri(tmp_path / "runs"), "e")
+    assert list((tmp_path / "runs").iterdir()) == []
+    with sqlite3.connect(mlflow_database) as made:
+        assert made.execute("select count(*) from experiments").fetchone() == (1,)
+    assert [path.name for path in mlflow_database.parent.iterdir()] == ["template.db"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("http://127.0.0.1:9", "refused"),
+        ("sqlite:///mlflow.db", "four slashes"),
+        ("sqlite:////a%20b/mlflow.db", "cannot hold %"),
+        ("sqlite:////proc/none/mlflow.db", "cannot be used"),
+        ("nonsense://x", "Supported URI schemes"),
+    ],
+)
+def test_a_store_that_cannot_start_says_so_at_once(uri: str, words: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(TrackerError, match=words):
+        MlflowStore(uri, "e")
+    assert time.monotonic() - start < 5
+
+
+def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be read as a header" * 4)
+    with pytest.raises(TrackerError, match="not a database"):
+        MlflowStore(default_uri(tmp_path), "e")
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) * 2 <= 15
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    start = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TrackerError, match="timed out"):
+            MlflowStore(uri, "e")
+    assert time.monotonic() - start < 6
+
+
+def test_a_deleted_experiment_is_named(open_store: Open) -> None:
+    store = open_store()
+    store.client.delete_experiment(store._experiment_id)
+    with pytest.raises(TrackerError, match="'contract' was deleted; restore it"):
+        open_store()
+
+
+def test_times_are_those_of_the_record(open_store: Open) -> None:
+    tracker = open_store().trial_tracker("s", "t", {})
+    tracker.log_many([Record(0, {"reward": 1.0}, 1_700_000_000.5)])
+    (metric,) = MlflowClient(open_store().uri).get_metric_history(tracker.run_id, "reward")
+    assert metric.timestamp == 1_700_000_000_500

@@ -1,0 +1,101 @@
+"""A run that was interrupted and resumed is the run that was not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+from dense_task import DenseTask
+from experiments import tiny_experiment
+
+from haps_search.config.run import Experiment
+from haps_search.engines.local import LocalEngine
+from haps_search.errors import CheckpointError
+from haps_search.records.jsonl import read_records
+from haps_search.records.run_folder import RunFolder
+from haps_search.search.loop import RunResult, batch, run
+from haps_search.types import Question, Rollouts, Snapshot, UpdateReport
+
+TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedEngine(LocalEngine):
+    """Dies in its n-th update."""
+
+    updates_left = 0
+
+    async def update(self, questions: list[Question], signal: Rollouts) -> UpdateReport:  # type: ignore[override]
+        if not self.updates_left:
+            raise Interrupted
+        self.updates_left -= 1
+        return await super().update(questions, signal)
+
+
+def finished(engine: LocalEngine, experiment: Experiment, folder: Path) -> tuple[RunResult, Snapshot]:
+    result = asyncio.run(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
+    return result, asyncio.run(engine.snapshot())
+
+
+def records(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    found = read_records(folder / "metrics.jsonl")
+    return [(r.step, {k: v for k, v in r.metrics.items() if k not in TIMES}) for r in found]
+
+
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_interrupted_and_resumed_is_uninterrupted(
+    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int
+) -> None:
+    experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
+    whole, weights = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "whole")
+
+    broken = InterruptedEngine.build(experiment, DenseTask())
+    broken.updates_left = killed_after
+    with pytest.raises(Interrupted):
+        finished(broken, experiment, tmp_path / "parts")
+    resumed, resumed_weights = finished(
+        LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "parts"
+    )
+
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert [step for step, _ in records(tmp_path / "whole")] == list(range(1, 7))
+    assert resumed.best_step == whole.best_step
+    assert resumed_weights.state == weights.state
+    assert set(resumed_weights.tensors) == set(weights.tensors)
+    for name, tensor in weights.tensors.items():
+        assert torch.equal(resumed_weights.tensors[name], tensor), name
+
+
+def test_a_finished_run_is_not_run_again(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    first, _ = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    again = InterruptedEngine.build(experiment, DenseTask())
+    second, _ = finished(again, experiment, tmp_path)
+    assert second == first
+
+
+def test_another_configuration_is_refused_with_the_difference(
+    tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    broken = InterruptedEngine.build(experiment, DenseTask())
+    broken.updates_left = 3
+    with pytest.raises(Interrupted):
+        finished(broken, experiment, tmp_path)
+    other = tiny_experiment(tiny_lms, learning__entropy_bonus=0.5)
+    with pytest.raises(CheckpointError, match=r"learning\.entropy_bonus"):
+        finished(LocalEngine.build(other, DenseTask()), other, tmp_path)
+
+
+def test_batches_follow_from_seed_and_step_and_use_every_question(tiny_lms: dict[str, Path]) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    questions = DenseTask().questions("train")
+    epoch = [q.id for index in range(3) for q in batch(questions, experiment, index)]
+    assert sorted(epoch) == sorted(q.id for q in questions)
+    assert [q.id for index in range(3, 6) for q in batch(questions, experiment, index)] != epoch
+    assert batch(questions, experiment, 1) == batch(questions, experiment, 1)

@@ -1,0 +1,148 @@
+"""Gradients that travelled equal the gradient of the whole, computed without hooks and without separation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dense_task import DenseTask
+from experiments import tiny_experiment
+from torch import Tensor
+from torch.func import functional_call
+
+from haps_search.candidates.exact import exact
+from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.config.run import Experiment
+from haps_search.engines.assembly import build_learner
+from haps_search.engines.local import LocalEngine
+from haps_search.episodes.play import Play, play
+from haps_search.learning.credit import SCHEMES
+from haps_search.learning.objective import rollouts
+from haps_search.learning.update import Learner
+from haps_search.lora.delta import matrices
+from haps_search.types import DeltaLayout, Episode, Rollouts
+
+KL_WEIGHT = 0.3
+VARIANTS: list[dict[str, Any]] = [
+    {"routing__low_level__sharing": "per_layer"},
+    {"routing__low_level__sharing": "shared", "routing__lora__layers": "all"},
+    {"routing__lora__layers": "all", "routing__lora__targets": ["k_proj", "o_proj", "up_proj"]},
+    {"routing__low_level__max_relative_norm": None, "learning__credit": "paper"},
+    {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__credit": "group_normalised"},
+    {"run__sampling": {"max_new_tokens": 5, "temperature": 0.7, "top_k": 20, "top_p": 0.9}},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda c: ",".join(f"{k.split('__')[-1]}" for k in c))
+def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes: dict[str, Any]) -> None:
+    experiment = tiny_experiment(tiny_lms, learning__kl_weight=KL_WEIGHT, **changes)
+    candidates = {c.name: FrozenLM.load(c) for c in experiment.candidates}
+    learner = build_learner(experiment, DenseTask(), {n: c.table for n, c in candidates.items()})
+    episodes, rewards, signal = _one_rollout(experiment, candidates, learner)
+
+    separated = _separated(learner, signal, [row[0].question for row in episodes])
+    joint = _joint(learner, experiment, candidates, episodes, rewards)
+
+    assert set(separated) == set(joint)
+    assert max(float(g.norm()) for g in joint.values()) > 1e-6
+    for name, gradient in joint.items():
+        torch.testing.assert_close(
+            separated[name], gradient, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert any(float(joint[n].norm()) > 1e-9 for n in joint if n.startswith("low.")), "deltas got no gradient"
+
+
+def _one_rollout(
+    experiment: Experiment, candidates: Mapping[str, FrozenLM], learner: Learner
+) -> tuple[list[list[Episode]], list[list[float]], Rollouts]:
+    task = DenseTask()
+    questions = task.questions("train")[:4]
+    engine = LocalEngine(candidates, learner)
+    routes = learner.route(questions, 4, seed=3)
+    how = Play(experiment.run.sampling, seed=5, gradient=True, kl=True)
+    episodes = asyncio.run(play(engine.speak, task, questions, routes.assignments, routes.deltas, how))
+    rewards = [[task.reward(e) for e in row] for row in episodes]
+    return episodes, rewards, rollouts(routes, episodes, rewards, experiment.learning)
+
+
+def _separated(learner: Learner, signal: Rollouts, questions: Sequence[Any]) -> dict[str, Tensor]:
+    reading = learner.router.read(questions)
+    torch.autograd.backward(*learner._roots(reading, signal, {}))
+    return _taken_gradients(learner)
+
+
+def _joint(
+    learner: Learner,
+    experiment: Experiment,
+    candidates: Mapping[str, FrozenLM],
+    episodes: Sequence[Sequence[Episode]],
+    rewards: Sequence[Sequence[float]],
+) -> dict[str, Tensor]:
+    """One graph from router weights through merged candidate weights to the objective."""
+    router, scheme = learner.router, SCHEMES[experiment.learning.credit]
+    reading = router.read([row[0].question for row in episodes])
+    log_p = reading.distribution.log_probability([[e.assignment for e in row] for row in episodes])
+    loss = -experiment.learning.entropy_bonus * reading.distribution.entropy().mean()
+    count = log_p.numel()
+    for q, row in enumerate(episodes):
+        credit = scheme(rewards[q], [e.assignment for e in row])
+        for g, episode in enumerate(row):
+            loss = loss - credit.architecture[g] * log_p[q, g] / count
+            name = episode.assignment[0]
+            values = router.delta_values(reading, name, [q])[0]
+            likelihood, kl = _under_merged_weights(
+                candidates[name], router.layouts[name], values, episode, experiment
+            )
+            loss = loss + (-credit.utterance[g] * likelihood + KL_WEIGHT * kl) / count
+    loss.backward()
+    return _taken_gradients(learner)
+
+
+def _under_merged_weights(
+    candidate: FrozenLM, layout: DeltaLayout, values: Tensor, episode: Episode, experiment: Experiment
+) -> tuple[Tensor, Tensor]:
+    model, tokenizer = candidate._lm.model, candidate._lm.tokenizer
+    said = list(episode.utterances[0].response.token_ids)
+    prompt = tokenizer(episode.question.text)["input_ids"]
+    ids = torch.tensor([prompt + said])
+    merged = {
+        f"{t.name}.weight": model.get_submodule(t.name).weight + layout.scaling * b @ a
+        for t, (a, b) in zip(layout.targets, matrices(layout, values), strict=True)
+    }
+    temperature = experiment.run.sampling.temperature
+    with exact(model.dtype):
+        logits = functional_call(model, merged, kwargs={"input_ids": ids}).logits[0, len(prompt) - 1 : -1]
+        frozen = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    logits, frozen = logits / temperature, frozen / temperature
+    free, base = logits.log_softmax(-1), frozen.log_softmax(-1)
+    drawn = _truncated(free, experiment).gather(-1, torch.tensor(said).unsqueeze(-1)).sum()
+    return drawn, (free.exp() * (free - base)).sum()
+
+
+def _truncated(log_p: Tensor, experiment: Experiment) -> Tensor:
+    sampling, rows = experiment.run.sampling, []
+    for row in log_p:
+        order = row.detach().argsort(descending=True).tolist()
+        kept, mass = [], 0.0
+        for rank, token in enumerate(order):
+            if mass >= sampling.top_p or (sampling.top_k and rank >= sampling.top_k):
+                break
+            kept.append(token)
+            mass += float(row[token].detach().exp())
+        mask = torch.full_like(row, float("-inf"))
+        mask[kept] = 0.0
+        rows.append((row + mask).log_softmax(-1))
+    return torch.stack(rows)
+
+
+def _taken_gradients(learner: Learner) -> dict[str, Tensor]:
+    found = {}
+    for name, parameter in learner.router.named_parameters():
+        if parameter.requires_grad and parameter.grad is not None:
+            found[name] = parameter.grad.clone()
+            parameter.grad = None
+    return found
