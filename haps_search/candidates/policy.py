@@ -35,9 +35,7 @@ class Policy:
         """
         if not self._truncates:
             return tempered
-        cut = torch.stack(
-            [self._cut(row, k, p) for row, k, p in zip(tempered, self.top_k, self.top_p, strict=True)]
-        )
+        cut = torch.stack([self._cut(row, k, p) for row, k, p in zip(tempered, self.top_k, self.top_p, strict=True)])
         if keep is not None:
             cut = cut.scatter(-1, keep, False)
         return torch.log_softmax(tempered.masked_fill(cut, float("-inf")), -1)

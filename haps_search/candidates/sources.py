@@ -71,6 +71,11 @@ def load_lm(owner: str, source: Source, dtype: Dtype, device: str, trust_remote_
     return LoadedLM(model, tokenizer, place, stops)
 
 
+def model_name(owner: str, source: Source) -> str:
+    """What `from_pretrained` takes for this source: a hub name or a folder."""
+    return _locate(owner, source)[0]
+
+
 def _locate(owner: str, source: Source) -> tuple[str, dict[str, Any]]:
     """What `from_pretrained` is to be called with: a folder or a repository, and the revision."""
     match source:
@@ -149,16 +154,12 @@ def _check_complete(owner: str, source: Source, model: PreTrainedModel, missing:
     # transformers fills missing weights at random and only warns.
     lacking = sorted(missing)
     if lacking:
-        reason = (
-            f"its checkpoint lacks {len(lacking)} weights ({', '.join(lacking[:3])} ...): get a complete one"
-        )
+        reason = f"its checkpoint lacks {len(lacking)} weights ({', '.join(lacking[:3])} ...): get a complete one"
         raise refusal(owner, source, reason)
     dtypes = {parameter.dtype for parameter in model.parameters()} - set(DTYPES.values())
     if dtypes:
         found = ", ".join(sorted(str(dtype) for dtype in dtypes))
-        reason = (
-            f"its weights are quantised ({found}), and deltas need plain ones: use an unquantised checkpoint"
-        )
+        reason = f"its weights are quantised ({found}), and deltas need plain ones: use an unquantised checkpoint"
         raise refusal(owner, source, reason)
 
 
@@ -172,13 +173,9 @@ def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tup
     return tuple(sorted(found))
 
 
-def _give_pad_token(
-    owner: str, source: Source, tokenizer: PreTrainedTokenizerBase, stops: tuple[int, ...]
-) -> None:
+def _give_pad_token(owner: str, source: Source, tokenizer: PreTrainedTokenizerBase, stops: tuple[int, ...]) -> None:
     if not stops:
-        reason = (
-            "neither its config nor its tokenizer names an end token: set eos_token in tokenizer_config.json"
-        )
+        reason = "neither its config nor its tokenizer names an end token: set eos_token in tokenizer_config.json"
         raise refusal(owner, source, reason)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(stops[0])

@@ -36,9 +36,7 @@ def ask(
         shares = ", ".join(f"{name} {p:.3f}" for name, p in zip(names, marginal, strict=True))
         typer.echo(f"{role.name}: {shares}")
     for (_, name), delta in routes.deltas.items():
-        typer.echo(
-            f"delta of {name}: {delta_norm([delta]):.3f} of its weights' norm, {delta.layout.size} numbers"
-        )
+        typer.echo(f"delta of {name}: {delta_norm([delta]):.3f} of its weights' norm, {delta.layout.size} numbers")
     how = Play(found.experiment.run.sampling, seed=0, greedy=True)
     for label, deltas in (("answer", routes.deltas), ("frozen", {})):
         played = asyncio.run(play(loaded.engine.speak, loaded.task, asked, routes.assignments, deltas, how))

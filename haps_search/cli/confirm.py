@@ -33,9 +33,7 @@ def confirm(
     metric = study.sweep.objectives[0].metric
     typer.echo(f"{metric}, {study.experiment.run.validation.questions} validation questions a run")
     for record in best[:top]:
-        again = [
-            t.metrics[metric] for t in trials if t.label == f"trial {record.number}" and metric in t.metrics
-        ]
+        again = [t.metrics[metric] for t in trials if t.label == f"trial {record.number}" and metric in t.metrics]
         listed = " ".join(f"{v:.3f}" for v in again)
         typer.echo(
             f"trial {record.number:03d}: searched {record.metrics[metric]:.3f}, confirmed {mean_interval(again)} "

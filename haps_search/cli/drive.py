@@ -52,9 +52,7 @@ class Driver:
             return
         name = self.journal.folder.name
         if self.deadline is not None and time.time() >= self.deadline:
-            raise PoolError(
-                f"--max-hours is over, {len(open_trials)} trials are unfinished: `haps resume {name}`"
-            )
+            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: `haps resume {name}`")
         ended = self.live.status()["ended"]
         raise PoolError(
             f"trials {open_trials} were interrupted by the machines ({ended or 'their processes were lost'}); "
@@ -170,9 +168,7 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
     if trials:
         return trials[0]
     reasons = [f"trial {t.number}: {t.error}" for t in journal.trials() if t.error]
-    raise PoolError(
-        f"no trial of {journal.folder.name} has a result; {reasons[0] if reasons else 'none was run'}"
-    )
+    raise PoolError(f"no trial of {journal.folder.name} has a result; {reasons[0] if reasons else 'none was run'}")
 
 
 def _watched(d: Driver, planned: int):  # type: ignore[no-untyped-def]

@@ -41,9 +41,7 @@ def evaluate(
     rewards = {}
     for each in wanted:
         questions = loaded.task.questions(each)  # type: ignore[arg-type]
-        scored = asyncio.run(
-            score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling)
-        )
+        scored = asyncio.run(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
         rewards[each] = scored.rewards
     measured: dict[str, Interval] = {each: mean_interval(values) for each, values in rewards.items()}
     if split is MeasuredSplit.test:
@@ -52,6 +50,4 @@ def evaluate(
     for label, interval in measured.items():
         typer.echo(f"  {label:<22} {interval}  ({interval.count} questions, 95 % interval)")
     content = {label: [i.mean, i.low, i.high, i.count] for label, i in measured.items()}
-    replace_text(
-        found.folder / f"evaluation-{split.value}.json", json.dumps({"step": loaded.step} | content, indent=1)
-    )
+    replace_text(found.folder / f"evaluation-{split.value}.json", json.dumps({"step": loaded.step} | content, indent=1))

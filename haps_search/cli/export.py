@@ -12,9 +12,7 @@ from haps_search.cli.options import RunPath, Runs
 
 def export(
     run: RunPath,
-    questions: Annotated[
-        Path, typer.Option(help="JSONL with a `question`, and `id` and `context` if there are.")
-    ],
+    questions: Annotated[Path, typer.Option(help="JSONL with a `question`, and `id` and `context` if there are.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the adapters.")],
     runs: Runs = Path("runs"),
 ) -> None:
@@ -43,9 +41,7 @@ def export(
     with (out / "routes.jsonl").open("w") as file:
         for index, question in enumerate(asked):
             chosen = list(routes.assignments[index][0])
-            file.write(
-                json.dumps({"id": question.id, "question": question.text, "assignment": chosen}) + "\n"
-            )
+            file.write(json.dumps({"id": question.id, "question": question.text, "assignment": chosen}) + "\n")
             for name, base in bases.items():
                 export_adapter(deltas[index, name], out / question.id / name, base)
     typer.echo(f"{len(asked) * len(bases)} adapters and routes.jsonl in {out}")

@@ -52,9 +52,7 @@ def find_run(runs: Path, text: str) -> FoundRun:
         return _run(folder)
     best = ranked(journal.trials(), journal.study().sweep.objectives)
     if not best:
-        raise ConfigError(
-            f"sweep {name} has no trial with results yet; `haps status {name}` shows how far it is"
-        )
+        raise ConfigError(f"sweep {name} has no trial with results yet; `haps status {name}` shows how far it is")
     return _run(trial_folder(journal.folder, best[0].number))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -16,9 +17,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (sweep.sweep, resume.resume, status.status, train.train, evaluate.evaluate):
-    app.command()(verb)
-for verb in (confirm.confirm, ask.ask, export.export, validate.validate):
+VERBS: tuple[Callable[..., None], ...] = (
+    validate.validate,
+    sweep.sweep,
+    resume.resume,
+    status.status,
+    train.train,
+    evaluate.evaluate,
+    confirm.confirm,
+    ask.ask,
+    export.export,
+)
+for verb in VERBS:
     app.command()(verb)
 
 
@@ -30,9 +40,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
-    ),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 

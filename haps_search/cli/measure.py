@@ -41,9 +41,7 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
     engine = await RayEngine.start(experiment, live.profile, live.broker)
     try:
         names = [c.name for c in experiment.candidates]
-        frozen = await frozen_rewards(
-            engine, task, task.questions("validation"), names, experiment.run.sampling
-        )
+        frozen = await frozen_rewards(engine, task, task.questions("validation"), names, experiment.run.sampling)
     finally:
         await engine.close()
     return comparison(frozen, routers, JOINT)

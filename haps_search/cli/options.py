@@ -8,16 +8,12 @@ from typing import Annotated
 import typer
 
 File = Annotated[Path, typer.Argument(help="A study: a YAML file, or a name in search_spaces/.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the file.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the file.")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="HAPS_RUNS", help="Where sweeps are kept.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Number of search trials.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
 MaxHours = Annotated[float | None, typer.Option(min=0.0, help="Stop after so many hours; resume goes on.")]
-TrackingUri = Annotated[
-    str | None, typer.Option(help="An MLflow server; default: a file under the runs folder.")
-]
+TrackingUri = Annotated[str | None, typer.Option(help="An MLflow server; default: a file under the runs folder.")]
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, NAME/NUMBER, or NAME for a sweep's best trial.")
 ]

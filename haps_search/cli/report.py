@@ -32,9 +32,7 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
         shown.add_row(f"{t.number:03d}", t.state, *values, steps, parameters(t))
     for t in everything:
         if t.state == "failed":
-            shown.add_row(
-                f"{t.number:03d}", t.state, *["-"] * len(study.sweep.objectives), "-", t.error or ""
-            )
+            shown.add_row(f"{t.number:03d}", t.state, *["-"] * len(study.sweep.objectives), "-", t.error or "")
     return shown
 
 

@@ -67,7 +67,5 @@ async def _train(experiment: Experiment, folder: Path, opened: Opener) -> RunRes
     finally:
         await engine.close()
     best = result.metrics.get("validation_reward", float("nan"))
-    console.print(
-        f"ended by {result.reason}; best validation {best:.3f} at step {result.best_step}", highlight=False
-    )
+    console.print(f"ended by {result.reason}; best validation {best:.3f} at step {result.best_step}", highlight=False)
     return result

@@ -12,9 +12,7 @@ from haps_search.cli.options import File, Runs, Set
 
 def train(
     file: File,
-    name: Annotated[
-        str | None, typer.Option(help="The run's name; default: the study's, with -train.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name; default: the study's, with -train.")] = None,
     set_: Set = None,
     runs: Runs = Path("runs"),
 ) -> None:

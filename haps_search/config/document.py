@@ -126,9 +126,7 @@ def _twice(node: yaml.Node, where: Where, seen: set[int]) -> Iterator[Problem]:
             yield from _twice(value, (*where, str(key.value)), seen)
 
 
-def _build(
-    loader: _Loader, node: yaml.Node, where: Where, lines: dict[Where, int], above: tuple[int, ...]
-) -> Any:
+def _build(loader: _Loader, node: yaml.Node, where: Where, lines: dict[Where, int], above: tuple[int, ...]) -> Any:
     if id(node) in above:
         raise yaml.constructor.ConstructorError(None, None, "an alias that contains itself", node.start_mark)
     lines.setdefault(where, node.start_mark.line + 1)

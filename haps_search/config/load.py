@@ -106,9 +106,7 @@ def _read(file: Path) -> Document:
         raise ConfigError(f"cannot be read: {error.strerror}", str(file)) from error
     document = read(text, str(file))
     if not isinstance(document.value, dict):
-        got = (
-            "nothing" if document.value is None else "a list" if isinstance(document.value, list) else "text"
-        )
+        got = "nothing" if document.value is None else "a list" if isinstance(document.value, list) else "text"
         raise ConfigError(f"got {got}, needs a mapping with name and what belongs to it", str(file))
     return document
 

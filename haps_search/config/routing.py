@@ -43,7 +43,7 @@ class LoraTuning(Config):
 
     type: Literal["lora"] = "lora"
     rank: PositiveInt = 8
-    alpha: PositiveFloat = 16.0
+    alpha: PositiveInt = 16
     targets: tuple[str, ...] = Field(default=("q_proj", "v_proj"), min_length=1)
 
 

@@ -43,9 +43,7 @@ def readable(space: Any) -> dict[str, Distribution]:
     return found
 
 
-def space_problems(
-    space: Space, named: list[str], experiment: Mapping[str, Any], grid: bool
-) -> list[Problem]:
+def space_problems(space: Space, named: list[str], experiment: Mapping[str, Any], grid: bool) -> list[Problem]:
     """Every problem of a space around an experiment's plain values (which may be wrong themselves).
 
     `named` are all names of the space, the unreadable ones too; `grid` says that the sampler enumerates.
@@ -96,9 +94,7 @@ def _ranges(name: str, distribution: Distribution) -> Iterator[Problem]:
         yield Problem((*where, "low"), f"got low {low} and high {high}, needs low < high")
     elif isinstance(distribution, IntRange) and (high - low) % distribution.step:
         last = range(int(low), int(high) + 1, distribution.step)[-1]
-        yield Problem(
-            (*where, "step"), f"steps of {distribution.step} from {low} miss high {high}: set high to {last}"
-        )
+        yield Problem((*where, "step"), f"steps of {distribution.step} from {low} miss high {high}: set high to {last}")
 
 
 def _conditions(name: str, space: Space, named: list[str]) -> Iterator[Problem]:
@@ -111,9 +107,7 @@ def _conditions(name: str, space: Space, named: list[str]) -> Iterator[Problem]:
         elif parent in space:
             for one in wanted(value, space[parent]):
                 if not reachable(one, space[parent]):
-                    yield Problem(
-                        where, f"{parent} never takes {show(one)}; it takes {_taken(space[parent])}"
-                    )
+                    yield Problem(where, f"{parent} never takes {show(one)}; it takes {_taken(space[parent])}")
 
 
 def _taken(distribution: Distribution) -> str:
@@ -159,9 +153,7 @@ def _parents(name: str, space: Space) -> Iterator[dict[str, Any]]:
 
 def _asked(parent: str, above: Space, child: Distribution) -> list[Any]:
     """The values of a parent that some `when` below it names."""
-    asked = [
-        v for d in (*above.values(), child) if parent in d.when for v in wanted(d.when[parent], above[parent])
-    ]
+    asked = [v for d in (*above.values(), child) if parent in d.when for v in wanted(d.when[parent], above[parent])]
     return [v for i, v in enumerate(asked) if canonical(v) not in map(canonical, asked[:i])]
 
 
@@ -170,9 +162,7 @@ def _above(name: str, space: Space) -> set[str]:
     return direct.union(*(_above(parent, space) for parent in direct))
 
 
-def _new(
-    experiment: Mapping[str, Any], parameters: Mapping[str, Any], known: set[tuple[Where, str]]
-) -> list[Problem]:
+def _new(experiment: Mapping[str, Any], parameters: Mapping[str, Any], known: set[tuple[Where, str]]) -> list[Problem]:
     """Problems that the experiment has with these parameters only."""
     try:
         changed = with_parameters(experiment, parameters)

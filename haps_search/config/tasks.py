@@ -76,9 +76,7 @@ class FunctionReward(Config):
     function: str = Field(pattern=r"^[\w.]+:\w+$")
 
 
-Reward = Annotated[
-    F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")
-]
+Reward = Annotated[F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")]
 
 
 class QaTask(Config):

@@ -38,9 +38,7 @@ def load_run(folder: Path, experiment: Experiment) -> LoadedRun:
     """
     best = RunFolder(folder, experiment).best()
     if best is None:
-        raise CheckpointError(
-            f"{folder}: no validated checkpoint yet; let the run reach its first validation"
-        )
+        raise CheckpointError(f"{folder}: no validated checkpoint yet; let the run reach its first validation")
     task = build_task(experiment.task)
     engine = LocalEngine.build(experiment, task)
     asyncio.run(engine.restore(best.snapshot))

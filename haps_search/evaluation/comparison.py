@@ -63,8 +63,7 @@ def comparison(
     rewards |= {label: r for label, r in routers.items() if label != joint}
     best = routers.get(joint)
     rows = [
-        Row(label, mean_interval(r), None if best is None else paired_interval(best, r))
-        for label, r in rewards.items()
+        Row(label, mean_interval(r), None if best is None else paired_interval(best, r)) for label, r in rewards.items()
     ]
     if best is not None:
         rows.append(Row(joint, mean_interval(best), None))

@@ -39,9 +39,7 @@ def rollouts(
     )
 
 
-def _delta_gradients(
-    episodes: Sequence[Episode], credits: Credits, kl_weight: float
-) -> list[tuple[str, Tensor]]:
+def _delta_gradients(episodes: Sequence[Episode], credits: Credits, kl_weight: float) -> list[tuple[str, Tensor]]:
     found = []
     for episode, credit in zip(episodes, credits.utterance, strict=True):
         for utterance in episode.utterances:

@@ -107,13 +107,9 @@ class Learner:
         """Raises CheckpointError where the tensors are not this router's."""
         learned = self.router.learned()
         found = {k.removeprefix("router."): v for k, v in snapshot.tensors.items() if k.startswith("router.")}
-        differing = sorted(set(learned) ^ set(found)) or [
-            k for k in found if found[k].shape != learned[k].shape
-        ]
+        differing = sorted(set(learned) ^ set(found)) or [k for k in found if found[k].shape != learned[k].shape]
         if differing:
-            raise CheckpointError(
-                f"the checkpoint belongs to another router: {', '.join(differing[:5])} differ"
-            )
+            raise CheckpointError(f"the checkpoint belongs to another router: {', '.join(differing[:5])} differ")
         with torch.no_grad():
             for name, parameter in learned.items():
                 parameter.copy_(found[name])

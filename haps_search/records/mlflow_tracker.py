@@ -148,9 +148,7 @@ class MlflowStore:
             self._add_parameters(run, parameters)
             return run
         except BACKEND_ERRORS as error:
-            raise TrackerError(
-                f"MLflow at {self.uri}: run {name!r} cannot be opened: {_brief(error)}"
-            ) from error
+            raise TrackerError(f"MLflow at {self.uri}: run {name!r} cannot be opened: {_brief(error)}") from error
 
     def _find_run(self, key: Mapping[str, str]) -> Run | None:
         runs = self.client.search_runs(
@@ -299,9 +297,7 @@ def _sqlite_file(uri: str) -> Path | None:
             f"give an absolute path with four slashes: sqlite:///{Path(match['path']).resolve()}"
         )
     if set("%?") & set(match["path"]):
-        raise TrackerError(
-            f"tracking.uri: {uri}: a database's path cannot hold % or ?; choose another folder"
-        )
+        raise TrackerError(f"tracking.uri: {uri}: a database's path cannot hold % or ?; choose another folder")
     return Path(match["path"])
 
 

@@ -32,9 +32,7 @@ class RunFolder:
 
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
-        self._store = CheckpointStore(
-            path / "checkpoints", identity(experiment), experiment.run.keep_checkpoints
-        )
+        self._store = CheckpointStore(path / "checkpoints", identity(experiment), experiment.run.keep_checkpoints)
         path.mkdir(parents=True, exist_ok=True)
         described = path / "experiment.json"
         if not described.exists():

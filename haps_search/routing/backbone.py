@@ -18,9 +18,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        loaded = load_lm(
-            "router backbone", config.source, config.dtype, config.device, config.trust_remote_code
-        )
+        loaded = load_lm("router backbone", config.source, config.dtype, config.device, config.trust_remote_code)
         self._tokenizer = loaded.tokenizer
         self._max_tokens = config.max_tokens
         self._frozen = isinstance(config.tuning, FrozenTuning)
@@ -68,10 +66,8 @@ class Backbone(nn.Module):
 def _with_lora(body: nn.Module, tuning: LoraTuning) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(
-        r=tuning.rank, lora_alpha=tuning.alpha, target_modules=list(tuning.targets), lora_dropout=0.0
-    )
+    config = LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules=list(tuning.targets), lora_dropout=0.0)
     try:
-        return get_peft_model(body, config)  # type: ignore[arg-type]
+        return get_peft_model(body, config)
     except ValueError as error:
         raise ConfigError(f"routing.backbone.tuning.targets: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +51,7 @@ class Router(nn.Module):
             self.backbone = Backbone(config.backbone)
             width, dtype = self.backbone.width, self.backbone.head_dtype
             self.high = build_high_level(config.high_level, width, len(prompt.roles), self.names)
-            self.low = nn.ModuleDict(
-                {_key(name): self._low_level(config, width, name) for name in self.layouts}
-            )
+            self.low = nn.ModuleDict({_key(name): self._low_level(config, width, name) for name in self.layouts})
         self.high.to(self.backbone.device, dtype)
         self.low.to(self.backbone.device, dtype)
 
@@ -93,9 +92,7 @@ class Router(nn.Module):
         everyone = [[self.names]] * len(questions)
         return self._deltas(self.read(questions), everyone)
 
-    def _deltas(
-        self, reading: Reading, drawn: Sequence[Sequence[Assignment]]
-    ) -> dict[tuple[int, str], Delta]:
+    def _deltas(self, reading: Reading, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Delta]:
         deltas = {}
         for name, rows in users(drawn, self.layouts):
             for row, values in zip(rows, self.delta_values(reading, name, rows).cpu(), strict=True):
@@ -115,9 +112,7 @@ class Router(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
 
-def users(
-    assignments: Sequence[Sequence[Assignment]], among: Mapping[str, object]
-) -> Iterator[tuple[str, list[int]]]:
+def users(assignments: Sequence[Sequence[Assignment]], among: Mapping[str, object]) -> Iterator[tuple[str, list[int]]]:
     """Per candidate, the questions of which some episode uses it."""
     for name in among:
         rows = [q for q, row in enumerate(assignments) if any(name in z for z in row)]
@@ -130,8 +125,10 @@ def _key(name: str) -> str:
     return name.replace(".", "·")
 
 
-def _nested(values: Tensor) -> tuple:  # type: ignore[type-arg]
-    def freeze(x: list | float) -> tuple | float:  # type: ignore[type-arg]
+def _nested(values: Tensor) -> Any:
+    """A tensor as tuples within tuples."""
+
+    def freeze(x: Any) -> Any:
         return tuple(map(freeze, x)) if isinstance(x, list) else x
 
-    return freeze(values.tolist())  # type: ignore[return-value]
+    return freeze(values.tolist())

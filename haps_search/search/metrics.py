@@ -51,15 +51,9 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
     return {name: seats[name] / total for name in names}
 
 
-def alarms(
-    measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int
-) -> dict[str, float]:
+def alarms(measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int) -> dict[str, float]:
     """1 where routes or utterances have collapsed, 0 where not."""
-    routes = (
-        candidates > 1
-        and measured["route_entropy"] < limits.route_entropy
-        and top_share > limits.candidate_share
-    )
+    routes = candidates > 1 and measured["route_entropy"] < limits.route_entropy and top_share > limits.candidate_share
     return {
         "route_collapse": float(routes),
         "answer_collapse": float(measured["answer_share"] > limits.answer_share),

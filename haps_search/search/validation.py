@@ -35,18 +35,14 @@ class Scored:
         return fmean(sum(u.response.tokens_written for u in e.utterances) for e in self.episodes)
 
 
-async def score_router(
-    engine: Engine, task: Task, questions: Sequence[Question], sampling: SamplingConfig
-) -> Scored:
+async def score_router(engine: Engine, task: Task, questions: Sequence[Question], sampling: SamplingConfig) -> Scored:
     """The router's likeliest assignment with its deltas, greedy texts."""
     episodes: list[Episode] = []
     norms: list[float] = []
     for start in range(0, len(questions), CHUNK):
         part = questions[start : start + CHUNK]
         routes = await engine.route(part, 0, 0)
-        episodes += await _greedy(
-            engine, task, part, [row[0] for row in routes.assignments], routes.deltas, sampling
-        )
+        episodes += await _greedy(engine, task, part, [row[0] for row in routes.assignments], routes.deltas, sampling)
         norms.append(delta_norm(routes.deltas.values()))
     return _scored(task, episodes, fmean(norms))
 

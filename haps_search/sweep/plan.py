@@ -39,7 +39,7 @@ def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     low = experiment_of(study, best).routing.low_level
     others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
     limit = getattr(low, "max_relative_norm", StaticLowLevel().max_relative_norm)
-    wanted = {
+    wanted: dict[str, NoLowLevel | StaticLowLevel] = {
         ARCHITECTURE_ONLY: NoLowLevel(),
         STATIC: StaticLowLevel(max_relative_norm=limit),
     }
@@ -57,9 +57,7 @@ def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: 
         ConfigError: fewer finished trials than asked for.
     """
     if len(ranked) < top:
-        raise ConfigError(
-            f"confirm: {len(ranked)} finished trials, {top} asked for; resume the sweep or ask for less"
-        )
+        raise ConfigError(f"confirm: {len(ranked)} finished trials, {top} asked for; resume the sweep or ask for less")
     fresh = [derive_seed(study.experiment.run.seed, "confirm", i) % 2**31 for i in range(seeds)]
     return [
         Setting(record.parameters, seed, "confirm", f"trial {record.number}")

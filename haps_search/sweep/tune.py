@@ -40,6 +40,7 @@ from haps_search.sweep.plan import Setting, experiment_of
 from haps_search.sweep.space import grid, suggest
 
 _log = logging.getLogger(__name__)
+_DIRECTIONS = {"max": "MAXIMIZE", "min": "MINIMIZE"}
 RETRIES = 2
 """How often Tune starts a trial again that the machines broke."""
 
@@ -81,8 +82,8 @@ def fit(
         ),
     )
     results = tuner.fit()
-    for result in results:
-        if result.error is not None and not _machines_fault(result.error):
+    for result in (results[i] for i in range(len(results))):
+        if result.error is not None and result.config is not None and not _machines_fault(result.error):
             number = int(result.config["number"])
             journal.append(TrialEnded(number, "failed", error=str(result.error).strip().splitlines()[-1]))
 
@@ -108,9 +109,7 @@ def suggestion(study: Study, trials: Iterable[TrialRecord], number: int) -> dict
     chosen: optuna.samplers.BaseSampler
     if isinstance(sampler, TpeSampler):
         # Running trials count as poor, so that concurrent ones do not crowd together.
-        chosen = optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=sampler.startup_trials, constant_liar=True
-        )
+        chosen = optuna.samplers.TPESampler(seed=seed, n_startup_trials=sampler.startup_trials, constant_liar=True)
     else:
         chosen = optuna.samplers.RandomSampler(seed=seed)
     built = optuna_study(study, searched, chosen)
@@ -122,7 +121,7 @@ def optuna_study(
 ) -> optuna.Study:
     """An Optuna study that stands for the journal: also for Optuna's own plots and importances."""
     objectives = study.sweep.objectives
-    directions = ["maximize" if o.mode == "max" else "minimize" for o in objectives]
+    directions = [optuna.study.StudyDirection[_DIRECTIONS[o.mode]] for o in objectives]
     built = optuna.create_study(directions=directions, sampler=sampler)
     built.add_trials([_frozen(study, t, objectives) for t in trials])
     return built
@@ -137,14 +136,10 @@ class _Recorded:
         self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self._keep(
-            name, optuna.distributions.FloatDistribution(low, high, log=log), self._values[name]
-        )
+        return self._keep(name, optuna.distributions.FloatDistribution(low, high, log=log), self._values[name])
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        return self._keep(
-            name, optuna.distributions.IntDistribution(low, high, step=step), self._values[name]
-        )
+        return self._keep(name, optuna.distributions.IntDistribution(low, high, step=step), self._values[name])
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         value = self._values[name]
@@ -237,15 +232,11 @@ class _JournalSearch(Searcher):
             self._last[number] = metrics
             self._journal.append(TrialReported(number, int(result["step"]), metrics))
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune says so when a run returned, or when the scheduler ended it; errors are read after the fit."""
         if error or result is None:
             return
-        self.on_trial_result(
-            trial_id, result
-        )  # Tune leaves it out for the report on which it stopped the trial
+        self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
         number = self._numbers[trial_id]
         end = written_ending(number, trial_folder(self._journal.folder, number))
         self._journal.append(end or stopped(number, self._last.get(number, {})))
@@ -287,11 +278,12 @@ class _JournalAsha(AsyncHyperBandScheduler):
         self._tell(trial)
 
     def _tell(self, trial: Any) -> None:
-        super().on_trial_add(None, trial)
+        nobody: Any = None  # ASHA does not look at the controller
+        super().on_trial_add(nobody, trial)
         record = self._past.get(trial.config["number"])
         for step, metrics in record.reports if record else ():
             flat = {"step": step, **{METRICS + name: value for name, value in metrics.items()}}
-            super().on_trial_result(None, trial, flat)
+            super().on_trial_result(nobody, trial, flat)
 
 
 def _scheduler(study: Study, journal: Journal, kind: Kind) -> TrialScheduler:
@@ -304,10 +296,7 @@ def _scheduler(study: Study, journal: Journal, kind: Kind) -> TrialScheduler:
 def _resources(session: Session) -> tune.PlacementGroupFactory:
     """A trial's process, and beside it the bundle that its router actor takes."""
     trial, router = session.profile.trial, session.profile.router
-    bundles = [
-        {kind: amount for kind, amount in (("CPU", r.cpus), ("GPU", r.gpus)) if amount}
-        for r in (trial, router)
-    ]
+    bundles = [{kind: amount for kind, amount in (("CPU", r.cpus), ("GPU", r.gpus)) if amount} for r in (trial, router)]
     return tune.PlacementGroupFactory(bundles if bundles[1] else bundles[:1])
 
 

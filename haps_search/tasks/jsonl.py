@@ -67,9 +67,7 @@ def _lines(path: Path, split: Split) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except OSError as error:
-        raise ConfigError(
-            f"task.{split}: cannot read `{path}` ({error.strerror}): name a JSONL file"
-        ) from error
+        raise ConfigError(f"task.{split}: cannot read `{path}` ({error.strerror}): name a JSONL file") from error
 
 
 def _raise_for(problems: Sequence[str], questions: Sequence[Question], path: Path) -> None:
@@ -86,13 +84,9 @@ def _row(line: bytes) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except UnicodeDecodeError as error:
-        raise _BadRow(
-            f"got bytes that are not UTF-8 (at byte {error.start}), save the file as UTF-8"
-        ) from error
+        raise _BadRow(f"got bytes that are not UTF-8 (at byte {error.start}), save the file as UTF-8") from error
     except json.JSONDecodeError as error:
-        raise _BadRow(
-            f"bad JSON ({error.msg} at character {error.pos + 1}), needs one object per line"
-        ) from error
+        raise _BadRow(f"bad JSON ({error.msg} at character {error.pos + 1}), needs one object per line") from error
     if not isinstance(row, dict):
         raise _BadRow(f"got {_got(row)}, needs a JSON object")
     return row
@@ -108,9 +102,7 @@ def _question(row: Mapping[str, Any], number: int, split: Split, config: QaTask)
         letter = choice_letter(reference, choices)
         if letter is None:
             last = LETTERS[len(choices) - 1]
-            raise _BadRow(
-                f"`{fields.reference}`: got {_got(reference)}, needs one of the choices or A to {last}"
-            )
+            raise _BadRow(f"`{fields.reference}`: got {_got(reference)}, needs one of the choices or A to {last}")
         reference = letter if config.reward.type == "multiple_choice" else reference
     context = _context(row, fields)
     cut = context[: config.max_context_chars]

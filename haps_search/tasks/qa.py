@@ -34,9 +34,7 @@ class QaTask:
             raise ConfigError(problems)
         self._config = task
         self._score = _score(task.reward)
-        self._pattern = (
-            re.compile(task.reward.pattern) if isinstance(task.reward, config.RegexReward) else None
-        )
+        self._pattern = re.compile(task.reward.pattern) if isinstance(task.reward, config.RegexReward) else None
         self._files: dict[Split, QuestionFile] = {}
 
     @property

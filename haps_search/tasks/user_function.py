@@ -30,9 +30,7 @@ class UserReward:
         number = float(value) if isinstance(value, numbers.Real) else math.nan
         if not 0 <= number <= 1:
             got = f"{value!r} ({type(value).__name__})"
-            raise DataError(
-                f"reward {self._path}: got {got} for question {question.id}, needs a float in [0, 1]"
-            )
+            raise DataError(f"reward {self._path}: got {got} for question {question.id}, needs a float in [0, 1]")
         return number
 
 

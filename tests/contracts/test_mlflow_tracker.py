@@ -64,9 +64,7 @@ def test_parameters_written_once_keep_their_value(open_store: Open, caplog: pyte
     assert "keeps its first values of p1" in caplog.text
 
 
-def test_a_kill_between_metrics_and_tag_counts_the_metrics(
-    open_store: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_metrics_and_tag_counts_the_metrics(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = open_store().trial_tracker("s", "t", {})
     tracker.log(0, {"reward": 0.0})
     real = tracker.client.log_batch
@@ -80,9 +78,7 @@ def test_a_kill_between_metrics_and_tag_counts_the_metrics(
     assert history(resumed, "reward") == [(0, 0.0), (1, 0.5), (2, 1.0)]
 
 
-def test_an_answer_that_got_lost_makes_no_second_point(
-    open_store: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_that_got_lost_makes_no_second_point(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = open_store().trial_tracker("s", "t", {})
     real = tracker.client.log_batch
 
@@ -125,9 +121,7 @@ def test_names_mlflow_refuses_are_mended(open_store: Open) -> None:
     assert metrics == {"share_adder_": 0.5, "a/b": 1.0, "_": 2.0}
 
 
-def test_artifacts_lie_beside_the_database(
-    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_artifacts_lie_beside_the_database(open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)

@@ -180,9 +180,7 @@ def test_numbers_that_are_not_finite_do_not_stop_a_run(backend: Backend) -> None
     assert kept["reward"] == 0.5
 
 
-def test_a_backend_down_in_the_middle_loses_nothing(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backend_down_in_the_middle_loses_nothing(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = backend.open()
     log(tracker, range(3))
     with backend.broken(tracker, monkeypatch):

@@ -42,8 +42,7 @@ def request(text: str, seed: int, delta: Delta | None, temperature: float = 1.0)
 def test_a_batch_of_eight_is_eight_batches_of_one(candidate: FrozenLM) -> None:
     layouts = [resolve(spec, candidate.table) for spec in SPECS]
     requests = [
-        request("hello" + "o" * row, row, None if row == 5 else random_delta(layouts[row % 3], row))
-        for row in range(8)
+        request("hello" + "o" * row, row, None if row == 5 else random_delta(layouts[row % 3], row)) for row in range(8)
     ]
     together = candidate.respond(requests)
     alone = [candidate.respond([r])[0] for r in requests]
@@ -101,9 +100,16 @@ def test_hooks_go_also_when_the_body_raises(candidate: FrozenLM) -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     layout = resolve(SPECS[0], candidate.table)
     rows = RowDeltas([random_delta(layout, 0)], model.dtype, model.device)
-    with pytest.raises(RuntimeError, match="on purpose"), injected(model, rows):
-        assert any(m._forward_hooks for m in model.modules())
-        raise RuntimeError("on purpose")
+    seen = []
+
+    def raises() -> None:
+        with injected(model, rows):
+            seen.append(any(m._forward_hooks for m in model.modules()))
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        raises()
+    assert seen == [True]
     assert not any(m._forward_hooks for m in model.modules())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 

@@ -48,9 +48,7 @@ def records(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 @pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_interrupted_and_resumed_is_uninterrupted(
-    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int
-) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int) -> None:
     experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
     whole, weights = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "whole")
 
@@ -58,9 +56,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
     broken.updates_left = killed_after
     with pytest.raises(Interrupted):
         finished(broken, experiment, tmp_path / "parts")
-    resumed, resumed_weights = finished(
-        LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "parts"
-    )
+    resumed, resumed_weights = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "parts")
 
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     assert [step for step, _ in records(tmp_path / "whole")] == list(range(1, 7))
@@ -79,9 +75,7 @@ def test_a_finished_run_is_not_run_again(tiny_lms: dict[str, Path], tmp_path: Pa
     assert second == first
 
 
-def test_another_configuration_is_refused_with_the_difference(
-    tiny_lms: dict[str, Path], tmp_path: Path
-) -> None:
+def test_another_configuration_is_refused_with_the_difference(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
     experiment = tiny_experiment(tiny_lms)
     broken = InterruptedEngine.build(experiment, DenseTask())
     broken.updates_left = 3

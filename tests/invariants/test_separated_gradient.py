@@ -50,9 +50,7 @@ def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes
     assert set(separated) == set(joint)
     assert max(float(g.norm()) for g in joint.values()) > 1e-6
     for name, gradient in joint.items():
-        torch.testing.assert_close(
-            separated[name], gradient, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(separated[name], gradient, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
     assert any(float(joint[n].norm()) > 1e-9 for n in joint if n.startswith("low.")), "deltas got no gradient"
 
 
@@ -94,9 +92,7 @@ def _joint(
             loss = loss - credit.architecture[g] * log_p[q, g] / count
             name = episode.assignment[0]
             values = router.delta_values(reading, name, [q])[0]
-            likelihood, kl = _under_merged_weights(
-                candidates[name], router.layouts[name], values, episode, experiment
-            )
+            likelihood, kl = _under_merged_weights(candidates[name], router.layouts[name], values, episode, experiment)
             loss = loss + (-credit.utterance[g] * likelihood + KL_WEIGHT * kl) / count
     loss.backward()
     return _taken_gradients(learner)

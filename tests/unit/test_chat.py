@@ -35,9 +35,7 @@ def tokenizer(template: str | None = None, ends: bool = False) -> PreTrainedToke
     )
 
 
-def text_of(
-    chat: Chat, messages: tuple[Message, ...], template: str | None = None, ends: bool = False
-) -> str:
+def text_of(chat: Chat, messages: tuple[Message, ...], template: str | None = None, ends: bool = False) -> str:
     tok = tokenizer(template, ends)
     return "".join(tok.convert_ids_to_tokens(render(tok, chat, messages, "nina")))
 

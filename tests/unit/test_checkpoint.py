@@ -72,9 +72,7 @@ def test_what_is_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert loaded.snapshot.state == {"version": 7, "value": 1.0}
     assert loaded.snapshot.tensors.keys() == snapshot.tensors.keys()
     for name, tensor in snapshot.tensors.items():
-        torch.testing.assert_close(
-            loaded.snapshot.tensors[name], tensor.detach(), rtol=0, atol=0, equal_nan=True
-        )
+        torch.testing.assert_close(loaded.snapshot.tensors[name], tensor.detach(), rtol=0, atol=0, equal_nan=True)
 
 
 def test_an_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:

@@ -73,9 +73,7 @@ def test_every_module_stands_in_a_room():
 
 def test_rooms_import_only_what_stands_to_their_right():
     files = modules().items()
-    found = [
-        v for name, file in files for v in violations(name, file.read_text(), file.name == "__init__.py")
-    ]
+    found = [v for name, file in files for v in violations(name, file.read_text(), file.name == "__init__.py")]
     assert found == []
 
 

@@ -210,9 +210,7 @@ def test_what_does_not_change_a_trial_may_change(journal):
     )
     open_sweep(journal.folder, changed, resume=True).close()
     assert journal.study() == changed
-    with pytest.raises(
-        ConfigError, match=r"sweep.trials: begun with 20, now 19; it may be raised, not lowered"
-    ):
+    with pytest.raises(ConfigError, match=r"sweep.trials: begun with 20, now 19; it may be raised, not lowered"):
         open_sweep(journal.folder, with_sweep(trials=19), resume=True)
     with pytest.raises(ConfigError, match=r"sweep.sampler.type"):
         open_sweep(journal.folder, with_sweep(trials=20, sampler={"type": "grid"}), resume=True)

@@ -54,9 +54,7 @@ def test_a_study_is_read_and_survives_its_own_dump(write):
 
 def test_all_problems_are_listed_at_once_with_path_and_line(write):
     text = STUDY.replace("digits: 2", "digts: 2").replace("steps: 30", "steps: thirty")
-    text = text.replace("name: reverser}}", "name: reverser}, dtype: float33}").replace(
-        "trials: 4", "trials: 0"
-    )
+    text = text.replace("name: reverser}}", "name: reverser}, dtype: float33}").replace("trials: 4", "trials: 0")
     assert problems(write(text)) == [
         "experiment.task.digts (line 3): unknown key; did you mean digits?",
         'experiment.candidates.1.dtype (line 6): got "float33", needs one of auto, float64, float32, '
@@ -154,9 +152,7 @@ def test_overrides_reach_fields_lists_defaults_and_the_space(write):
 
 
 def test_an_override_of_type_drops_what_the_new_variant_does_not_know(write):
-    text = STUDY.replace(
-        "  run:\n", "  routing: {low_level: {type: generated, hidden: [8], init: xavier}}\n  run:\n"
-    )
+    text = STUDY.replace("  run:\n", "  routing: {low_level: {type: generated, hidden: [8], init: xavier}}\n  run:\n")
     low = load_study(write(text), ["routing.low_level.type=static"]).experiment.routing.low_level
     assert low.model_dump() == {"type": "static", "init": "xavier", "max_relative_norm": 0.5}
 

@@ -75,9 +75,7 @@ def test_without_the_filter_all_paragraphs_stay() -> None:
 
 def test_the_prompt_is_filled_in_one_pass(tmp_path: Path) -> None:
     rows = [row(context="braces {question} and {x}")]
-    qa = task(
-        tmp_path, *rows, fields={"context": "context"}, system="Be brief.", prompt="{context}|{question}"
-    )
+    qa = task(tmp_path, *rows, fields={"context": "context"}, system="Be brief.", prompt="{context}|{question}")
     question = qa.questions("train")[0]
     turn = qa.turn(Episode(question, ("m",)))
     assert turn is not None

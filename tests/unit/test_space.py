@@ -72,8 +72,7 @@ def problems(tmp_path: Path, space: str, *overrides: str) -> list[str]:
         ),
         (
             "run.steps: {type: integer, low: 1, high: 2}",
-            'space.run.steps.type (line 8): got "integer", needs one of float, log, int, choice; '
-            "did you mean int?",
+            'space.run.steps.type (line 8): got "integer", needs one of float, log, int, choice; did you mean int?',
         ),
         (
             "learning.credit: {type: choice, values: [paper, leave_one_out, paper]}",
@@ -86,8 +85,7 @@ def problems(tmp_path: Path, space: str, *overrides: str) -> list[str]:
         ),
         (
             "engine.type: {type: choice, values: [local, ray]}",
-            "space.engine.type (line 8): all trials share one engine and its pool: "
-            "set it in experiment.engine",
+            "space.engine.type (line 8): all trials share one engine and its pool: set it in experiment.engine",
         ),
         (
             "run.seed: {type: int, low: 1, high: 2, when: {run.seed: 1}}",
@@ -116,8 +114,7 @@ def test_a_wrong_parameter_is_refused_with_the_way_out(tmp_path, line, expected)
         ),
         (
             "{learning.kl_weight: 1.0}",
-            "when.learning.kl_weight (line 10): a float never equals a value: "
-            "the parent must be a choice or an int",
+            "when.learning.kl_weight (line 10): a float never equals a value: the parent must be a choice or an int",
         ),
     ],
 )
@@ -293,8 +290,7 @@ def test_describe_has_a_line_each_and_the_number_of_points(tmp_path):
     assert describe(study(tmp_path, CONDITIONAL).space) == [
         'routing.low_level.type: one of "none", "static", "generated"',
         'routing.low_level.hidden: one of [8], [8, 8] when routing.low_level.type is "generated"',
-        'routing.low_level.init: one of "zero", "xavier" '
-        'when routing.low_level.type is ["generated", "static"]',
+        'routing.low_level.init: one of "zero", "xavier" when routing.low_level.type is ["generated", "static"]',
         "7 grid points",
     ]
     floats = "  learning.kl_weight: {type: float, low: 0.5, high: 1}\n"

@@ -57,9 +57,7 @@ def measurement_questions(size: int = 1500) -> tuple[Question, ...]:
     return tuple(SkillsTask(config.SkillsTask(sizes={"validation": size})).questions("validation"))
 
 
-def measure(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]
-) -> Measurement:
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question]) -> Measurement:
     """Greedy answers and first-token format of a model on questions, in one batch."""
     prompts = tokenizer([q.text for q in questions], return_tensors="pt", padding=True)
     ids, mask = prompts["input_ids"], prompts["attention_mask"]
@@ -79,9 +77,7 @@ def measure(
 
 
 @torch.no_grad()
-def _greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, ids: Tensor, mask: Tensor
-) -> tuple[str, ...]:
+def _greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, ids: Tensor, mask: Tensor) -> tuple[str, ...]:
     generate: Any = model.generate
     output = generate(input_ids=ids, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
     return tuple(tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))

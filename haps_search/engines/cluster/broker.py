@@ -144,9 +144,7 @@ class Broker:
         self._start_reaper()
         before = self._workers.get(worker)
         registrations = before.registrations + 1 if before else 1
-        self._give_up(
-            [n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced"
-        )
+        self._give_up([n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced")
         session = next(self._numbers)
         self._workers[worker] = _Worker(table.candidate, session, pid, node, registrations, self._clock())
         self._tables[table.candidate] = table

@@ -31,10 +31,9 @@ class RayEngine:
         """
         tables = await answer(broker.tables.remote())
         resources = profile.router
-        router = (
-            ray.remote(RouterActor)
-            .options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-            .remote(experiment.model_dump(mode="json"), tables, resources.threads)
+        remote: Any = ray.remote(RouterActor)
+        router = remote.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote(
+            experiment.model_dump(mode="json"), tables, resources.threads
         )
         layouts = await answer(router.layouts.remote())
         # A parcel is what one worker takes: small enough that all replicas of a candidate get some.

@@ -24,9 +24,7 @@ Keys = tuple[tuple[int, str], ...]
 class RouterActor:
     """A `Learner` behind calls whose tensors are packed. Made an actor by the engine."""
 
-    def __init__(
-        self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int
-    ) -> None:
+    def __init__(self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int) -> None:
         from haps_search.engines.assembly import build_learner, prepare_torch
         from haps_search.tasks.build import build_task
 
@@ -35,9 +33,7 @@ class RouterActor:
         self._learner = build_learner(config, build_task(config.task), tables)
         self._layouts = self._learner.router.layouts
 
-    def route(
-        self, questions: Sequence[Question], episodes: int, seed: int
-    ) -> tuple[Routes, Keys, PackedTensors]:
+    def route(self, questions: Sequence[Question], episodes: int, seed: int) -> tuple[Routes, Keys, PackedTensors]:
         routes = self._learner.route(questions, episodes, seed)
         keys = tuple(routes.deltas)
         packed = pack_tensors([routes.deltas[key].values for key in keys])
@@ -70,9 +66,5 @@ class RouterActor:
 def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any]) -> Routes:
     """The routes with their deltas, as the loop sees them."""
     values = unpack_tensors(packed)
-    deltas = {
-        key: Delta(layouts[key[1]], value)
-        for key, value in zip(keys, values, strict=True)
-        if value is not None
-    }
+    deltas = {key: Delta(layouts[key[1]], value) for key, value in zip(keys, values, strict=True) if value is not None}
     return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, deltas)

@@ -84,8 +84,7 @@ def pack_responses(responses: Sequence[Response]) -> ResponseParcel:
 def unpack_responses(parcel: ResponseParcel) -> list[Response]:
     gradients, kl_gradients = unpack_tensors(parcel.gradients), unpack_tensors(parcel.kl_gradients)
     return [
-        replace(r, gradient=g, kl_gradient=k)
-        for r, g, k in zip(parcel.responses, gradients, kl_gradients, strict=True)
+        replace(r, gradient=g, kl_gradient=k) for r, g, k in zip(parcel.responses, gradients, kl_gradients, strict=True)
     ]
 
 

@@ -35,7 +35,7 @@ def host(settings: Mapping[str, Any]) -> None:
     prepare_torch(settings["threads"])
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
-    broker = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     try:
         candidate = FrozenLM.load(config)
     except CandidateError as error:
@@ -52,7 +52,7 @@ def serve(broker: Any, worker: str, candidate: Candidate) -> None:
     done: Done | None = None
     while True:
         try:
-            work = ray.get(broker.exchange.remote(worker, session, done))
+            work: Work | None = ray.get(broker.exchange.remote(worker, session, done))
         except ray.exceptions.RayError as error:
             # A broker that ended the pool, or is gone itself: either way there is nobody left to serve.
             if isinstance(unwrapped(error), PoolError):
