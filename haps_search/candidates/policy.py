@@ -44,7 +44,8 @@ class Policy:
     def _cut(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
         order = log_p.detach().argsort(dim=-1, descending=True, stable=True)
         sorted_p = log_p.detach().gather(-1, order).exp()
-        drop = (sorted_p.cumsum(-1) - sorted_p) >= top_p
+        # A rounded cumulative sum reaches 1 before the tail does, so top_p 1 is not left to it.
+        drop = (sorted_p.cumsum(-1) - sorted_p) >= (top_p if top_p < 1.0 else float("inf"))
         if top_k:
             drop[..., top_k:] = True
         return torch.zeros_like(drop).scatter(-1, order, drop)

@@ -55,3 +55,7 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted; what was done is kept", err=True)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

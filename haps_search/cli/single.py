@@ -10,6 +10,7 @@ from rich.console import Console
 
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
+from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import RunResult, run
@@ -19,14 +20,14 @@ from haps_search.tasks.task import Task
 Opener = Callable[[Experiment, Task], Awaitable[Engine]]
 
 
-def train_local(experiment: Experiment, folder: Path) -> None:
+def train_local(study: Study, folder: Path) -> None:
     """In this process."""
     from haps_search.engines.local import LocalEngine
 
     async def opened(experiment: Experiment, task: Task) -> Engine:
         return LocalEngine.build(experiment, task)
 
-    asyncio.run(_train(experiment, folder, opened))
+    asyncio.run(_train(study, folder, opened))
 
 
 def train_on_ray(study: Study, folder: Path) -> None:
@@ -44,23 +45,20 @@ def train_on_ray(study: Study, folder: Path) -> None:
         async def opened(experiment: Experiment, task: Task) -> Engine:
             return await RayEngine.start(experiment, profile, live.broker)
 
-        asyncio.run(_train(study.experiment, folder, opened))
+        asyncio.run(_train(study, folder, opened))
 
 
-async def _train(experiment: Experiment, folder: Path, opened: Opener) -> RunResult:
-    console = Console()
+async def _train(study: Study, folder: Path, opened: Opener) -> RunResult:
+    console, experiment = Console(), study.experiment
     task = build_task(experiment.task)
     console.print(f"run {folder}", highlight=False, soft_wrap=True)
+    mirror = _Mirror(study, folder) if study.tracking.mlflow else None
     engine = await opened(experiment, task)
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
-        console.print(
-            f"step {step}/{experiment.run.steps}  reward {metrics['reward']:.3f}  "
-            f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
-            f"delta norm {metrics['delta_norm']:.3f}  {metrics['step_seconds']:.2f} s/step",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(_line(step, metrics, experiment), highlight=False, soft_wrap=True)
+        if mirror is not None:
+            mirror.send()
 
     try:
         result = await run(engine, task, experiment, RunFolder(folder, experiment), report)
@@ -68,4 +66,32 @@ async def _train(experiment: Experiment, folder: Path, opened: Opener) -> RunRes
         await engine.close()
     best = result.metrics.get("validation_reward", float("nan"))
     console.print(f"ended by {result.reason}; best validation {best:.3f} at step {result.best_step}", highlight=False)
+    if mirror is not None:
+        mirror.send()
+        mirror.tracker.finish("finished", result.metrics)
     return result
+
+
+def _line(step: int, metrics: Mapping[str, float], experiment: Experiment) -> str:
+    alarms = " ".join(f"! {name.replace('_', ' ')}" for name in ("route_collapse", "answer_collapse") if metrics[name])
+    return (
+        f"step {step}/{experiment.run.steps}  reward {metrics['reward']:.3f}  "
+        f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
+        f"delta norm {metrics['delta_norm']:.3f}  {metrics['step_seconds']:.2f} s/step  {alarms}"
+    ).rstrip()
+
+
+class _Mirror:
+    """Sends what the run has recorded to MLflow, as the only child of a parent of the run's name."""
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        from haps_search.records.mlflow_tracker import MlflowStore, default_uri
+
+        store = MlflowStore(study.tracking.uri or default_uri(folder.parent), "haps_search")
+        self.tracker = store.trial_tracker(folder.name, "train", study.experiment.model_dump(mode="json"))
+        self._file, self._sent = folder / "metrics.jsonl", self.tracker.last_step
+
+    def send(self) -> None:
+        records = [record for record in read_records(self._file) if record.step > self._sent]
+        self.tracker.log_many(records)
+        self._sent = records[-1].step if records else self._sent

@@ -26,6 +26,6 @@ def train(
     from haps_search.cli.single import train_local, train_on_ray
 
     if isinstance(study.experiment.engine, LocalEngineConfig):
-        train_local(study.experiment, folder)
+        train_local(study, folder)
     else:
         train_on_ray(study, folder)

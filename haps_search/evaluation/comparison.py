@@ -11,7 +11,7 @@ from haps_search.config.run import SamplingConfig
 from haps_search.errors import ConfigError
 from haps_search.evaluation.intervals import Interval, mean_interval, paired_interval
 from haps_search.search.engine import Engine
-from haps_search.search.validation import score_assignment
+from haps_search.search.validation import Scored, score_assignment
 from haps_search.tasks.task import Task
 from haps_search.types import Assignment, Question
 
@@ -30,9 +30,9 @@ class Row:
     joint_gain: Interval | None
 
 
-async def frozen_rewards(
+async def score_frozen(
     engine: Engine, task: Task, questions: Sequence[Question], names: Sequence[str], sampling: SamplingConfig
-) -> dict[Assignment, tuple[float, ...]]:
+) -> dict[Assignment, Scored]:
     """What every assignment of frozen candidates earns on every question, greedy.
 
     Raises:
@@ -44,7 +44,7 @@ async def frozen_rewards(
             f"the comparison plays all {len(assignments)} assignments, at most {MOST_ASSIGNMENTS}: "
             "set sweep.comparison: false"
         )
-    return {z: (await score_assignment(engine, task, questions, z, sampling)).rewards for z in assignments}
+    return {z: await score_assignment(engine, task, questions, z, sampling) for z in assignments}
 
 
 def comparison(
@@ -53,13 +53,14 @@ def comparison(
     """Rows in the order they are read: what costs nothing first, `joint` last.
 
     Random is the exact expectation over assignments; the oracle picks per question the assignment that
-    earned most, which no router can see, so part of it is luck.
+    earned most, which no router can see, so part of it is luck. Without `frozen` neither has a row.
     """
-    columns = list(frozen.values())
-    per_question = list(zip(*columns, strict=True))
-    rewards: dict[str, Sequence[float]] = {RANDOM: [fmean(r) for r in per_question]}
-    rewards |= {f"always {', '.join(z)}": r for z, r in frozen.items()}
-    rewards[ORACLE] = [max(r) for r in per_question]
+    rewards: dict[str, Sequence[float]] = {}
+    if frozen:
+        per_question = list(zip(*frozen.values(), strict=True))
+        rewards[RANDOM] = [fmean(r) for r in per_question]
+        rewards |= {f"always {', '.join(z)}": r for z, r in frozen.items()}
+        rewards[ORACLE] = [max(r) for r in per_question]
     rewards |= {label: r for label, r in routers.items() if label != joint}
     best = routers.get(joint)
     rows = [

@@ -53,9 +53,9 @@ class Backbone(nn.Module):
         rows = [self._tokenizer(text)["input_ids"] for text in texts]
         self.truncated += sum(len(row) > self._max_tokens for row in rows)
         rows = [row[-self._max_tokens :] for row in rows]
+        if not all(rows):
+            raise ConfigError("router backbone: its tokenizer reads nothing in a routing prompt")
         width = max(map(len, rows))
-        if width == 0:
-            raise ConfigError("router backbone: its tokenizer reads nothing in the routing prompts")
         # Right padding: causal attention then gives every text the positions it has alone.
         pad = self._tokenizer.pad_token_id
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)

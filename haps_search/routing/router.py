@@ -121,8 +121,8 @@ def users(assignments: Sequence[Sequence[Assignment]], among: Mapping[str, objec
 
 
 def _key(name: str) -> str:
-    # Module names may not hold dots, candidate names may.
-    return name.replace(".", "·")
+    # Module names may not hold dots nor be attributes of a module, such as `half`; candidate names may.
+    return "for_" + name.replace(".", "·")
 
 
 def _nested(values: Tensor) -> Any:

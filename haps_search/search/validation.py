@@ -39,12 +39,15 @@ async def score_router(engine: Engine, task: Task, questions: Sequence[Question]
     """The router's likeliest assignment with its deltas, greedy texts."""
     episodes: list[Episode] = []
     norms: list[float] = []
+    sizes: list[int] = []
     for start in range(0, len(questions), CHUNK):
         part = questions[start : start + CHUNK]
         routes = await engine.route(part, 0, 0)
         episodes += await _greedy(engine, task, part, [row[0] for row in routes.assignments], routes.deltas, sampling)
         norms.append(delta_norm(routes.deltas.values()))
-    return _scored(task, episodes, fmean(norms))
+        sizes.append(len(routes.deltas))
+    norm = fmean(norms, weights=sizes) if any(sizes) else 0.0
+    return _scored(task, episodes, norm)
 
 
 async def score_assignment(
