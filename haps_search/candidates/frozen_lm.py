@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haps_search.candidates.chat import render
 from haps_search.candidates.exact import exact
-from haps_search.candidates.generate import Generated, generate
-from haps_search.candidates.gradient import row_gradients
+from haps_search.candidates.generate import Decoder, Generated, generate
+from haps_search.candidates.gradient import RowGradients, row_gradients
+from haps_search.candidates.suffix import Kept, decoder_layers, first_patched
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
-from haps_search.lora.injection import RowDeltas, injected
 from haps_search.lora.spec import module_table
 from haps_search.types import Request, Response
 
@@ -27,7 +28,9 @@ class FrozenLM:
     def __init__(self, config: CandidateConfig, lm: LoadedLM) -> None:
         self._config, self._lm = config, lm
         self.table = module_table(config.name, lm.model)
-        self._stops = (*lm.stop_ids, *_tokens_with(config.stop, lm.tokenizer))
+        stops = (*lm.stop_ids, *_tokens_with(config.stop, lm.tokenizer))
+        pad = lm.tokenizer.pad_token_id
+        self._decoder = Decoder(lm.model, decoder_layers(lm.model) if config.suffix_replay else None, stops, pad)
         self._shapes = {(m.name, m.d_in, m.d_out) for m in self.table.modules}
 
     @classmethod
@@ -73,37 +76,32 @@ class FrozenLM:
             yield order[start : start + self._config.batch_rows]
 
     def _respond(self, requests: list[Request], prompts: list[list[int]]) -> list[Response]:
-        model, tokenizer = self._lm.model, self._lm.tokenizer
-        samplings, deltas = [r.sampling for r in requests], [r.delta for r in requests]
-        with injected(model, RowDeltas(deltas, model.dtype, model.device)):
-            generated = generate(model, prompts, samplings, self._stops, tokenizer.pad_token_id)
+        deltas = [r.delta for r in requests]
+        learning = [r.delta if r.gradient or r.kl else None for r in requests]
+        lowest = first_patched(learning)
+        kept = None if lowest is None or self._decoder.layers is None else Kept(lowest)
+        generated = generate(self._decoder, prompts, [r.sampling for r in requests], deltas, kept)
         responses = [self._response(generated, row, len(prompt)) for row, prompt in enumerate(prompts)]
-        if not any(r.gradient or r.kl for r in requests):
+        if lowest is None:
             return responses
-        return self._with_gradients(requests, responses, generated)
+        samplings, kl = [r.sampling for r in requests], any(r.kl for r in requests)
+        found = row_gradients(self._decoder, generated, samplings, learning, kl, kept)
+        return [_with_gradients(*row, found, i) for i, row in enumerate(zip(requests, responses, strict=True))]
 
     def _response(self, generated: Generated, row: int, tokens_read: int) -> Response:
         ids = generated.token_ids(row)
-        spoken = ids[:-1] if ids and ids[-1] in self._stops else ids
+        spoken = ids[:-1] if ids and ids[-1] in self._decoder.stop_ids else ids
         text = str(self._lm.tokenizer.decode(list(spoken), skip_special_tokens=True))
         return Response(text, ids, float(generated.log_likelihood[row]), tokens_read, len(ids))
 
-    def _with_gradients(
-        self, requests: list[Request], responses: list[Response], generated: Generated
-    ) -> list[Response]:
-        wants = [r.gradient or r.kl for r in requests]
-        deltas = [r.delta if want else None for r, want in zip(requests, wants, strict=True)]
-        samplings = [r.sampling for r in requests]
-        found = row_gradients(self._lm.model, generated, samplings, deltas, any(r.kl for r in requests))
-        return [
-            Response(
-                r.text, r.token_ids, r.log_likelihood, r.tokens_read, r.tokens_written,
-                gradient=found.log_likelihood[i] if q.gradient else None,
-                kl=found.kl[i] if q.kl else None,
-                kl_gradient=found.kl_gradient[i] if q.kl else None,
-            )
-            for i, (q, r) in enumerate(zip(requests, responses, strict=True))
-        ]  # fmt: skip
+
+def _with_gradients(request: Request, response: Response, found: RowGradients, row: int) -> Response:
+    return replace(
+        response,
+        gradient=found.log_likelihood[row] if request.gradient else None,
+        kl=found.kl[row] if request.kl else None,
+        kl_gradient=found.kl_gradient[row] if request.kl else None,
+    )
 
 
 def _tokens_with(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -34,8 +34,9 @@ def confirm(
     typer.echo(f"{metric}, {study.experiment.run.validation.questions} validation questions a run")
     for record in best[:top]:
         again = [t.metrics[metric] for t in trials if t.label == f"trial {record.number}" and metric in t.metrics]
+        searched = f"trial {record.number:03d}: searched {record.metrics[metric]:.3f}"
+        if not again:
+            typer.echo(f"{searched}, no confirming run has a result; `haps status {name}` has the reasons")
+            continue
         listed = " ".join(f"{v:.3f}" for v in again)
-        typer.echo(
-            f"trial {record.number:03d}: searched {record.metrics[metric]:.3f}, confirmed {mean_interval(again)} "
-            f"over {len(again)} seeds: {listed}"
-        )
+        typer.echo(f"{searched}, confirmed {mean_interval(again)} over {len(again)} seeds: {listed}")

@@ -21,7 +21,7 @@ from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, PoolError
 from haps_search.records.mlflow_tracker import MlflowStore, default_uri
-from haps_search.sweep.events import SweepEnded, TrialRecord
+from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.mirror import Mirror
 from haps_search.sweep.plan import Setting, comparisons, missing
@@ -45,18 +45,22 @@ class Driver:
         """Seconds until --max-hours."""
         return None if self.deadline is None else max(self.deadline - time.time(), 1.0)
 
-    def finish_or_leave(self) -> None:
-        """Go on only if every trial begun has ended. Raises PoolError or ends the command where not."""
-        open_trials = [t.number for t in self.journal.trials() if not t.ended]
+    def finish_or_leave(self, kind: Kind) -> None:
+        """Go on only if every trial of the kind that was begun has ended; trials of others are others' to finish.
+
+        Raises:
+            PoolError: some have not, because the time is over or the machines gave up.
+        """
+        open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
         if not open_trials:
             return
-        name = self.journal.folder.name
+        again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
         if self.deadline is not None and time.time() >= self.deadline:
-            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: `haps resume {name}`")
+            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: {again}")
         ended = self.live.status()["ended"]
         raise PoolError(
             f"trials {open_trials} were interrupted by the machines ({ended or 'their processes were lost'}); "
-            f"see {self.journal.folder / 'logs'}, then `haps resume {name}`"
+            f"see {self.journal.folder / 'logs'}, then {again}"
         )
 
 
@@ -101,12 +105,12 @@ def drive(study: Study, folder: Path, resume: bool) -> None:
         searched = sum(t.kind == "search" for t in d.journal.trials())
         with _watched(d, planned_trials(study)):
             fit(d.journal, study, d.live, "search", max(study.sweep.trials - searched, 0), d.left())
-            d.finish_or_leave()
+            d.finish_or_leave("search")
             best = best_trial(d.journal, study)
             if study.sweep.comparison:
                 wanted = missing(comparisons(study, best), d.journal.trials())
                 fit(d.journal, study, d.live, "comparison", wanted, d.left())
-                d.finish_or_leave()
+                d.finish_or_leave("comparison")
         d.console.print("measuring on the whole validation split", highlight=False)
         rows = compared(d.live, d.journal, study, best)
         d.journal.append(SweepEnded("all trials ended", time.time()))
@@ -120,12 +124,18 @@ def drive(study: Study, folder: Path, resume: bool) -> None:
 
 def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[TrialRecord]:
     """Run given settings in an existing sweep, those already there left out; all of them as they ended."""
+    ended = Journal(folder).ended()
     with driver(study, folder, resume=True) as d:
         kind = settings[0].kind
-        with _watched(d, len(d.journal.trials()) + len(missing(settings, d.journal.trials()))):
-            fit(d.journal, study, d.live, kind, missing(settings, d.journal.trials()), d.left())
-            d.finish_or_leave()
-        d.tracking.tick()
+        wanted = missing(settings, d.journal.trials())
+        with _watched(d, len(d.journal.trials()) + len(wanted)):
+            fit(d.journal, study, d.live, kind, wanted, d.left())
+            d.finish_or_leave(kind)
+        if ended is not None:  # taking the sweep up opened it again
+            d.journal.append(SweepEnded(ended.reason, time.time()))
+            d.tracking.close([])
+        else:
+            d.tracking.tick()
         labels = {(s.label, s.seed) for s in settings}
         return [t for t in d.journal.trials() if t.kind == kind and (t.label, t.seed) in labels]
 
@@ -168,7 +178,8 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
     if trials:
         return trials[0]
     reasons = [f"trial {t.number}: {t.error}" for t in journal.trials() if t.error]
-    raise PoolError(f"no trial of {journal.folder.name} has a result; {reasons[0] if reasons else 'none was run'}")
+    reasons.append(f"none ended with a finite {' and '.join(o.metric for o in study.sweep.objectives)}")
+    raise PoolError(f"no trial of {journal.folder.name} has a result; {reasons[0]}")
 
 
 def _watched(d: Driver, planned: int):  # type: ignore[no-untyped-def]

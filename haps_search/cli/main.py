@@ -11,6 +11,7 @@ from haps_search import __version__
 from haps_search.cli import ask, confirm, evaluate, export, resume, status, sweep, train, validate
 from haps_search.errors import ConfigError, HapsError
 
+INTERRUPTED = 130
 app = typer.Typer(
     help="Search which LLM answers a question, and with which generated LoRA weights.",
     no_args_is_help=True,
@@ -52,9 +53,10 @@ def main() -> None:
     except HapsError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was done is kept", err=True)
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # typer's word for Ctrl-C
+            typer.echo("interrupted; what was done is kept", err=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ def read_questions(file: Path) -> list[Question]:
     Raises:
         DataError: file, line and field of the first malformed row.
     """
-    if not file.exists():
+    if not file.is_file():
         raise DataError(f"{file}: no such file")
     found: dict[str, Question] = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
         if line.strip():
             question = _question(line, file, number)
             if question.id in found:
@@ -32,12 +32,13 @@ def read_questions(file: Path) -> list[Question]:
     return list(found.values())
 
 
-def _question(line: str, file: Path, number: int) -> Question:
+def _question(line: bytes, file: Path, number: int) -> Question:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{file}:{number}: not JSON ({error})") from error
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
         raise DataError(f"{file}:{number}: field question: needs a text")
-    identity = _SAFE.sub("_", str(row.get("id", f"line-{number}"))).strip(".") or f"line-{number}"
+    given = "" if row.get("id") is None else str(row["id"])
+    identity = _SAFE.sub("_", given).strip(".") or f"line-{number}"
     return Question(identity, row["question"], str(row.get("reference", "")), str(row.get("context") or ""))

@@ -82,5 +82,7 @@ class CandidateConfig(Config):
     stop: tuple[str, ...] = ()
     """Texts that end an utterance beside the model's end tokens, such as a line feed for base models.
     Any token that contains one ends it, and is not part of the text."""
+    suffix_replay: bool = True
+    """Replay only the patched layers for gradients, where the model's layers are recognised."""
     batch_rows: int = Field(default=64, ge=1)
     """At most so many requests in one forward pass."""

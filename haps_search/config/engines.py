@@ -26,7 +26,7 @@ class Leases(Config):
     rows: PositiveInt = 128
     """At most so many requests in one lease."""
     restarts: PositiveInt = 5
-    """A worker that died so often ends the pool."""
+    """A worker that died more often than this ends the pool."""
 
 
 class ClusterProfile(Config):

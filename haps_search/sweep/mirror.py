@@ -6,14 +6,18 @@ nothing depends on when either was killed: what is missing is sent, what is ther
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from haps_search.errors import TrackerError
 from haps_search.records.jsonl import JsonlFollower, decode_metrics
 from haps_search.records.tracker import Record, Status
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder, trial_name
+
+_log = logging.getLogger(__name__)
 
 
 class BatchTracker(Protocol):
@@ -42,13 +46,17 @@ class Mirror:
         self._trackers: dict[int, BatchTracker] = {}
         self._followers: dict[int, JsonlFollower] = {}
         self._sent: dict[int, int] = {}
+        self._finished: set[int] = set()
         self._closed: set[int] = set()
 
     def tick(self) -> None:
-        """Send what is new. Raises TrackerError where a trial's tracker cannot be opened."""
+        """Send what is new. A trial whose tracker cannot be opened now is tried again at the next call."""
         for record in self._journal.trials():
             if record.number not in self._closed and record.attempts:
-                self._advance(record)
+                try:
+                    self._advance(record)
+                except TrackerError as error:
+                    _log.warning("trial %d waits for its tracker: %s", record.number, error)
 
     @property
     def missed(self) -> int:
@@ -66,9 +74,11 @@ class Mirror:
             tracker.log_many(records)
         if records:
             self._sent[number] = records[-1].step
-        if record.ended:
+        if record.ended and (number not in self._finished or not tracker.missed):
             tracker.finish(_status(record), record.metrics)
-            self._closed.add(number)
+            self._finished.add(number)
+            if not tracker.missed:
+                self._closed.add(number)
 
     def _tracker(self, record: TrialRecord) -> BatchTracker:
         if record.number not in self._trackers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from haps_search.config.sweep import Objective
@@ -9,14 +10,15 @@ from haps_search.sweep.events import TrialRecord
 
 
 def ranked(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """Search trials that ended with values, best first.
+    """Search trials that ended with finite values, best first.
 
     With several objectives the Pareto front comes first, ordered by the first objective; trials that the
     scheduler stopped follow those that finished.
     """
     valued = [
         t for t in trials
-        if t.kind == "search" and t.state in ("finished", "stopped") and all(o.metric in t.metrics for o in objectives)
+        if t.kind == "search" and t.state in ("finished", "stopped")
+        and all(math.isfinite(t.metrics.get(o.metric, math.nan)) for o in objectives)
     ]  # fmt: skip
     front = {t.number for t in pareto_front(valued, objectives)}
     several = len(objectives) > 1

@@ -15,11 +15,11 @@ from typing import Any
 
 import optuna
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from haps_search.config.conditions import canonical
+from haps_search.config.conditions import Space, canonical, finite
 from haps_search.config.sweep import Asha, GridSampler, Objective, Study, TpeSampler
 from haps_search.engines.cluster.session import Session
 from haps_search.engines.cluster.trial import METRICS, run_trial
@@ -85,7 +85,8 @@ def fit(
     for result in (results[i] for i in range(len(results))):
         if result.error is not None and result.config is not None and not _machines_fault(result.error):
             number = int(result.config["number"])
-            journal.append(TrialEnded(number, "failed", error=str(result.error).strip().splitlines()[-1]))
+            lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
+            journal.append(TrialEnded(number, "failed", error=lines[-1]))
 
 
 def settle(journal: Journal) -> None:
@@ -130,8 +131,8 @@ def optuna_study(
 class _Recorded:
     """Replays a trial's values through `suggest`, to learn the distributions they were drawn from."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+    def __init__(self, space: Space, values: Mapping[str, Any]) -> None:
+        self._space, self._values = space, values
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
 
@@ -142,13 +143,10 @@ class _Recorded:
         return self._keep(name, optuna.distributions.IntDistribution(low, high, step=step), self._values[name])
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        value = self._values[name]
-        # Values that are no scalars are drawn as JSON texts.
-        drawn = next(
-            c for c in choices
-            if (type(c) is type(value) and c == value) or (isinstance(c, str) and c == canonical(value))
-        )  # fmt: skip
-        return self._keep(name, optuna.distributions.CategoricalDistribution(choices), drawn)
+        # By place in the space: what is drawn may be a JSON text of the value, and 1 == True.
+        written = finite(self._space[name]) or ()
+        place = [canonical(v) for v in written].index(canonical(self._values[name]))
+        return self._keep(name, optuna.distributions.CategoricalDistribution(choices), choices[place])
 
     def _keep(self, name: str, distribution: optuna.distributions.BaseDistribution, value: Any) -> Any:
         self.params[name], self.distributions[name] = value, distribution
@@ -156,7 +154,7 @@ class _Recorded:
 
 
 def _frozen(study: Study, trial: TrialRecord, objectives: Sequence[Objective]) -> optuna.trial.FrozenTrial:
-    recorded = _Recorded(trial.parameters)
+    recorded = _Recorded(study.space, trial.parameters)
     suggest(study.space, recorded)
     values = [trial.metrics.get(o.metric, math.nan) for o in objectives]
     states = optuna.trial.TrialState
@@ -217,7 +215,7 @@ class _JournalSearch(Searcher):
             parameters = suggestion(self._study, trials, number)
             if parameters is None:
                 return None
-            setting = Setting(parameters, self._study.experiment.run.seed)
+            setting = Setting(parameters, parameters.get("run.seed", self._study.experiment.run.seed))
         else:
             setting = self._settings.pop(0)
         self._new -= 1
@@ -277,6 +275,12 @@ class _JournalAsha(AsyncHyperBandScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._tell(trial)
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """A run at its last step is left to end by itself: stopping it would race with the result it writes."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        last = "step" in result and result["step"] >= trial.config["experiment"]["run"]["steps"]
+        return TrialScheduler.CONTINUE if last else decision
+
     def _tell(self, trial: Any) -> None:
         nobody: Any = None  # ASHA does not look at the controller
         super().on_trial_add(nobody, trial)
@@ -301,5 +305,6 @@ def _resources(session: Session) -> tune.PlacementGroupFactory:
 
 
 def _machines_fault(error: BaseException) -> bool:
+    """Not the code's of a run: a lost process or node, also where a run was the one to notice."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, PoolError)
+    return isinstance(cause, PoolError) or (isinstance(cause, RayError) and not isinstance(cause, RayTaskError))

@@ -127,3 +127,18 @@ def test_a_gpu_profile_without_gpus_fails_at_once_with_what_is_missing(tiny_lms:
         on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}),
     ):
         pass
+
+
+def test_each_candidate_holds_a_gpu_of_its_own(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
+    """Logical GPUs: Ray counts them, nothing computes on them, and no process group asks for NCCL."""
+    experiment = tiny_experiment(tiny_lms, run__steps=1)
+    ray.init(namespace=f"haps-t{os.getpid()}", num_cpus=4, num_gpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        with on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}) as live:
+            engine = started(live, experiment)
+            metrics, _, _ = played(engine, experiment, tmp_path / "gpus")
+            assert ray.available_resources()["GPU"] == pytest.approx(0.5)
+            asyncio.run(engine.close())
+    finally:
+        ray.shutdown()
+    assert metrics[0]["tokens_written"] > 0

@@ -88,7 +88,9 @@ class Broker:
         self._workers: dict[str, _Worker] = {}
         self._leases: dict[int, _Lease] = {}
         self._numbers = itertools.count(1)
+        self._starts: dict[str, int] = {}
         self._ended: PoolError | None = None
+        self._cause: HapsError | None = None
         self._changed = asyncio.Event()
         self._idle_since = dict.fromkeys(seats, clock())
         self._counts = {"parcels": 0, "rows": 0, "leases": 0, "requeued": 0, "late": 0}
@@ -110,13 +112,19 @@ class Broker:
         return await job.answer
 
     async def tables(self) -> dict[str, ModuleTable]:
-        """The module tables of all candidates, once each has a worker."""
+        """The module tables of all candidates, once each has a worker.
+
+        Raises:
+            PoolError: the pool has ended. CandidateError: it ended because a candidate does not load.
+        """
         self._start_reaper()
-        while len(self._tables) < len(self._seats):
-            if self._ended is not None:
-                raise self._ended
+        while self._ended is None and len(self._tables) < len(self._seats):
             self._changed.clear()
             await self._changed.wait()
+        if self._ended is not None:
+            # What loaded once and does not load again is the machines' failure.
+            never_loaded = len(self._tables) < len(self._seats)
+            raise (self._cause if never_loaded else None) or self._ended
         return dict(self._tables)
 
     async def status(self) -> dict[str, object]:
@@ -139,21 +147,31 @@ class Broker:
 
     # What workers call.
 
+    async def arrive(self, worker: str, candidate: str) -> bool:
+        """A worker's process is about to load its candidate; False where it should leave, as the pool has ended.
+
+        Restarts are counted here, because a process that dies while it loads never registers.
+        """
+        self._start_reaper()
+        self._replace(worker)
+        starts = self._starts[worker] = self._starts.get(worker, 0) + 1
+        if starts > self._settings.restarts + 1:
+            await self.fail_all(
+                f"worker {worker} of candidate {candidate} died {starts - 1} times; "
+                "see the pool's log for why, or raise leases.restarts in the cluster profile"
+            )
+        return self._ended is None
+
     async def register(self, worker: str, table: ModuleTable, pid: int, node: str) -> int:
         """A worker has loaded its candidate. What it held before is given to others. Returns its session."""
         self._start_reaper()
+        self._replace(worker)
         before = self._workers.get(worker)
         registrations = before.registrations + 1 if before else 1
-        self._give_up([n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced")
         session = next(self._numbers)
         self._workers[worker] = _Worker(table.candidate, session, pid, node, registrations, self._clock())
         self._tables[table.candidate] = table
         self._changed.set()
-        if registrations > self._settings.restarts + 1:
-            await self.fail_all(
-                f"worker {worker} of candidate {table.candidate} died {registrations - 1} times; "
-                "see the pool's log for why, or raise leases.restarts in the cluster profile"
-            )
         return session
 
     async def exchange(self, worker: str, session: int, done: Done | None) -> Work | None:
@@ -168,10 +186,12 @@ class Broker:
         if holder is None or holder.session != session:
             raise PoolError(f"worker {worker} was replaced")
         holder.heard = self._clock()
-        if not self._queues[holder.candidate] and not await self._arrival(holder.candidate):
+        if self._ended is None and not self._queues[holder.candidate] and not await self._arrival(holder.candidate):
             return None
         if self._ended is not None:
             raise self._ended
+        if self._workers[worker].session != session:  # replaced while it waited: nobody would answer its lease
+            raise PoolError(f"worker {worker} was replaced")
         jobs = self._take(holder.candidate)
         if not jobs:
             return None
@@ -181,17 +201,20 @@ class Broker:
         return Work(number, tuple(job.parcel for job in jobs))
 
     async def fail_all(self, reason: str, error: HapsError | None = None) -> None:
-        """End the pool: everyone who waits, and everyone who comes later, is told why."""
+        """End the pool: everyone who waits, and everyone who comes later, is told why.
+
+        `error` is the candidate's that did not load, for those who wait for its table.
+        """
         if self._ended is not None:
             return
-        self._ended = PoolError(reason)
+        self._ended, self._cause = PoolError(reason), error
         waiting = [job for queue in self._queues.values() for job in queue]
         waiting += [job for lease in self._leases.values() for job in lease.jobs]
         for queue in self._queues.values():
             queue.clear()
         self._leases.clear()
         for job in waiting:
-            _answer(job, error or self._ended)
+            _answer(job, self._ended)
         self._changed.set()
         for event in self._arrived.values():
             event.set()
@@ -235,8 +258,6 @@ class Broker:
         for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
             if isinstance(outcome, ResponseParcel):
                 _answer(job, outcome)
-            elif outcome.final:
-                _answer(job, outcome.error)
             else:
                 job.problems.append(str(outcome.error))
                 again.append(job)
@@ -255,6 +276,12 @@ class Broker:
         if again:
             self._counts["requeued"] += len(again)
             self._enqueue(candidate, again, first=True)
+
+    def _replace(self, worker: str) -> None:
+        """Its earlier process is gone, if there was one."""
+        self._give_up([n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced")
+        if worker in self._workers:
+            self._workers[worker].session, self._workers[worker].heard = 0, self._clock()
 
     def _give_up(self, leases: Sequence[int], problem: str) -> None:
         for number in leases:

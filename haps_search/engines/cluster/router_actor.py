@@ -10,6 +10,7 @@ from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack
 from haps_search.types import (
     Assignment,
     Delta,
+    DeltaLayout,
     ModuleTable,
     Question,
     Rollouts,
@@ -22,16 +23,22 @@ Keys = tuple[tuple[int, str], ...]
 
 
 class RouterActor:
-    """A `Learner` behind calls whose tensors are packed. Made an actor by the engine."""
+    """A `Learner` behind calls whose tensors are packed. Made an actor by the engine.
 
-    def __init__(self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int) -> None:
+    `load` comes first; it is a call, since an error in `__init__` would only say that the actor died.
+    """
+
+    def load(
+        self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int
+    ) -> Mapping[str, DeltaLayout]:
+        """Build the router; returns the layouts of its deltas. Raises CandidateError, ConfigError."""
         from haps_search.engines.assembly import build_learner, prepare_torch
         from haps_search.tasks.build import build_task
 
         prepare_torch(threads)
         config = Experiment.model_validate(experiment)
         self._learner = build_learner(config, build_task(config.task), tables)
-        self._layouts = self._learner.router.layouts
+        return self._learner.router.layouts
 
     def route(self, questions: Sequence[Question], episodes: int, seed: int) -> tuple[Routes, Keys, PackedTensors]:
         routes = self._learner.route(questions, episodes, seed)
@@ -39,9 +46,6 @@ class RouterActor:
         packed = pack_tensors([routes.deltas[key].values for key in keys])
         bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
         return bare, keys, packed
-
-    def layouts(self) -> Mapping[str, Any]:
-        return self._layouts
 
     def update(
         self,

@@ -21,6 +21,8 @@ from haps_search.engines.cluster.pool import Pool, seats
 from haps_search.errors import ConfigError
 
 BROKER = "broker"
+LEAVING_S = 15.0
+"""How long workers may take to leave at the end of a session; they are idle by then."""
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -60,7 +62,6 @@ def session(
     """
     namespace = f"haps-{name}"
     started = _connect(profile, namespace, folder)
-    pool = None
     try:
         require(candidates, profile)
         broker = _start_broker(candidates, profile)
@@ -68,7 +69,8 @@ def session(
         pool.start(folder)
         yield Session(namespace, profile, broker)
         _call(broker.fail_all, "the session ended")
-        pool.join(15.0)
+        pool.join(LEAVING_S)
+        ray.kill(broker)
     finally:
         if started:
             ray.shutdown()

@@ -38,14 +38,21 @@ def run_trial(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(profile.trial.threads)
     experiment = Experiment.model_validate(config["experiment"])
     folder = RunFolder(Path(config["folder"]), experiment)
-    broker = ray.get_actor(BROKER, namespace=config["namespace"])
     try:
+        broker = _broker(config["namespace"])
         asyncio.run(_run(experiment, profile, broker, folder))
     except PoolError:
         raise
     except HapsError as error:
         note = {"kind": type(error).__name__, "message": str(error)}
         replace_text(folder.path / ERROR_FILE, json.dumps(note))
+
+
+def _broker(namespace: str) -> Any:
+    try:
+        return ray.get_actor(BROKER, namespace=namespace)
+    except ValueError as error:
+        raise PoolError(f"the broker of {namespace} is gone") from error
 
 
 async def _run(experiment: Experiment, profile: ClusterProfile, broker: Any, folder: RunFolder) -> RunResult:

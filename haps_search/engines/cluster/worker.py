@@ -36,13 +36,16 @@ def host(settings: Mapping[str, Any]) -> None:
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    worker = f"{config.name}/{rank}"
+    if not ray.get(broker.arrive.remote(worker, config.name)):
+        return
     try:
         candidate = FrozenLM.load(config)
     except CandidateError as error:
         # Loading it again would fail again, so nobody should wait for a restart.
         ray.get(broker.fail_all.remote(str(error), error))
         return
-    serve(broker, f"{config.name}/{rank}", candidate)
+    serve(broker, worker, candidate)
 
 
 def serve(broker: Any, worker: str, candidate: Candidate) -> None:

@@ -1,0 +1,143 @@
+"""Only the suffix is replayed: below the first patched layer everything is the frozen model's (design 3b).
+
+While a batch speaks, the hidden states that enter the first patched layer are kept. The gradient then needs
+that layer and those above it, and the output head. A model whose layers are not recognised is replayed whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from haps_search.types import Delta, LinearModule
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_log = logging.getLogger(__name__)
+_AFTER_ATTENTION = ("q_proj", "o_proj", "dense", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2")
+"""Modules that feed no keys or values of their own layer. Any other patched module may."""
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
+    """The stack of decoder layers, None (said once) where the model has none that is recognised."""
+    count = model.config.get_text_config().num_hidden_layers
+    stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if len(stacks) == 1:
+        return stacks[0]
+    _log.warning("%s: no single stack of %d layers; gradients replay the whole model", type(model).__name__, count)
+    return None
+
+
+def first_patched(deltas: Sequence[Delta | None]) -> int | None:
+    """The lowest layer that any delta patches, None without deltas."""
+    found = [target.layer for delta in deltas if delta is not None for target in delta.layout.targets]
+    return min(found, default=None)
+
+
+@dataclass
+class Kept:
+    """What a batch's generation leaves for its replay.
+
+    `states` enter layer `first`: prompt (n, S, H), then one (n, 1, H) per token fed back. `cache` holds keys and
+    values of all positions.
+    """
+
+    first: int
+    states: list[Tensor] = field(default_factory=list)
+    cache: Any = None
+
+    def select(self, index: Tensor) -> None:
+        """Rows of distinct prompts become rows of episodes."""
+        self.states = [state[index] for state in self.states]
+
+
+@contextmanager
+def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
+    """While open, what enters the first patched layer is appended to `kept`."""
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kept.states.append(args[0] if args else kwargs["hidden_states"])
+
+    handle = layers[kept.first].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Replay:
+    """Text logits (n, T, V) from kept states, as often as they are wanted: with deltas, and without for the KL."""
+
+    def __init__(
+        self, model: PreTrainedModel, layers: nn.ModuleList, kept: Kept, mask: Tensor, positions: Tensor
+    ) -> None:
+        """`mask` and `positions` are (n, S + T - 1), the positions that were fed."""
+        self._model, self._layers, self._first = model, layers, kept.first
+        self._mask, self._positions = mask, positions
+        self._states = torch.cat(kept.states, 1)
+        self._steps = len(kept.states)
+        self._past = kept.cache
+
+    def tail_suffices(self, targets: Sequence[LinearModule]) -> bool:
+        """Whether positions before the text's can be left out: their outputs then feed no key and no value.
+
+        So it is where only the last layer is patched, after its attention's keys and values, and the cache
+        still holds those of the prompt.
+        """
+        last = len(self._layers) - 1
+        after = all(t.layer == last and t.name.endswith(_AFTER_ATTENTION) for t in targets)
+        return after and self._past is not None and self._rolls_back()
+
+    def logits(self, tail: bool) -> Tensor:
+        if not tail:
+            return self._forward(self._states, self._positions, None)
+        start = self._states.shape[1] - self._steps
+        past = copy.copy(self._past)
+        past.layers = [copy.copy(layer) for layer in self._past.layers]
+        past.crop(-self._steps)
+        return self._forward(self._states[:, start:], self._positions[:, start:], past)
+
+    def _forward(self, states: Tensor, positions: Tensor, past: Any) -> Tensor:
+        with _skipping(self._layers, self._first):
+            out = self._model(
+                inputs_embeds=states,
+                attention_mask=self._mask,
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=past is not None,
+                logits_to_keep=self._steps,
+            )
+        return out.logits
+
+    def _rolls_back(self) -> bool:
+        # A sliding window that has moved on has dropped what the first text position saw.
+        windows = [getattr(layer, "sliding_window", None) for layer in self._past.layers]
+        fed = self._states.shape[1]
+        return all(window is None or fed < window for window in windows)
+
+
+class _Skip(nn.Module):
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return hidden_states
+
+
+@contextmanager
+def _skipping(layers: nn.ModuleList, first: int) -> Iterator[None]:
+    """While open, the layers below `first` pass their input on; they keep their places, so that what a model
+    looks up by a layer's number stays right."""
+    whole = [layers[i] for i in range(first)]
+    try:
+        for i in range(first):
+            layers[i] = _Skip()
+        yield
+    finally:
+        for i, layer in enumerate(whole):
+            layers[i] = layer

@@ -1,0 +1,149 @@
+"""Replaying the patched layers only gives what a full second pass gives, family by family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.candidates.suffix import Replay, decoder_layers
+from haps_search.candidates.zoo.tokenizer import build_tokenizer
+from haps_search.config.candidates import CandidateConfig, PathSource
+from haps_search.config.routing import LastLayers, LoraConfig
+from haps_search.lora.spec import resolve
+from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"head_dim": 8},
+    "qwen2": {"head_dim": 8},
+    "qwen3": {"head_dim": 8},
+    "mistral": {"head_dim": 8, "sliding_window": None},
+    "mistral-sliding": {"head_dim": 8, "sliding_window": 6},
+    "gemma3_text": {
+        "head_dim": 8, "sliding_window": 7,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "phi": {},
+}  # fmt: skip
+FUSED = {"phi": ("dense", "fc2")}
+LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = build_tokenizer()
+    config = AutoConfig.for_model(
+        request.param.removesuffix("-sliding"), vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40,
+        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        **FAMILIES[request.param],
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return request.param, folder
+
+
+def load(folder: Path, suffix: bool) -> FrozenLM:
+    source = PathSource(path=str(folder))
+    return FrozenLM.load(CandidateConfig(name="lm", source=source, dtype="float64", device="cpu", suffix_replay=suffix))
+
+
+def requests(layout: DeltaLayout) -> list[Request]:
+    """Ragged prompts, two episodes of one question, a row without a delta, early stops by length."""
+    generator = torch.Generator().manual_seed(1)
+    deltas = [Delta(layout, 0.1 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in range(4)]
+    texts = ["hello", "hello", "a longer prompt", "x", "frozen"]
+    owners = [deltas[0], deltas[0], deltas[1], deltas[2], None]
+    return [
+        Request((Message("user", text),), Sampling(3 + 2 * i, 0.9, seed=i), delta, delta is not None, delta is not None)
+        for i, (text, delta) in enumerate(zip(texts, owners, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids=lambda x: x if isinstance(x, str) else f"last{x.last}")
+@pytest.mark.parametrize("targets", [("o_proj", "down_proj"), ("k_proj", "q_proj")], ids=["after", "keys"])
+def test_suffix_replay_equals_the_full_second_pass(
+    family: tuple[str, Path], layers: Any, targets: tuple[str, ...]
+) -> None:
+    name, folder = family
+    if name in FUSED and "o_proj" in targets:
+        targets = FUSED[name]
+    suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
+    layout = resolve(LoraConfig(rank=2, targets=targets, layers=layers), suffix.table)
+    for a, b in zip(suffix.respond(requests(layout)), whole.respond(requests(layout)), strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.log_likelihood == b.log_likelihood
+        same(a, b)
+
+
+def same(a: Response, b: Response) -> None:
+    assert (a.gradient is None) == (b.gradient is None)
+    if a.gradient is None or b.gradient is None or a.kl_gradient is None or b.kl_gradient is None:
+        return
+    assert float(b.gradient.norm()) > 1e-4
+    torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(a.kl_gradient, b.kl_gradient, rtol=1e-9, atol=1e-9)
+    assert a.kl == pytest.approx(b.kl, abs=1e-9)
+
+
+def test_leaving_prompt_positions_out_would_be_wrong_where_keys_are_patched(
+    family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule in `tail_suffices` carries weight: break it, and the gradients differ by far."""
+    name, folder = family
+    if "sliding" in name or name == "gemma3_text":
+        pytest.skip("the window has moved on, so the tail cannot be replayed at all")
+    suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
+    layout = resolve(LoraConfig(rank=2, targets=("k_proj",)), suffix.table)
+    monkeypatch.setattr(Replay, "tail_suffices", lambda self, targets: True)
+    a, b = suffix.respond(requests(layout))[2], whole.respond(requests(layout))[2]
+    assert a.gradient is not None
+    assert b.gradient is not None
+    assert float((a.gradient - b.gradient).norm() / b.gradient.norm()) > 0.05
+
+
+def test_the_model_is_left_as_it_was(family: tuple[str, Path]) -> None:
+    _, folder = family
+    lm = load(folder, suffix=True)
+    layers = decoder_layers(lm._lm.model)
+    assert layers is not None
+    before = [id(layer) for layer in layers]
+    layout = resolve(LoraConfig(rank=2, targets=("fc2",) if "phi" in str(folder) else ("o_proj",)), lm.table)
+    lm.respond(requests(layout))
+    assert [id(layer) for layer in layers] == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm._lm.model.modules())
+
+
+def test_an_unrecognised_stack_is_replayed_whole_and_said_once(
+    family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, folder = family
+    known = load(folder, suffix=True)
+    model = known._lm.model
+    stack = decoder_layers(model)
+    assert stack is not None
+    monkeypatch.setattr(model.config, "num_hidden_layers", len(stack) + 1)
+    assert decoder_layers(model) is None
+    assert "gradients replay the whole model" in caplog.text
+
+
+def test_episodes_of_a_question_read_its_prompt_once(family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = family
+    lm = load(folder, suffix=True)
+    read: list[int] = []
+    embed = lm._lm.model.get_input_embeddings()
+    embed.register_forward_hook(lambda m, args, out: read.append(args[0].numel()) if args[0].shape[1] > 1 else None)
+    asked = Request((Message("user", "the same prompt"),), Sampling(2, 1.0, seed=0))
+    lm.respond([asked] * 6)
+    assert read == [len("the same prompt")]

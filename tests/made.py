@@ -1,0 +1,142 @@
+"""Episodes, layouts, routes and an engine made by hand, where no model is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from haps_search.types import (
+    Assignment,
+    Delta,
+    DeltaLayout,
+    Episode,
+    LinearModule,
+    Message,
+    ModuleTable,
+    Parsed,
+    Question,
+    Request,
+    Response,
+    Role,
+    Rollouts,
+    Routes,
+    Split,
+    Turn,
+    UpdateReport,
+    Utterance,
+)
+
+
+def module(layer: int, d_in: int = 5, d_out: int = 3, kind: str = "o_proj", weight_norm: float = 2.0) -> LinearModule:
+    return LinearModule(f"model.layers.{layer}.self_attn.{kind}", layer, d_in, d_out, weight_norm)
+
+
+def table(candidate: str, *modules: LinearModule) -> ModuleTable:
+    found = modules or (module(0), module(1))
+    return ModuleTable(candidate, max(m.layer for m in found) + 1, found)
+
+
+def layout(rank: int = 2, scaling: float = 0.5, targets: Sequence[LinearModule] = ()) -> DeltaLayout:
+    return DeltaLayout(rank, scaling, tuple(targets) or (module(0), module(1, 4, 6, "q_proj", 0.5)))
+
+
+def question(id: str = "q0", text: str = "what?") -> Question:
+    return Question(id, text, "")
+
+
+def said(
+    text: str = "x",
+    gradient: Tensor | None = None,
+    kl_gradient: Tensor | None = None,
+    kl: float | None = None,
+    log_likelihood: float = -1.0,
+    tokens: int = 1,
+) -> Response:
+    return Response(text, (7,) * tokens, log_likelihood, 3, tokens, gradient, kl, kl_gradient)
+
+
+def episode(asked: Question, assignment: Assignment, *responses: Response, failure: str | None = None) -> Episode:
+    """One utterance per seat, in order."""
+    utterances = []
+    for seat, response in enumerate(responses):
+        parsed = Parsed(None, failure) if failure else Parsed(response.text)
+        utterances.append(Utterance(f"role{seat}", assignment[seat], response, parsed))
+    return Episode(asked, assignment, tuple(utterances))
+
+
+def routes(
+    assignments: Sequence[Sequence[Assignment]],
+    deltas: Mapping[tuple[int, str], Delta] | None = None,
+    marginals: Sequence[Sequence[Sequence[float]]] = (),
+    version: int = 0,
+) -> Routes:
+    return Routes(
+        version=version,
+        assignments=tuple(tuple(row) for row in assignments),
+        log_probabilities=tuple(tuple(-1.0 for _ in row) for row in assignments),
+        marginals=tuple(tuple(tuple(role) for role in row) for row in marginals),
+        deltas=deltas or {},
+    )
+
+
+class NumberTask:
+    """Every role speaks once; the last answer, read as a number, is the reward."""
+
+    name = "numbers"
+    description = "Say a number."
+
+    def __init__(self, roles: int = 1) -> None:
+        self.roles = tuple(Role(f"role{i}", "says a number") for i in range(roles))
+
+    def questions(self, split: Split) -> Sequence[Question]:
+        return [question(f"{split}-{i}", f"{i}") for i in range(4)]
+
+    def turn(self, episode: Episode) -> Turn | None:
+        said_so_far = len(episode.utterances)
+        if said_so_far == len(self.roles):
+            return None
+        heard = [Message("user", episode.question.text)]
+        heard += [Message("assistant", u.response.text) for u in episode.utterances]
+        return Turn(self.roles[said_so_far].name, tuple(heard))
+
+    def parse(self, question: Question, role: str, text: str) -> Parsed:
+        return Parsed(text)
+
+    def reward(self, episode: Episode) -> float:
+        return float(episode.answer or "nan")
+
+
+class ScriptedEngine:
+    """Implements `Engine`: `texts[candidate][question]` is what a candidate says, `best` where a question goes."""
+
+    def __init__(
+        self,
+        texts: Mapping[str, Mapping[str, str]],
+        best: Mapping[str, Assignment] | None = None,
+        delta: Delta | None = None,
+    ) -> None:
+        self._texts, self._best, self._delta = texts, best or {}, delta
+        self.requests: list[Request] = []
+        self.routed: list[tuple[int, int]] = []
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        self.routed.append((len(questions), episodes))
+        chosen = [[self._best[q.text]] for q in questions]
+        deltas = {} if self._delta is None else {(i, z[0][0]): self._delta for i, z in enumerate(chosen)}
+        return routes(chosen, deltas)
+
+    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        self.requests += requests
+        return [said(self._texts[candidate][r.messages[0].content], tokens=2) for r in requests]
+
+    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+        raise AssertionError("measuring must not update")
+
+    async def close(self) -> None: ...
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Float64 standard normal numbers that follow from `seed`."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,135 @@
+"""From a pooled state to LoRA weights: how they start, how layers share, how far they may go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from made import layout, module, normal
+from torch import Tensor, nn
+
+from haps_search.config.routing import GeneratedLowLevel, StaticLowLevel
+from haps_search.lora.delta import matrices, relative_norms
+from haps_search.routing.hypernetwork import ParameterGenerator, StaticDelta
+
+WIDTH = 6
+TARGETS = (
+    module(0, 5, 3, "o_proj", 2.0),
+    module(0, 4, 4, "q_proj", 3.0),
+    module(1, 5, 3, "o_proj", 5.0),
+    module(1, 4, 4, "q_proj", 3.0),
+    module(2, 5, 4, "o_proj", 3.0),
+)
+LAYOUT = layout(rank=2, scaling=0.5, targets=TARGETS)
+POOLED = normal(7, WIDTH, seed=1)
+SHARING = ["per_layer", "shared"]
+
+
+def generator(seed: int = 0, **described: Any) -> ParameterGenerator:
+    torch.manual_seed(seed)
+    config = GeneratedLowLevel.model_validate({"hidden": (8,), **described})
+    return ParameterGenerator(config, WIDTH, LAYOUT).double()
+
+
+def static(seed: int = 0, **described: Any) -> StaticDelta:
+    torch.manual_seed(seed)
+    return StaticDelta(StaticLowLevel.model_validate(described), LAYOUT).double()
+
+
+def low_level(type: str, **described: Any) -> nn.Module:
+    return static(**described) if type == "static" else generator(sharing=type, **described)
+
+
+def size_of_b(values: Tensor) -> float:
+    return max(float(b.detach().abs().max()) for _, b in matrices(LAYOUT, values))
+
+
+@pytest.mark.parametrize("type", [*SHARING, "static"])
+def test_zero_starts_as_the_frozen_model_with_a_ready_to_learn(type: str) -> None:
+    values = low_level(type, init="zero")(POOLED)
+    assert values.shape == (7, LAYOUT.size)
+    assert size_of_b(values) == 0.0
+    assert float(relative_norms(LAYOUT, values).detach().max()) < 1e-9
+    assert all(float(a.detach().abs().min(-1).values.max()) > 0 for a, _ in matrices(LAYOUT, values))
+
+
+@pytest.mark.parametrize("type", [*SHARING, "static"])
+def test_from_zero_the_gradient_of_b_reaches_the_weights(type: str) -> None:
+    low = low_level(type, init="zero")
+    values = low(POOLED)
+    sum(b.sum() for _, b in matrices(LAYOUT, values)).backward()
+    gradients = [p.grad for p in low.parameters() if p.grad is not None]
+    assert all(bool(g.isfinite().all()) for g in gradients)
+    assert max(float(g.abs().max()) for g in gradients) > 0.5
+
+
+@pytest.mark.parametrize("type", [*SHARING, "static"])
+def test_xavier_starts_away_from_the_frozen_model(type: str) -> None:
+    values = low_level(type, init="xavier", max_relative_norm=None)(POOLED)
+    assert float(relative_norms(LAYOUT, values).min()) > 1e-4
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_each_question_gets_its_own_delta(sharing: str) -> None:
+    for init in ("zero", "xavier"):
+        values = generator(sharing=sharing, init=init)(POOLED)
+        assert torch.unique(values, dim=0).shape[0] == 7, init
+
+
+def test_a_static_delta_is_the_same_for_every_question() -> None:
+    values = static(init="xavier")(POOLED)
+    assert torch.unique(values, dim=0).shape[0] == 1
+    torch.testing.assert_close(static(init="xavier", max_relative_norm=None)(POOLED)[3], static(init="xavier").values)
+
+
+def test_a_question_does_not_depend_on_the_others_of_its_batch() -> None:
+    low = generator(init="xavier", max_relative_norm=0.01)
+    torch.testing.assert_close(low(POOLED)[2:4], low(POOLED[2:4]))
+
+
+def test_shared_layers_get_equal_matrices_and_other_shapes_their_own() -> None:
+    values = generator(sharing="shared", init="xavier", max_relative_norm=None)(POOLED)
+    (a0, b0), (a1, b1), (a2, b2), (a3, b3), (a4, _) = matrices(LAYOUT, values)
+    assert torch.equal(a0, a2)
+    assert torch.equal(b0, b2)
+    assert torch.equal(a1, a3)
+    assert torch.equal(b1, b3)
+    assert not torch.equal(a0[..., :4], a1)
+    assert not torch.equal(a4, a0)
+
+
+def test_layers_of_their_own_differ() -> None:
+    values = generator(sharing="per_layer", init="xavier")(POOLED)
+    (a0, _), _, (a2, _), *_ = matrices(LAYOUT, values)
+    assert not torch.equal(a0, a2)
+
+
+def test_sharing_generates_each_shape_once() -> None:
+    widths = {sharing: generator(sharing=sharing).mlp[-1].out_features for sharing in SHARING}
+    assert widths == {"per_layer": LAYOUT.size, "shared": 2 * ((5 + 3) + (4 + 4) + (5 + 4))}
+
+
+@pytest.mark.parametrize("type", [*SHARING, "static"])
+@pytest.mark.parametrize("limit", [0.05, 1e-4])
+def test_no_update_exceeds_its_bound_and_gradients_still_flow(type: str, limit: float) -> None:
+    free = low_level(type, init="xavier", max_relative_norm=None)(POOLED)
+    low = low_level(type, init="xavier", max_relative_norm=limit)
+    values = low(POOLED)
+    norms = relative_norms(LAYOUT, values)
+    assert float(relative_norms(LAYOUT, free).max()) > limit
+    assert float(norms.max()) == pytest.approx(limit, rel=1e-6)
+    (values * normal(LAYOUT.size)).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in low.parameters())
+    assert max(float(p.grad.abs().max()) for p in low.parameters() if p.grad is not None) > 1e-6
+
+
+def test_a_wide_bound_changes_nothing() -> None:
+    free, bound = generator(init="xavier", max_relative_norm=None), generator(init="xavier", max_relative_norm=1e3)
+    torch.testing.assert_close(free(POOLED), bound(POOLED))
+
+
+def test_no_hidden_layer_is_a_linear_generator() -> None:
+    low = generator(hidden=(), init="xavier", max_relative_norm=None)
+    a, b = POOLED[:1], POOLED[1:2]
+    torch.testing.assert_close(low(a + b) + low(torch.zeros_like(a)), low(a) + low(b))

@@ -1,0 +1,131 @@
+"""What a step is watched by, from episodes made by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from experiments import tiny_experiment
+from made import episode, layout, module, normal, question, routes, said
+
+from haps_search.config.run import CollapseConfig, Experiment
+from haps_search.search.metrics import alarms, delta_norm, route_shares, step_metrics
+from haps_search.types import Delta, Routes
+
+L, W = "llama", "qwen2"
+ASSIGNMENTS = [[(L,), (L,)], [(L,), (W,)]]
+MARGINALS = [[[0.5, 0.5]], [[0.9, 0.1]]]
+REWARDS = [[1.0, 0.0], [0.5, 0.5]]
+SPOKEN = [
+    [said("yes", kl=1.0, log_likelihood=-1.0, tokens=2), said("no", kl=3.0, log_likelihood=-2.0, tokens=4)],
+    [said("yes", log_likelihood=-3.0), said("maybe", log_likelihood=-6.0)],
+]
+EPISODES = [
+    [episode(question(f"q{q}"), z, response) for z, response in zip(zs, row, strict=True)]
+    for q, (zs, row) in enumerate(zip(ASSIGNMENTS, SPOKEN, strict=True))
+]
+
+
+@pytest.fixture
+def experiment(tiny_lms: dict[str, Path]) -> Experiment:
+    return tiny_experiment(tiny_lms)
+
+
+def taken(**changes: Any) -> Routes:
+    return replace(routes(ASSIGNMENTS, marginals=MARGINALS), **changes)
+
+
+def delta(relative: float, scaling: float = 0.5) -> Delta:
+    """Both updates have this relative norm."""
+    spec = layout(1, scaling, (module(0, 3, 2, weight_norm=2.0), module(1, 2, 3, weight_norm=0.5)))
+    values = torch.zeros(spec.size)
+    values[0] = values[5] = 1.0
+    values[3], values[7] = relative * 2.0 / scaling, relative * 0.5 / scaling
+    return Delta(spec, values)
+
+
+def test_a_step_by_hand(experiment: Experiment) -> None:
+    found = step_metrics(taken(), EPISODES, REWARDS, experiment)
+    tilted = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    wanted = {
+        "reward": 0.5,
+        "reward_spread": 0.5,
+        "route_entropy": (math.log(2) + tilted) / 2,
+        "answer_share": 0.5,
+        "parse_failures": 0.0,
+        "tokens_read": 12.0,
+        "tokens_written": 8.0,
+        "log_likelihood": -3.0,
+        "kl": 2.0,
+        "delta_norm": 0.0,
+        f"share/{L}": 0.75,
+        f"share/{W}": 0.25,
+        "route_collapse": 0.0,
+        "answer_collapse": 0.0,
+    }
+    assert found == {name: pytest.approx(value) for name, value in wanted.items()}
+
+
+def test_without_kl_there_is_no_such_metric(experiment: Experiment) -> None:
+    row = [EPISODES[1], EPISODES[1]]
+    assert "kl" not in step_metrics(taken(), row, REWARDS, experiment)
+
+
+def test_answers_that_could_not_be_read_are_counted_and_are_one_answer(experiment: Experiment) -> None:
+    failed = [[episode(question(), (L,), said(text), failure="nothing in it") for text in "ab"]] * 2
+    found = step_metrics(taken(), failed, REWARDS, experiment)
+    assert (found["parse_failures"], found["answer_share"], found["answer_collapse"]) == (4.0, 1.0, 1.0)
+
+
+def test_a_collapsed_step_rings_both_alarms(experiment: Experiment) -> None:
+    same = [[episode(question(), (L,), said("no"))] * 2] * 2
+    certain = taken(assignments=(((L,),) * 2,) * 2, marginals=(((1.0, 0.0),),) * 2)
+    found = step_metrics(certain, same, REWARDS, experiment)
+    assert (found["route_entropy"], found["route_collapse"], found["answer_collapse"]) == (0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("entropy", "share", "candidates", "rings"),
+    [
+        (0.01, 0.99, 2, 1.0),
+        (0.06, 0.99, 2, 0.0),
+        (0.01, 0.97, 2, 0.0),
+        (0.05, 0.99, 2, 0.0),
+        (0.01, 0.98, 2, 0.0),
+        (0.0, 1.0, 1, 0.0),
+    ],
+)
+def test_when_the_alarm_of_routes_rings(entropy: float, share: float, candidates: int, rings: float) -> None:
+    """Only below the entropy and above the share, and never where there is nothing to choose."""
+    measured = {"route_entropy": entropy, "answer_share": 0.0}
+    assert alarms(measured, share, CollapseConfig(), candidates)["route_collapse"] == rings
+
+
+@pytest.mark.parametrize(("share", "rings"), [(0.5, 0.0), (0.51, 1.0)])
+def test_when_the_alarm_of_answers_rings(share: float, rings: float) -> None:
+    measured = {"route_entropy": 1.0, "answer_share": share}
+    assert alarms(measured, 0.5, CollapseConfig(answer_share=0.5), 2)["answer_collapse"] == rings
+
+
+def test_shares_count_seats_and_name_who_took_none() -> None:
+    assert route_shares([("a", "b"), ("a", "a")], ["a", "b", "c"]) == {"a": 0.75, "b": 0.25, "c": 0.0}
+
+
+def test_the_delta_norm_is_the_mean_over_deltas_of_any_layout() -> None:
+    assert delta_norm([delta(0.1), delta(0.3), delta(0.8, scaling=2.0)]) == pytest.approx(0.4)
+
+
+def test_the_delta_norm_is_the_mean_over_targets() -> None:
+    halved = delta(0.4)
+    halved.values[3] = 0.0
+    assert delta_norm([halved]) == pytest.approx(0.2)
+    assert delta_norm([]) == 0.0
+
+
+def test_the_delta_norm_of_random_deltas_is_finite() -> None:
+    spec = layout()
+    assert 0.0 < delta_norm(Delta(spec, normal(spec.size, seed=s)) for s in range(3)) < math.inf

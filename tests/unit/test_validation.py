@@ -1,0 +1,92 @@
+"""Greedy play over any number of questions, with an engine that says what the test wrote down."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from made import NumberTask, ScriptedEngine, layout, normal, question
+
+from haps_search.config.run import SamplingConfig
+from haps_search.search.metrics import delta_norm
+from haps_search.search.validation import Scored, score_assignment, score_router, validation_metrics
+from haps_search.types import Delta
+
+QUESTIONS = [question(text=text) for text in "xyz"]
+TEXTS = {"a": {"x": "1", "y": "0", "z": "0"}, "b": {"x": "0", "y": "0.5", "z": "0"}}
+BEST = {"x": ("a",), "y": ("b",), "z": ("a",)}
+DELTA = Delta(layout(), normal(layout().size))
+SAMPLED = SamplingConfig(max_new_tokens=4, temperature=0.7, top_k=5)
+
+
+def routed(engine: ScriptedEngine) -> Scored:
+    return asyncio.run(score_router(engine, NumberTask(), QUESTIONS, SAMPLED))
+
+
+def test_the_likeliest_assignment_answers_greedily_under_its_delta() -> None:
+    engine = ScriptedEngine(TEXTS, BEST, DELTA)
+    scored = routed(engine)
+    assert scored.rewards == (1.0, 0.5, 0.0)
+    assert [e.assignment for e in scored.episodes] == [("a",), ("b",), ("a",)]
+    assert engine.routed == [(3, 0)]
+    assert all(r.sampling.greedy and r.delta is DELTA and not r.gradient and not r.kl for r in engine.requests)
+    assert scored.delta_norm == pytest.approx(delta_norm([DELTA]))
+
+
+def test_one_assignment_is_played_by_frozen_candidates_without_a_router() -> None:
+    engine = ScriptedEngine(TEXTS, delta=DELTA)
+    scored = asyncio.run(score_assignment(engine, NumberTask(), QUESTIONS, ("b",), SAMPLED))
+    assert scored.rewards == (0.0, 0.5, 0.0)
+    assert scored.delta_norm == 0.0
+    assert engine.routed == []
+    assert all(r.delta is None for r in engine.requests)
+
+
+def test_questions_go_out_in_chunks_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = routed(ScriptedEngine(TEXTS, BEST, DELTA))
+    monkeypatch.setattr("haps_search.search.validation.CHUNK", 2)
+    engine = ScriptedEngine(TEXTS, BEST, DELTA)
+    assert routed(engine) == whole
+    assert engine.routed == [(2, 0), (1, 0)]
+    frozen = asyncio.run(score_assignment(engine, NumberTask(), QUESTIONS, ("a",), SAMPLED))
+    assert frozen.rewards == (1.0, 0.0, 0.0)
+
+
+class GrowingEngine(ScriptedEngine):
+    """Its deltas double with every call of `route`."""
+
+    async def route(self, questions, episodes, seed):  # type: ignore[no-untyped-def]
+        taken = await super().route(questions, episodes, seed)
+        assert self._delta is not None
+        self._delta = Delta(self._delta.layout, torch.sqrt(torch.tensor(2.0)) * self._delta.values)
+        return taken
+
+
+def test_the_delta_norm_weighs_questions_and_not_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haps_search.search.validation.CHUNK", 2)
+    found = routed(GrowingEngine(TEXTS, BEST, DELTA)).delta_norm
+    assert found == pytest.approx(delta_norm([DELTA]) * (1 + 1 + 2) / 3)
+
+
+def test_a_router_without_deltas_has_no_norm() -> None:
+    assert routed(ScriptedEngine(TEXTS, BEST)).delta_norm == 0.0
+
+
+def test_metrics_bear_the_names_that_sweeps_optimise() -> None:
+    scored = routed(ScriptedEngine(TEXTS, BEST, DELTA))
+    assert validation_metrics(scored, ["a", "b", "c"]) == {
+        "validation_reward": 0.5,
+        "validation_tokens": 2.0,
+        "validation_delta_norm": scored.delta_norm,
+        "validation_share/a": pytest.approx(2 / 3),
+        "validation_share/b": pytest.approx(1 / 3),
+        "validation_share/c": 0.0,
+    }
+
+
+def test_tokens_of_all_roles_count_for_a_question() -> None:
+    engine = ScriptedEngine(TEXTS)
+    scored = asyncio.run(score_assignment(engine, NumberTask(2), QUESTIONS, ("a", "b"), SAMPLED))
+    assert scored.tokens_written == 4.0
+    assert scored.rewards == (0.0, 0.5, 0.0)
