@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from haps_search.candidates.policy import Policy, uniforms
 from haps_search.candidates.suffix import Kept, keeping
 from haps_search.lora.injection import RowDeltas, injected
-from haps_search.types import Delta, Sampling
+from haps_search.types import Delta, DeltaLayout, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,13 +120,13 @@ def generate(
 def distinct(prompts: Sequence[Sequence[int]], deltas: Sequence[Delta | None]) -> tuple[list[int], list[int]]:
     """Rows that differ in prompt or delta, and for every row the place of its equal among them.
 
-    Deltas are told apart by identity: the episodes of a question share one object.
+    Deltas are told apart by layout and the identity of their numbers: the episodes of a question share one object.
     """
-    seen: dict[tuple[tuple[int, ...], int | None], int] = {}
+    seen: dict[tuple[tuple[int, ...], tuple[int, DeltaLayout] | None], int] = {}
     first: list[int] = []
     index: list[int] = []
     for row, (prompt, delta) in enumerate(zip(prompts, deltas, strict=True)):
-        key = tuple(prompt), None if delta is None else id(delta.values)
+        key = tuple(prompt), None if delta is None else (id(delta.values), delta.layout)
         if key not in seen:
             seen[key] = len(first)
             first.append(row)

@@ -112,7 +112,7 @@ def table(views: Sequence[TrialView]) -> Table:
         name = f"{v.number:03d} {v.label}".strip()
         steps = f"{v.step}/{v.steps}"
         note = v.error or v.alarm
-        shown.add_row(name, v.state, steps, number(v.reward), number(v.validation), number(v.entropy), note)
+        shown.add_row(name, v.state, steps, number(v.reward), number(v.validation), number(v.entropy), Text(note))
     return shown
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from haps_search.cli.display import watching, wide_console
+from haps_search.cli.display import Frame, watching, wide_console
 from haps_search.cli.logs import log_to
 from haps_search.cli.measure import compared
 from haps_search.cli.report import closing, comparison_table, keep_report, ranking_table
@@ -182,10 +182,10 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
     raise PoolError(f"no trial of {journal.folder.name} has a result; {reasons[0]}")
 
 
-def _watched(d: Driver, planned: int):  # type: ignore[no-untyped-def]
+def _watched(d: Driver, planned: int) -> AbstractContextManager[None]:
     progress = Progress(d.journal, d.study)
 
-    def frame():  # type: ignore[no-untyped-def]
+    def frame() -> Frame:
         views = progress.trials()
         return views, fraction_done(views, d.study, planned)
 

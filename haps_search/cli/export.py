@@ -36,6 +36,7 @@ def export(
     if not deltas:
         raise ConfigError("routing.low_level: none: this run has no adapters to export")
     bases = {c.name: model_name(c.name, c.source) for c in found.experiment.candidates}
+    revisions = {c.name: getattr(c.source, "revision", None) for c in found.experiment.candidates}
     routes = asyncio.run(loaded.engine.route(asked, 0, 0))
     out.mkdir(parents=True, exist_ok=True)
     with (out / "routes.jsonl").open("w") as file:
@@ -43,5 +44,5 @@ def export(
             chosen = list(routes.assignments[index][0])
             file.write(json.dumps({"id": question.id, "question": question.text, "assignment": chosen}) + "\n")
             for name, base in bases.items():
-                export_adapter(deltas[index, name], out / question.id / name, base)
+                export_adapter(deltas[index, name], out / question.id / name, base, revisions[name])
     typer.echo(f"{len(asked) * len(bases)} adapters and routes.jsonl in {out}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from haps_search import __version__
 from haps_search.config.load import dump
@@ -32,7 +33,7 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
         shown.add_row(f"{t.number:03d}", t.state, *values, steps, parameters(t))
     for t in everything:
         if t.state == "failed":
-            shown.add_row(f"{t.number:03d}", t.state, *["-"] * len(study.sweep.objectives), "-", t.error or "")
+            shown.add_row(f"{t.number:03d}", t.state, *["-"] * len(study.sweep.objectives), "-", Text(t.error or ""))
     return shown
 
 

@@ -91,7 +91,8 @@ class GeneratedLowLevel(Config):
     type: Literal["generated"] = "generated"
     hidden: tuple[PositiveInt, ...] = (256, 256)
     sharing: Literal["per_layer", "shared"] = "per_layer"
-    """`shared`: equal modules of all patched layers get the same A and B."""
+    """`shared`: equal modules of all patched layers get the same A and B (before the bound below, which is
+    relative to each layer's own weight)."""
     init: Literal["zero", "xavier"] = "zero"
     """`zero`: B starts at 0, so the first step is the frozen model."""
     max_relative_norm: PositiveFloat | None = 0.5

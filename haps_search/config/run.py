@@ -35,8 +35,8 @@ class CollapseConfig(Config):
     """When the alarm of a step rings."""
 
     route_entropy: float = Field(default=0.05, ge=0)
-    """Mean route entropy below this, nats, while one candidate takes nearly all."""
-    candidate_share: float = Field(default=0.98, gt=0, le=1)
+    """Mean route entropy below this, nats, while one assignment takes nearly all episodes."""
+    assignment_share: float = Field(default=0.98, gt=0, le=1)
     answer_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the most frequent answer over the step's questions."""
 

@@ -57,9 +57,9 @@ def difference_interval(one: Sequence[float], other: Sequence[float], seed: int 
 
 
 def paired_interval(one: Sequence[float], other: Sequence[float], seed: int = 0) -> Interval:
-    """mean(one - other) over the same questions, bootstrap. Raises ValueError where the counts differ."""
-    if len(one) != len(other):
-        raise ValueError(f"paired values need the same questions: got {len(one)} and {len(other)}")
+    """mean(one - other) over the same questions, bootstrap. Raises ValueError where the counts differ or are 0."""
+    if len(one) != len(other) or not len(one):
+        raise ValueError(f"paired values need the same questions, one at least: got {len(one)} and {len(other)}")
     values = np.asarray(one) - np.asarray(other)
     return Interval(float(values.mean()), *_percentiles(_bootstrap_means(values, seed)), len(values))
 

@@ -43,7 +43,7 @@ class Learner:
         """
         if signal.version != self.version:
             raise StaleUpdate(f"an update for router version {signal.version} reached version {self.version}")
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float] = {"routing_prompts_cut": float(self.router.truncated(questions))}
         if self._optimiser is not None:
             self._optimiser.zero_grad(set_to_none=True)
             with torch.enable_grad():

@@ -30,7 +30,6 @@ class Backbone(nn.Module):
             body.requires_grad_(True)
         # Dropout stays off: the update's forward must be the route's (design section 3a).
         self.body = body.eval()
-        self.truncated = 0
 
     @property
     def device(self) -> torch.device:
@@ -40,6 +39,10 @@ class Backbone(nn.Module):
     def head_dtype(self) -> torch.dtype:
         """What heads compute in: float32, or float64 where the backbone does."""
         return torch.promote_types(torch.float32, next(self.body.parameters()).dtype)
+
+    def truncated(self, texts: Sequence[str]) -> int:
+        """How many texts are longer than `max_tokens`, of which only the end is read."""
+        return sum(len(self._tokenizer(text)["input_ids"]) > self._max_tokens for text in texts)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         ids, mask = self._tokenise(texts)
@@ -51,7 +54,6 @@ class Backbone(nn.Module):
 
     def _tokenise(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         rows = [self._tokenizer(text)["input_ids"] for text in texts]
-        self.truncated += sum(len(row) > self._max_tokens for row in rows)
         rows = [row[-self._max_tokens :] for row in rows]
         if not all(rows):
             raise ConfigError("router backbone: its tokenizer reads nothing in a routing prompt")

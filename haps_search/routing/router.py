@@ -66,6 +66,10 @@ class Router(nn.Module):
         pooled = self.backbone(self._prompt.render(questions))
         return Reading(pooled, self.high(pooled))
 
+    def truncated(self, questions: Sequence[Question]) -> int:
+        """How many routing prompts are cut."""
+        return self.backbone.truncated(self._prompt.render(questions))
+
     def delta_values(self, reading: Reading, name: str, rows: Sequence[int]) -> Tensor:
         """Flat deltas (len(rows), P) of candidate `name` for those questions of the reading."""
         index = torch.tensor(list(rows), device=reading.pooled.device)

@@ -39,9 +39,9 @@ def step_metrics(
     kls = [u.response.kl for u in utterances if u.response.kl is not None]
     if kls:
         measured["kl"] = fmean(kls)
-    shares = route_shares([e.assignment for e in flat], names)
-    measured |= {f"share/{name}": share for name, share in shares.items()}
-    return measured | alarms(measured, max(shares.values()), experiment.run.collapse, len(names))
+    played = [e.assignment for e in flat]
+    measured |= {f"share/{name}": share for name, share in route_shares(played, names).items()}
+    return measured | alarms(measured, _largest_share(map(str, played)), experiment.run.collapse, len(names))
 
 
 def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, float]:
@@ -53,7 +53,7 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
 
 def alarms(measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int) -> dict[str, float]:
     """1 where routes or utterances have collapsed, 0 where not."""
-    routes = candidates > 1 and measured["route_entropy"] < limits.route_entropy and top_share > limits.candidate_share
+    routes = candidates > 1 and measured["route_entropy"] < limits.route_entropy and top_share > limits.assignment_share
     return {
         "route_collapse": float(routes),
         "answer_collapse": float(measured["answer_share"] > limits.answer_share),

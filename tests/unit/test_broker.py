@@ -406,6 +406,7 @@ async def test_a_busy_worker_is_not_silent() -> None:
     await asyncio.sleep(0)
     await leased(broker, session)
     asked(broker, parcel("b"))
+    await asyncio.sleep(0)
     clock.now += 5 * SILENCE_S
     await broker._notice_silence(clock.now)
     assert (await broker.status())["ended"] is None

@@ -74,7 +74,7 @@ def test_without_a_joint_router_nothing_has_a_gain() -> None:
     assert all(row.joint_gain is None for row in comparison(FROZEN, {"static": JOINT}, "joint"))
 
 
-def test_without_score_frozen_the_routers_stand_alone() -> None:
+def test_without_frozen_rewards_the_routers_stand_alone() -> None:
     rows = comparison({}, {"joint": JOINT, "static": (0.5, 0.0, 0.5)}, "joint")
     assert [row.label for row in rows] == ["static", "joint"]
 

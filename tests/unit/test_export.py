@@ -73,7 +73,7 @@ def test_the_folder_names_its_base_and_scales_by_alpha_over_rank(tiny_lms: dict[
 
 
 def test_a_row_of_a_batch_of_deltas_can_be_exported(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
-    """Rows are views of one tensor, which safetensors refuses to save as they are."""
+    """A router hands deltas out as rows of one tensor."""
     model = loaded(tiny_lms["llama"], torch.float64)
     delta = delta_for(model, torch.float64, LoraConfig(layers="all"))
     row = torch.stack([delta.values, -delta.values])[1]

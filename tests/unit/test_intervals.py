@@ -59,16 +59,16 @@ MEASURES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Interval], float]] 
 
 
 def covered(how: str) -> float:
-    """Share of 200 samples of 60 whose interval holds the truth."""
+    """Share of 120 samples of 60 whose interval holds the truth."""
     rng = np.random.default_rng(1)
     measure, truth = MEASURES[how]
-    found = [measure(rng.beta(2, 5, 60), rng.beta(2, 2, 60)) for _ in range(200)]
-    return sum(i.low <= truth <= i.high for i in found) / 200
+    found = [measure(rng.beta(2, 5, 60), rng.beta(2, 2, 60)) for _ in range(120)]
+    return sum(i.low <= truth <= i.high for i in found) / 120
 
 
 @pytest.fixture
 def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("haps_search.evaluation.intervals.DRAWS", 300)
+    monkeypatch.setattr("haps_search.evaluation.intervals.DRAWS", 200)
 
 
 @pytest.mark.usefixtures("fewer_draws")

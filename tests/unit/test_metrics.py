@@ -105,6 +105,12 @@ def test_when_the_alarm_of_routes_rings(entropy: float, share: float, candidates
     assert alarms(measured, share, CollapseConfig(), candidates)["route_collapse"] == rings
 
 
+def test_two_roles_collapsed_onto_different_candidates_ring_the_alarm(experiment: Experiment) -> None:
+    same = [[episode(question(), (L, W), said("no"))] * 2] * 2
+    certain = taken(assignments=(((L, W),) * 2,) * 2, marginals=(((1.0, 0.0), (0.0, 1.0)),) * 2)
+    assert step_metrics(certain, same, REWARDS, experiment)["route_collapse"] == 1.0
+
+
 @pytest.mark.parametrize(("share", "rings"), [(0.5, 0.0), (0.51, 1.0)])
 def test_when_the_alarm_of_answers_rings(share: float, rings: float) -> None:
     measured = {"route_entropy": 1.0, "answer_share": share}

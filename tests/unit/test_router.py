@@ -152,7 +152,7 @@ def test_a_long_prompt_keeps_its_end_and_is_counted(backbone: Callable[..., Back
     long, short = read(["0123456789", "abcdef"])
     torch.testing.assert_close(long, backbone()(["456789"])[0], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(short, backbone()(["abcdef"])[0], rtol=1e-12, atol=1e-12)
-    assert read.truncated == 1
+    assert read.truncated(["0123456789", "abcdef"]) == 1
 
 
 @pytest.mark.parametrize("texts", [[""], ["", "full"]])

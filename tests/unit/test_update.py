@@ -277,7 +277,7 @@ def test_a_router_that_learns_nothing_counts_its_versions(build: Build) -> None:
         **FROZEN, routing__low_level={"type": "none"}, routing__high_level={"type": "random"}
     )  # fmt: skip
     report = learner.update(QUESTIONS, signal(learner))
-    assert (report.version, report.metrics, learner.version) == (1, {}, 1)
+    assert (report.version, report.metrics, learner.version) == (1, {"routing_prompts_cut": 0.0}, 1)
     assert learner.snapshot().tensors == {}
     learner.restore(learner.snapshot())
 

@@ -258,6 +258,8 @@ class Broker:
         for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
             if isinstance(outcome, ResponseParcel):
                 _answer(job, outcome)
+            elif outcome.final:
+                _answer(job, outcome.error)
             else:
                 job.problems.append(str(outcome.error))
                 again.append(job)

@@ -1,0 +1,189 @@
+"""What a driver does between the searches: go on, leave with a way out, or pick the best. No Ray is started."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sweeps import a_study, a_trial, write
+
+from haps_search.cli import drive
+from haps_search.cli.drive import Driver, Tracking, best_trial, profile_of, run_settings
+from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError, PoolError
+from haps_search.sweep.events import SweepEnded, TrialEnded
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.plan import Setting
+
+STUDY = a_study(trials=2)
+
+
+class Live:
+    """A session whose broker says how the pool is."""
+
+    def __init__(self, ended: str | None = None) -> None:
+        self.ended = ended
+
+    def status(self) -> dict[str, Any]:
+        return {"ended": self.ended}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = open_sweep(tmp_path / "tiny", STUDY, resume=False)
+    yield opened
+    opened.close()
+
+
+def a_driver(journal: Journal, ended: str | None = None, deadline: float | None = None) -> Driver:
+    live: Any = Live(ended)
+    return Driver(Console(quiet=True), journal, STUDY, live, Tracking(None, None, None), deadline)
+
+
+def test_a_driver_goes_on_when_all_trials_of_the_kind_have_ended(journal: Journal) -> None:
+    write(journal, a_trial(0, 0.5), a_trial(1, state="failed"), a_trial(2, 0.1, state="stopped"))
+    a_driver(journal, deadline=time.time() - 1).finish_or_leave("search")
+
+
+@pytest.mark.parametrize("state", ["suggested", "running"])
+def test_a_driver_leaves_with_the_machines_reason_and_the_way_out(journal: Journal, state: Any) -> None:
+    write(journal, a_trial(0, 0.5), a_trial(1, state=state), a_trial(2, state=state))
+    with pytest.raises(PoolError) as caught:
+        a_driver(journal, ended="worker llama/0 died 6 times").finish_or_leave("search")
+    assert str(caught.value) == (
+        "trials [1, 2] were interrupted by the machines (worker llama/0 died 6 times); "
+        f"see {journal.folder / 'logs'}, then `haps resume tiny`"
+    )
+
+
+def test_a_pool_that_stands_lost_its_trials_processes(journal: Journal) -> None:
+    write(journal, a_trial(0, state="running"))
+    with pytest.raises(PoolError, match="their processes were lost"):
+        a_driver(journal, deadline=time.time() + 60).finish_or_leave("search")
+
+
+def test_a_driver_whose_time_is_over_says_that_and_not_the_machines(journal: Journal) -> None:
+    write(journal, a_trial(0, state="running"))
+    with pytest.raises(PoolError, match="--max-hours is over, 1 trials are unfinished: `haps resume tiny`"):
+        a_driver(journal, ended="whatever", deadline=time.time() - 1).finish_or_leave("search")
+
+
+def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way_round(journal: Journal) -> None:
+    write(journal, a_trial(0, 0.5), a_trial(1, kind="confirm", state="running"))
+    a_driver(journal).finish_or_leave("search")
+    a_driver(journal).finish_or_leave("comparison")
+    with pytest.raises(PoolError, match=r"trials \[1\].*`haps confirm tiny`"):
+        a_driver(journal).finish_or_leave("confirm")
+
+
+def test_what_is_left_of_the_time_never_runs_out_quite(journal: Journal) -> None:
+    assert a_driver(journal).left() is None
+    assert a_driver(journal, deadline=time.time() - 100).left() == 1.0
+    assert a_driver(journal, deadline=time.time() + 100).left() == pytest.approx(100, abs=5)
+
+
+def test_the_best_trial_is_the_first_of_the_ranking(journal: Journal) -> None:
+    write(journal, a_trial(0, 0.2), a_trial(1, 0.7), a_trial(2, 0.9, kind="comparison"))
+    assert best_trial(journal, STUDY).number == 1
+
+
+def test_without_a_result_the_first_reason_is_said(journal: Journal) -> None:
+    write(
+        journal,
+        a_trial(0, state="failed", error="CandidateError: no such folder"),
+        a_trial(1, state="failed", error="Diverged: nan"),
+    )
+    with pytest.raises(PoolError, match=r"^no trial of tiny has a result; trial 0: CandidateError: no such folder$"):
+        best_trial(journal, STUDY)
+
+
+def test_without_a_reason_what_is_missing_is_said(journal: Journal) -> None:
+    write(journal, a_trial(0, math.nan), a_trial(1, None, state="stopped"))
+    with pytest.raises(PoolError, match=r"has a result; none ended with a finite validation_reward$"):
+        best_trial(journal, STUDY)
+
+
+def test_a_sweep_on_the_local_engine_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"got type local; use `type: ray`.*`haps train`"):
+        profile_of(a_study(experiment={"engine": {"type": "local"}}))
+
+
+# Running given settings.
+
+SETTINGS = [Setting({"run.steps": 5}, seed, "confirm", "trial 0") for seed in (3, 4)]
+Fit = Callable[..., None]
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
+    """`run_settings` with trials that end at once; returns what was asked to run."""
+    asked: list[Setting] = []
+
+    @contextmanager
+    def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
+        opened = open_sweep(folder, study, resume)
+        try:
+            yield a_driver(opened)
+        finally:
+            opened.close()
+
+    def fit(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: float | None) -> None:
+        asked.extend(wanted)
+        number = len(journal.trials())
+        for n, s in enumerate(wanted, start=number):
+            write(journal, a_trial(n, s.seed / 10, parameters=s.parameters, seed=s.seed, kind=s.kind, label=s.label))
+
+    monkeypatch.setattr(drive, "driver", driver)
+    monkeypatch.setattr(drive, "fit", fit)
+    return asked
+
+
+def test_settings_that_are_there_already_are_not_run_again(journal: Journal, without_ray: list[Setting]) -> None:
+    done = SETTINGS[0]
+    write(
+        journal,
+        a_trial(0, 0.9, parameters=done.parameters, seed=3),
+        a_trial(1, 0.8, parameters=done.parameters, seed=3, kind="confirm", label="trial 0"),
+        a_trial(2, 0.7, parameters=done.parameters, seed=3, kind="confirm", label="trial 1"),
+    )
+    journal.close()
+    found = run_settings(STUDY, journal.folder, SETTINGS)
+    assert without_ray == [SETTINGS[1]]
+    assert [(t.number, t.seed, t.metrics["validation_reward"]) for t in found] == [(1, 3, 0.8), (3, 4, 0.4)]
+
+
+def test_a_sweep_that_had_ended_has_ended_after_its_confirmation(journal: Journal, without_ray: list[Setting]) -> None:
+    write(journal, a_trial(0, 0.9))
+    journal.append(SweepEnded("all trials ended", 1.0))
+    journal.close()
+    run_settings(STUDY, journal.folder, SETTINGS)
+    ended = journal.ended()
+    assert ended is not None
+    assert ended.reason == "all trials ended"
+
+
+def test_a_sweep_that_goes_on_is_not_ended_by_a_confirmation(journal: Journal, without_ray: list[Setting]) -> None:
+    write(journal, a_trial(0, 0.9), a_trial(1, state="running"))
+    journal.close()
+    run_settings(STUDY, journal.folder, SETTINGS)
+    assert journal.ended() is None
+
+
+def test_an_interrupted_confirmation_is_said_to_be_one(
+    journal: Journal, without_ray: list[Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: Any) -> None:
+        write(journal, a_trial(1, state="running", kind="confirm", seed=3, label="trial 0"))
+
+    monkeypatch.setattr(drive, "fit", interrupted)
+    write(journal, a_trial(0, 0.9))
+    journal.append(TrialEnded(0, "finished"))
+    journal.close()
+    with pytest.raises(PoolError, match="then `haps confirm tiny`"):
+        run_settings(STUDY, journal.folder, SETTINGS)

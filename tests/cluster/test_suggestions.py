@@ -1,0 +1,493 @@
+"""What a sweep tries next follows from its journal alone, so a kill changes nothing. No Ray is started."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from sweeps import a_study, a_trial, write
+
+from haps_search.config.engines import ClusterProfile
+from haps_search.config.run import Experiment
+from haps_search.config.sweep import Asha, Choice, Study
+from haps_search.engines.cluster.session import Session
+from haps_search.engines.cluster.trial import METRICS
+from haps_search.errors import CandidateError, PoolError
+from haps_search.sweep import tune
+from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, TrialSuggested
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.plan import Setting
+from haps_search.sweep.tune import optuna_study, settle, suggestion
+
+RATE, RANK, HIDDEN, LOW = (
+    "learning.learning_rate.high", "routing.lora.rank", "routing.low_level.hidden", "routing.low_level.type",
+)  # fmt: skip
+SPACE: dict[str, Any] = {
+    RATE: {"type": "log", "low": 1e-4, "high": 1e-2},
+    RANK: {"type": "int", "low": 2, "high": 16, "step": 2},
+    HIDDEN: {"type": "choice", "values": [[8], [8, 8], [16]], "when": {LOW: "generated"}},
+    LOW: {"type": "choice", "values": ["none", "generated"]},
+}
+PLAIN = {RATE: SPACE[RATE]}
+TPE = {"type": "tpe", "startup_trials": 3}
+SAMPLERS = [{"type": "random"}, TPE]
+
+
+def as_reward(parameters: Mapping[str, Any]) -> float:
+    """Best at a rate of 1e-3 and a large rank."""
+    return -abs(math.log10(parameters[RATE]) + 3) + parameters.get(RANK, 0) / 16
+
+
+def searched(study: Study, count: int) -> list[TrialRecord]:
+    """A sweep, trial after trial."""
+    trials: list[TrialRecord] = []
+    for number in range(count):
+        parameters = suggestion(study, trials, number)
+        assert parameters is not None
+        trials.append(a_trial(number, as_reward(parameters), parameters=parameters))
+    return trials
+
+
+def through_json(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [replace(t, parameters=json.loads(json.dumps(dict(t.parameters)))) for t in trials]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s["type"])
+def test_the_same_journal_gives_the_same_suggestion(sampler: Mapping[str, Any]) -> None:
+    study = a_study(SPACE, sampler=sampler)
+    trials = searched(study, 6)
+    assert suggestion(study, trials, 6) == suggestion(study, through_json(trials), 6)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s["type"])
+def test_numbers_and_seeds_draw_differently(sampler: Mapping[str, Any]) -> None:
+    study = a_study(PLAIN, sampler=sampler)
+    trials = searched(study, 5)
+    other = a_study(PLAIN, sampler=sampler, seed=1)
+    drawn = [s[RATE] for s in (suggestion(study, trials, n) for n in range(5, 10)) if s]
+    assert len({*drawn, (suggestion(other, trials, 5) or {})[RATE]}) == 6
+
+
+def test_random_draws_do_not_look_at_results() -> None:
+    study = a_study(SPACE, sampler={"type": "random"})
+    worse = [replace(t, metrics={"validation_reward": -1.0}) for t in searched(study, 4)]
+    assert suggestion(study, worse, 4) == suggestion(study, searched(study, 4), 4)
+
+
+def test_tpe_looks_at_results_and_finds_the_better_half() -> None:
+    study = a_study(PLAIN, sampler=TPE)
+    late = [t.parameters[RATE] for t in searched(study, 40)[20:]]
+    near = sum(10**-3.5 < rate < 10**-2.5 for rate in late)
+    assert near > 12, "half of these would be chance"
+
+
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    study = a_study(SPACE, sampler=TPE)
+    undisturbed = searched(study, 12)
+    journal = open_sweep(tmp_path / "killed", study, resume=False)
+    write(journal, *undisturbed[:7])
+    journal.close()
+    read_back = Journal(tmp_path / "killed")
+    again = read_back.trials()
+    for number in range(7, 12):
+        parameters = suggestion(read_back.study(), again, number)
+        assert parameters is not None
+        again.append(a_trial(number, as_reward(parameters), parameters=parameters))
+    assert [t.parameters for t in again] == [t.parameters for t in undisturbed]
+
+
+def test_only_search_trials_count_for_what_comes_next() -> None:
+    study = a_study(SPACE, sampler=TPE)
+    trials = searched(study, 5)
+    others = [a_trial(5, 0.9, kind="comparison", parameters={"routing.low_level": {"type": "none"}})]
+    assert suggestion(study, [*trials, *others], 6) == suggestion(study, trials, 6)
+
+
+def test_running_trials_are_known_to_tpe() -> None:
+    study = a_study(PLAIN, sampler=TPE)
+    trials = searched(study, 8)
+    crowd = [
+        a_trial(8 + n, state="running", parameters={RATE: (suggestion(study, trials, 12) or {})[RATE]})
+        for n in range(4)
+    ]
+    assert suggestion(study, [*trials, *crowd], 12) != suggestion(study, trials, 12)
+    states = [t.state for t in optuna_study(study, [*trials, *crowd]).trials]
+    assert states[8:] == [optuna.trial.TrialState.RUNNING] * 4
+
+
+def test_inactive_parameters_are_absent_and_lists_come_out_as_lists() -> None:
+    study = a_study(SPACE, sampler={"type": "random"})
+    trials = searched(study, 20)
+    assert {t.parameters[LOW] for t in trials} == {"none", "generated"}
+    for trial in trials:
+        assert (HIDDEN in trial.parameters) == (trial.parameters[LOW] == "generated")
+        assert trial.parameters.get(HIDDEN, [8]) in ([8], [8, 8], [16])
+        assert trial.parameters[RANK] % 2 == 0
+
+
+def test_optunas_study_holds_what_was_drawn() -> None:
+    study = a_study(SPACE, sampler={"type": "random"})
+    trials = searched(study, 12)
+    for trial, frozen in zip(trials, optuna_study(study, through_json(trials)).trials, strict=True):
+        assert set(frozen.params) == set(trial.parameters)
+        assert frozen.params[RATE] == trial.parameters[RATE]
+        assert frozen.value == trial.metrics["validation_reward"]
+        assert frozen.user_attrs == {"trial": trial.number}
+        if HIDDEN in trial.parameters:
+            assert json.loads(frozen.params[HIDDEN]) == trial.parameters[HIDDEN]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["1", 1], [1, "1"], [["a"], '["a"]'], ['["a"]', ["a"]], [True, 1], [None, "null"], ["null", None]],
+    ids=str,
+)
+def test_choices_that_look_alike_stay_apart(values: list[Any]) -> None:
+    space = {LOW: Choice(type="choice", values=tuple(values))}
+    study = a_study().model_copy(update={"space": space})
+    trials = [a_trial(n, 0.5, parameters={LOW: value}) for n, value in enumerate(values)]
+    first, second = (t.params[LOW] for t in optuna_study(study, trials).trials)
+    assert (type(first), first) != (type(second), second)
+    distribution = optuna_study(study, trials).trials[0].distributions[LOW]
+    assert [first, second] == list(distribution.choices)
+
+
+def test_a_grid_is_walked_once_and_runs_out() -> None:
+    study = a_study(
+        {LOW: SPACE[LOW], HIDDEN: SPACE[HIDDEN], RANK: {"type": "choice", "values": [2, 4]}},
+        sampler={"type": "grid"},
+    )
+    trials: list[TrialRecord] = []
+    while (parameters := suggestion(study, trials, len(trials))) is not None:
+        trials.append(a_trial(len(trials), state="failed", parameters=parameters))
+    assert len(trials) == 2 * (1 + 3)
+    assert len({json.dumps(dict(t.parameters), sort_keys=True) for t in trials}) == 8
+
+
+def states_of(study: Study, *trials: TrialRecord) -> list[str]:
+    return [t.state.name for t in optuna_study(study, trials).trials]
+
+
+def test_only_finite_ends_count_as_complete() -> None:
+    given = {"parameters": {RATE: 1e-3}}
+    assert states_of(
+        a_study(PLAIN),
+        a_trial(0, 0.5, **given),
+        a_trial(1, 0.5, state="stopped", **given),
+        a_trial(2, 0.5, state="failed", **given),
+        a_trial(3, math.nan, **given),
+        a_trial(4, None, **given),
+        a_trial(5, None, state="suggested", **given),
+    ) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL", "FAIL", "RUNNING"]
+
+
+def test_several_objectives_have_their_own_directions() -> None:
+    study = a_study(
+        PLAIN, objectives=[{"metric": "validation_reward"}, {"metric": "validation_tokens", "mode": "min"}], sampler=TPE
+    )
+    trials = [
+        a_trial(n, parameters={RATE: 10 ** -(3 + n / 8)}, metrics={"validation_reward": r, "validation_tokens": t})
+        for n, (r, t) in enumerate([(0.9, 9.0), (0.5, 3.0), (0.4, 4.0), (0.3, 8.0)])
+    ]
+    built = optuna_study(study, trials)
+    assert [d.name for d in built.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert sorted(t.user_attrs["trial"] for t in built.best_trials) == [0, 1]
+    assert suggestion(study, trials, 4) is not None
+
+
+# Handing out.
+
+PROFILE = ClusterProfile(name="test")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = open_sweep(tmp_path / "s", a_study(PLAIN, trials=9), resume=False)
+    yield opened
+    opened.close()
+
+
+def search(journal: Journal, wanted: Sequence[Setting] | int, study: Study | None = None) -> tune._JournalSearch:
+    study = study or journal.study()
+    unfinished = [t for t in journal.trials() if not t.ended]
+    return tune._JournalSearch(journal, study, Session("haps-s", PROFILE, broker=None), unfinished, wanted)
+
+
+def reported(step: int, **metrics: float) -> dict[str, Any]:
+    return {"step": step, **{METRICS + k: v for k, v in metrics.items()}, "training_iteration": 7, "done": False}
+
+
+def test_unfinished_trials_come_first_and_as_they_were_suggested(journal: Journal) -> None:
+    left = a_trial(1, state="running", parameters={RATE: 3e-3}, seed=77, attempts=2)
+    write(journal, a_trial(0, 0.5, parameters={RATE: 1e-3}), left)
+    handing = search(journal, 1)
+    config = handing.suggest("tune-a")
+    assert config["number"] == 1
+    experiment = Experiment.model_validate(config["experiment"])
+    assert experiment.learning.learning_rate.high == 3e-3
+    assert experiment.run.seed == 77
+    assert config["folder"] == str(trial_folder(journal.folder, 1))
+    assert config["namespace"] == "haps-s"
+    assert ClusterProfile.model_validate(config["profile"]) == PROFILE
+    assert list(journal.events())[-1] == AttemptStarted(1, 3)
+    assert handing.suggest("tune-b")["number"] == 2
+    assert handing.suggest("tune-c") == Searcher.FINISHED
+
+
+def test_a_new_trial_is_in_the_journal_before_tune_hears_of_it(journal: Journal) -> None:
+    config = search(journal, 1).suggest("tune-a")
+    suggested, started = list(journal.events())[-2:]
+    assert isinstance(suggested, TrialSuggested)
+    assert (suggested.number, suggested.seed, suggested.kind) == (0, 11, "search")
+    assert suggested.parameters == suggestion(journal.study(), [], 0)
+    assert started == AttemptStarted(0, 1)
+    assert Experiment.model_validate(config["experiment"]).learning.learning_rate.high == suggested.parameters[RATE]
+
+
+def test_two_at_a_time_get_two_suggestions(journal: Journal) -> None:
+    handing = search(journal, 2)
+    handing.suggest("a")
+    handing.suggest("b")
+    first, second = journal.trials()
+    assert first.parameters != second.parameters
+
+
+def test_a_seed_that_is_searched_over_is_the_runs_seed(tmp_path: Path) -> None:
+    study = a_study({"run.seed": {"type": "int", "low": 100, "high": 999}}, sampler={"type": "random"})
+    journal = open_sweep(tmp_path / "seeds", study, resume=False)
+    config = search(journal, 1).suggest("a")
+    (trial,) = journal.trials()
+    journal.close()
+    assert config["experiment"]["run"]["seed"] == trial.parameters["run.seed"] == trial.seed
+
+
+def test_wanted_settings_are_handed_out_in_order_with_kind_and_label(journal: Journal) -> None:
+    write(journal, a_trial(0, 0.5, parameters={RATE: 1e-3}))
+    settings = [Setting({RATE: 2e-3}, s, "confirm", "trial 0") for s in (5, 6)]
+    handing = search(journal, settings)
+    assert [handing.suggest(f"t{n}")["number"] for n in range(2)] == [1, 2]
+    assert handing.suggest("t2") == Searcher.FINISHED
+    assert [(t.seed, t.kind, t.label) for t in journal.trials()[1:]] == [
+        (5, "confirm", "trial 0"),
+        (6, "confirm", "trial 0"),
+    ]
+
+
+def test_a_grid_that_ran_out_ends_the_handing_out(tmp_path: Path) -> None:
+    study = a_study({RANK: {"type": "choice", "values": [2, 4]}}, sampler={"type": "grid"}, trials=5)
+    journal = open_sweep(tmp_path / "grid", study, resume=False)
+    handing = search(journal, 5)
+    numbers = [handing.suggest(f"t{n}") for n in range(3)]
+    journal.close()
+    assert [n["number"] for n in numbers[:2]] == [0, 1]
+    assert numbers[2] == Searcher.FINISHED
+
+
+def test_reports_are_journalled_once(journal: Journal) -> None:
+    handing = search(journal, 1)
+    handing.suggest("a")
+    handing.on_trial_result("a", reported(4, validation_reward=0.25))
+    handing.on_trial_result("a", reported(4, validation_reward=0.25))
+    handing.on_trial_result("a", {"done": True, "trial_id": "a"})
+    handing.on_trial_result("a", reported(8, validation_reward=0.5))
+    assert journal.trials()[0].reports == ((4, {"validation_reward": 0.25}), (8, {"validation_reward": 0.5}))
+
+
+def test_a_run_that_wrote_its_result_has_finished(journal: Journal) -> None:
+    handing = search(journal, 1)
+    config = handing.suggest("a")
+    folder = Path(config["folder"])
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"metrics": {"validation_reward": 0.75}}')
+    handing.on_trial_complete("a", reported(20, validation_reward=0.5))
+    (trial,) = journal.trials()
+    assert (trial.state, trial.metrics) == ("finished", {"validation_reward": 0.75})
+    assert trial.reports == ((20, {"validation_reward": 0.5}),)
+
+
+def test_a_run_that_the_scheduler_ended_was_stopped_at_the_report_that_did_it(journal: Journal) -> None:
+    handing = search(journal, 1)
+    handing.suggest("a")
+    handing.on_trial_result("a", reported(4, validation_reward=0.25))
+    handing.on_trial_complete("a", reported(8, validation_reward=0.125))
+    (trial,) = journal.trials()
+    assert (trial.state, trial.metrics) == ("stopped", {"validation_reward": 0.125})
+    assert trial.reports[-1] == (8, {"validation_reward": 0.125})
+
+
+def test_a_run_that_wrote_an_error_has_failed(journal: Journal) -> None:
+    handing = search(journal, 1)
+    folder = Path(handing.suggest("a")["folder"])
+    folder.mkdir(parents=True)
+    (folder / "error.json").write_text('{"kind": "DataError", "message": "row 3"}')
+    handing.on_trial_complete("a", {})
+    assert (journal.trials()[0].state, journal.trials()[0].error) == ("failed", "DataError: row 3")
+
+
+@pytest.mark.parametrize("how", [{"error": True}, {"result": None}])
+def test_a_run_that_the_machines_broke_is_left_open(journal: Journal, how: Mapping[str, Any]) -> None:
+    handing = search(journal, 1)
+    handing.suggest("a")
+    handing.on_trial_complete("a", **how)
+    assert journal.trials()[0].state == "running"
+
+
+def test_ends_that_no_driver_noted_are_noted_before_going_on(journal: Journal) -> None:
+    write(journal, *(a_trial(n, state="running", parameters={RATE: 1e-3}) for n in range(3)))
+    for number, name, text in (
+        (0, "result.json", '{"metrics": {"validation_reward": 0.5}}'),
+        (1, "error.json", '{"kind": "Diverged", "message": "nan"}'),
+    ):
+        folder = trial_folder(journal.folder, number)
+        folder.mkdir(parents=True)
+        (folder / name).write_text(text)
+    settle(journal)
+    settle(journal)
+    assert [t.state for t in journal.trials()] == ["finished", "failed", "running"]
+    assert sum(isinstance(e, TrialEnded) for e in journal.events()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "machines"),
+    [
+        (RayTaskError("run_trial", "trace", PoolError("a worker was lost")), True),
+        (RayTaskError("run_trial", "trace", ActorDiedError()), True),
+        (ActorDiedError(), True),
+        (RayTaskError("run_trial", "trace", ValueError("the user's reward")), False),
+        (RayTaskError("run_trial", "trace", RayTaskError("update", "trace", ValueError("a bug"))), False),
+        (RayTaskError("run_trial", "trace", CandidateError("too long")), False),
+        (ValueError("a bug"), False),
+    ],
+)
+def test_what_machines_broke_is_told_from_what_the_code_did(error: BaseException, machines: bool) -> None:
+    assert tune._machines_fault(error) is machines
+
+
+# Stopping.
+
+ASHA = Asha(grace_steps=2, reduction=2.0)
+STUDY = a_study(
+    PLAIN, experiment={"run": {"steps": 20}}, scheduler={"type": "asha", "grace_steps": 2, "reduction": 2.0}
+)
+STEPS = range(1, 21)
+
+
+def tune_trial(number: int) -> Any:
+    experiment = STUDY.experiment.model_dump(mode="json")
+    return SimpleNamespace(trial_id=f"t{number}", config={"number": number, "experiment": experiment})
+
+
+def undisturbed_asha() -> AsyncHyperBandScheduler:
+    return AsyncHyperBandScheduler(
+        time_attr="step", metric=f"{METRICS}validation_reward", mode="max", max_t=20, grace_period=2,
+        reduction_factor=2.0, stop_last_trials=False,
+    )  # fmt: skip
+
+
+def reward(number: int, step: int) -> float:
+    """Curves that cross, so that decisions differ from rung to rung."""
+    return math.sin(1.7 * number + step / (3 + number % 4)) + number * 0.03
+
+
+def decide(scheduler: Any, trial: Any, step: int) -> str:
+    return scheduler.on_trial_result(
+        None, trial, reported(step, validation_reward=reward(trial.config["number"], step))
+    )
+
+
+def play(scheduler: Any, numbers: Sequence[int], past: list[TrialRecord] | None = None) -> dict[int, int]:
+    """Run trials one after the other until they are stopped; the step of each one's end."""
+    ends = {}
+    for number in numbers:
+        trial = tune_trial(number)
+        scheduler.on_trial_add(None, trial)
+        done = [r for t in past or () if t.number == number for r in t.reports]
+        for step in STEPS[len(done) :]:
+            ends[number] = step
+            if decide(scheduler, trial, step) == TrialScheduler.STOP:
+                break
+    return ends
+
+
+def record(number: int, end: int, state: str) -> TrialRecord:
+    reports = tuple((s, {"validation_reward": reward(number, s)}) for s in range(1, end + 1))
+    return a_trial(number, state=state, reports=reports)
+
+
+def test_rungs_built_from_the_journal_decide_as_if_nobody_had_left() -> None:
+    expected = play(undisturbed_asha(), range(12))
+    assert len({*expected.values()}) > 2, "no decision to compare"
+    for kill in (1, 4, 8, 11):
+        past = [record(n, expected[n], "finished" if expected[n] == 20 else "stopped") for n in range(kill)]
+        assert play(tune._JournalAsha(ASHA, STUDY, past), range(kill, 12)) == {n: expected[n] for n in range(kill, 12)}
+
+
+def test_a_trial_that_goes_on_after_a_kill_is_judged_as_before() -> None:
+    expected = play(undisturbed_asha(), range(12))
+    for number in (3, 5, 9):
+        past = [record(n, expected[n], "stopped") for n in range(number)]
+        middle = record(number, expected[number] // 2, "running")
+        resumed = tune._JournalAsha(ASHA, STUDY, [*past, middle])
+        assert play(resumed, range(number, 12), [middle]) == {n: expected[n] for n in range(number, 12)}
+
+
+def test_a_trial_that_tune_starts_again_does_not_count_twice() -> None:
+    past = [record(0, 20, "finished"), record(1, 4, "running")]
+    scheduler = tune._JournalAsha(ASHA, STUDY, past)
+    scheduler.on_trial_add(None, tune_trial(1))
+    scheduler.on_trial_add(None, tune_trial(1))
+    rungs = dict(scheduler._brackets[0]._rungs)
+    assert rungs[4] == {"past-0": reward(0, 4), "t1": reward(1, 4)}
+
+
+def test_comparisons_have_no_say_in_the_search() -> None:
+    trial = replace(record(0, 20, "finished"), kind="comparison")
+    assert all(rung == {} for _, rung in tune._JournalAsha(ASHA, STUDY, [trial])._brackets[0]._rungs)
+
+
+def test_a_run_at_its_last_step_is_left_to_end_by_itself() -> None:
+    study = a_study(PLAIN, experiment={"run": {"steps": 4}})
+    best = a_trial(0, 0.9, reports=((2, {"validation_reward": 0.9}), (4, {"validation_reward": 0.9})))
+    scheduler = tune._JournalAsha(ASHA, study, [best])
+    trial = SimpleNamespace(trial_id="t", config={"number": 1, "experiment": study.experiment.model_dump(mode="json")})
+    scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, trial, reported(2, validation_reward=1.0)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, trial, reported(4, validation_reward=0.1)) == TrialScheduler.CONTINUE
+    late = SimpleNamespace(**{**vars(trial), "trial_id": "u"})
+    scheduler.on_trial_add(None, late)
+    assert scheduler.on_trial_result(None, late, reported(2, validation_reward=0.1)) == TrialScheduler.STOP
+
+
+def test_a_result_without_metrics_decides_nothing() -> None:
+    scheduler = tune._JournalAsha(ASHA, STUDY, [])
+    scheduler.on_trial_add(None, tune_trial(0))
+    assert scheduler.on_trial_result(None, tune_trial(0), {"done": True}) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(("kind", "stops"), [("search", True), ("comparison", False), ("confirm", False)])
+def test_only_the_search_is_cut_short(journal: Journal, kind: Any, stops: bool) -> None:
+    assert isinstance(tune._scheduler(STUDY, journal, kind), tune._JournalAsha) is stops
+
+
+@pytest.mark.parametrize(
+    ("trial", "router", "bundles"),
+    [
+        ({"cpus": 1}, {"cpus": 2, "gpus": 1}, [{"CPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}]),
+        ({"cpus": 0}, {"cpus": 2}, [{"CPU": 2.0}]),
+        ({"cpus": 1}, {"cpus": 0}, [{"CPU": 1.0}]),
+    ],
+)
+def test_a_trial_waits_for_its_router_too(trial: Any, router: Any, bundles: list[dict[str, float]]) -> None:
+    profile = ClusterProfile.model_validate({"name": "p", "trial": trial, "router": router})
+    assert tune._resources(Session("n", profile, broker=None)).bundles == bundles

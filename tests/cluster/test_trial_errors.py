@@ -1,0 +1,168 @@
+"""Whose fault it was: what a run breaks is written into its folder, what the machines break is raised. No Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
+from sweeps import a_study
+
+from haps_search.config.engines import ClusterProfile
+from haps_search.engines.cluster import trial
+from haps_search.engines.cluster.broker import Failure, Work
+from haps_search.engines.cluster.failures import answer, unwrapped
+from haps_search.engines.cluster.wire import ResponseParcel, pack_requests, unpack_responses
+from haps_search.engines.cluster.worker import outcomes
+from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, PoolError, StaleUpdate
+from haps_search.sweep.ending import written_ending
+from haps_search.sweep.events import TrialEnded
+from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+
+Run = Callable[[BaseException | None], None]
+
+
+@pytest.fixture
+def run_that_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Tune's trainable over a run that ends with this error."""
+
+    def run(error: BaseException | None) -> None:
+        async def ending(*_: Any) -> None:
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(trial, "_run", ending)
+        monkeypatch.setattr(trial.ray, "get_actor", lambda name, namespace: (name, namespace))
+        trial.run_trial(config_of(tmp_path))
+
+    return run
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return {
+        "profile": ClusterProfile(name="test").model_dump(mode="json"),
+        "experiment": a_study().experiment.model_dump(mode="json"),
+        "folder": str(folder),
+        "namespace": "haps-test",
+    }
+
+
+@pytest.mark.parametrize(
+    "error", [Diverged("loss is nan"), CandidateError("the prompt is too long"), ConfigError(["one", "two"], "a.yaml")]
+)
+def test_what_the_run_broke_is_written_down_and_ends_the_trial(
+    run_that_raises: Run, tmp_path: Path, error: HapsError
+) -> None:
+    run_that_raises(error)
+    assert json.loads((tmp_path / trial.ERROR_FILE).read_text()) == {
+        "kind": type(error).__name__,
+        "message": str(error),
+    }
+    assert written_ending(3, tmp_path) == TrialEnded(3, "failed", error=f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("error", [PoolError("a worker was lost"), ValueError("a bug")])
+def test_what_the_machines_or_a_bug_broke_is_raised_and_the_run_can_go_on(
+    run_that_raises: Run, tmp_path: Path, error: Exception
+) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        run_that_raises(error)
+    assert written_ending(3, tmp_path) is None
+
+
+def test_a_run_that_ends_well_leaves_no_error(run_that_raises: Run, tmp_path: Path) -> None:
+    run_that_raises(None)
+    assert written_ending(3, tmp_path) is None
+
+
+def test_a_broker_that_is_gone_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(name: str, namespace: str) -> None:
+        raise ValueError(f"Failed to look up actor with name '{name}'")
+
+    monkeypatch.setattr(trial.ray, "get_actor", gone)
+    with pytest.raises(PoolError, match="the broker of haps-test is gone"):
+        trial.run_trial(config_of(tmp_path))
+    assert written_ending(3, tmp_path) is None
+
+
+def test_our_metrics_are_told_from_tunes(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(trial.tune, "report", told.append)
+    trial._report(4, {"reward": 0.5, "validation_share/adder": 0.25})
+    assert told == [{"step": 4, "metrics": {"reward": 0.5, "validation_share/adder": 0.25}}]
+
+
+def test_an_error_of_ours_crosses_as_itself() -> None:
+    error = StaleUpdate("version 7")
+    assert unwrapped(RayTaskError("update", "trace", error)) is error
+
+
+def test_a_lost_actor_is_the_pools_error() -> None:
+    found = unwrapped(ActorDiedError())
+    assert isinstance(found, PoolError)
+    assert "an actor was lost" in str(found)
+
+
+def test_other_errors_are_left_alone() -> None:
+    for error in (RayTaskError("update", "trace", ValueError("a bug")), ObjectLostError("ff", None, "")):
+        assert unwrapped(error) is error
+
+
+def test_awaiting_an_actor_raises_what_it_raised() -> None:
+    async def failing() -> None:
+        raise RayTaskError("submit", "trace", CandidateError("too long"))
+
+    with pytest.raises(CandidateError, match="too long"):
+        asyncio.run(answer(failing()))
+
+
+# A worker's answers.
+
+
+class Picky:
+    """Refuses texts that say so, and breaks on others."""
+
+    table = ModuleTable("picky", 1, ())
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def respond(self, requests: list[Request]) -> list[Response]:
+        self.batches.append(len(requests))
+        said = [r.messages[0].content for r in requests]
+        if "too long" in said:
+            raise CandidateError("picky: the prompt is too long")
+        if "break" in said:
+            raise RuntimeError("out of memory")
+        return [Response(text.upper(), (1,), -1.0, 1, 1) for text in said]
+
+
+def work(*parcels: list[str]) -> Work:
+    packed = [pack_requests([Request((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
+    return Work(5, tuple(packed))
+
+
+def spoken(outcome: ResponseParcel | Failure) -> list[str]:
+    assert isinstance(outcome, ResponseParcel)
+    return [r.text for r in unpack_responses(outcome)]
+
+
+def test_a_lease_is_one_batch_and_each_parcel_gets_its_own() -> None:
+    candidate = Picky()
+    assert [spoken(o) for o in outcomes(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
+    assert candidate.batches == [4]
+
+
+def test_a_parcel_that_fails_does_not_fail_its_batch_mates() -> None:
+    good, refused, broke, also_good = outcomes(Picky(), work(["a"], ["b", "too long"], ["break"], ["c"]))
+    assert (spoken(good), spoken(also_good)) == (["A"], ["C"])
+    assert isinstance(refused, Failure)
+    assert refused.final
+    assert isinstance(refused.error, CandidateError)
+    assert isinstance(broke, Failure)
+    assert not broke.final
+    assert str(broke.error) == "RuntimeError: out of memory"

@@ -1,0 +1,121 @@
+"""How far a sweep is: from the journal and the runs' own files, while both grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweeps import a_study, a_trial, write
+
+from haps_search.config.sweep import Study
+from haps_search.records.jsonl import JsonlTracker
+from haps_search.sweep.events import State
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.progress import Progress, TrialView, fraction_done, planned_trials, sweeps
+
+STUDY = a_study(trials=4)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Any:
+    opened = open_sweep(tmp_path / "tiny", STUDY, resume=False)
+    yield opened
+    opened.close()
+
+
+def metrics_of(journal: Journal, number: int) -> JsonlTracker:
+    return JsonlTracker(trial_folder(journal.folder, number) / "metrics.jsonl")
+
+
+def step(tracker: JsonlTracker, at: int, **metrics: float) -> None:
+    tracker.log(at, {"reward": at / 100, "route_entropy": 1.0, "route_collapse": 0.0, "answer_collapse": 0.0} | metrics)
+
+
+def only(progress: Progress) -> TrialView:
+    (view,) = progress.trials()
+    return view
+
+
+def test_a_trial_that_has_not_reported_shows_no_numbers(journal: Journal) -> None:
+    write(journal, a_trial(0, state="running", parameters={"run.steps": 8}))
+    view = only(Progress(journal, STUDY))
+    assert (view.state, view.step, view.steps) == ("running", 0, 8)
+    assert (view.reward, view.validation, view.entropy, view.alarm, view.error) == (None, None, None, "", None)
+
+
+def test_a_view_follows_the_run_and_keeps_the_last_validation(journal: Journal) -> None:
+    write(journal, a_trial(0, state="running"))
+    progress, tracker = Progress(journal, STUDY), metrics_of(journal, 0)
+    step(tracker, 1, validation_reward=0.4)
+    assert only(progress).validation == 0.4
+    step(tracker, 2)
+    view = only(progress)
+    assert (view.step, view.reward, view.validation, view.entropy) == (2, 0.02, 0.4, 1.0)
+
+
+def test_a_run_that_went_back_to_its_checkpoint_goes_back_here(journal: Journal) -> None:
+    write(journal, a_trial(0, state="running"))
+    progress, tracker = Progress(journal, STUDY), metrics_of(journal, 0)
+    step(tracker, 1)
+    step(tracker, 2, validation_reward=0.9)
+    assert only(progress).step == 2
+    tracker.truncate_after(1)
+    view = only(progress)
+    assert (view.step, view.validation) == (1, None)
+
+
+def test_the_end_of_a_trial_outranks_its_last_step(journal: Journal) -> None:
+    tracker = metrics_of(journal, 0)
+    step(tracker, 1, validation_reward=0.4)
+    write(journal, a_trial(0, 0.7), a_trial(1, state="failed", error="Diverged: nan", metrics={}, label="static delta"))
+    finished, failed = Progress(journal, STUDY).trials()
+    assert (finished.validation, finished.state) == (0.7, "finished")
+    assert (failed.error, failed.label, failed.state) == ("Diverged: nan", "static delta", "failed")
+
+
+@pytest.mark.parametrize(
+    ("raised", "shown"),
+    [
+        ({"route_collapse": 1.0}, "route collapse"),
+        ({"answer_collapse": 1.0}, "answer collapse"),
+        ({"route_collapse": 1.0, "answer_collapse": 1.0}, "route collapse, answer collapse"),
+    ],
+)
+def test_alarms_are_shown_while_they_ring(journal: Journal, raised: Mapping[str, float], shown: str) -> None:
+    write(journal, a_trial(0, state="running"))
+    progress, tracker = Progress(journal, STUDY), metrics_of(journal, 0)
+    step(tracker, 1, **raised)
+    assert only(progress).alarm == shown
+    step(tracker, 2)
+    assert only(progress).alarm == ""
+
+
+def view(state: State, at: int, steps: int = 20) -> TrialView:
+    return TrialView(0, "", state, at, steps, None, None, None, "", {}, None)
+
+
+def test_the_fraction_counts_steps_and_ended_trials_whole() -> None:
+    views = [view("running", 5), view("stopped", 8), view("failed", 0, 10), view("suggested", 0)]
+    assert fraction_done(views, STUDY, planned=6) == (5 + 20 + 10) / (20 + 20 + 10 + 20 + 2 * 20)
+
+
+def test_more_trials_than_planned_do_not_count_below_nothing() -> None:
+    assert fraction_done([view("finished", 20), view("running", 10)], STUDY, planned=1) == 30 / 40
+
+
+def test_nothing_planned_is_done() -> None:
+    assert fraction_done([], STUDY, planned=0) == 1.0
+
+
+@pytest.mark.parametrize(("study", "planned"), [(STUDY, 6), (a_study(trials=4, comparison=False), 4)])
+def test_the_comparison_is_planned_too(study: Study, planned: int) -> None:
+    assert planned_trials(study) == planned
+
+
+def test_sweeps_are_folders_with_a_journal(tmp_path: Path, journal: Journal) -> None:
+    (tmp_path / "a-run-of-its-own").mkdir()
+    assert sweeps(tmp_path) == ["tiny"]
+    assert sweeps(tmp_path / "nowhere") == []
