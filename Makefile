@@ -43,7 +43,7 @@ lint: venv
 	$(BIN)/mypy
 
 unit: venv
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit -m "not slow and not gpu"
 
 test: lint
 	$(BIN)/pytest -m "not slow and not gpu"

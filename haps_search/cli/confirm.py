@@ -27,7 +27,7 @@ def confirm(
     settings = confirmations(study, best, top, seeds)
 
     from haps_search.cli.drive import run_settings
-    from haps_search.evaluation.intervals import mean_interval
+    from haps_search.evaluation.intervals import seed_interval
 
     trials = run_settings(study, journal.folder, settings)
     metric = study.sweep.objectives[0].metric
@@ -39,4 +39,4 @@ def confirm(
             typer.echo(f"{searched}, no confirming run has a result; `haps status {name}` has the reasons")
             continue
         listed = " ".join(f"{v:.3f}" for v in again)
-        typer.echo(f"{searched}, confirmed {mean_interval(again)} over {len(again)} seeds: {listed}")
+        typer.echo(f"{searched}, confirmed {seed_interval(again)} over {len(again)} seeds: {listed}")

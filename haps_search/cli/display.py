@@ -87,7 +87,7 @@ class _Watcher(threading.Thread):
     def _picture(self) -> Group:
         views, done = self._frame()
         bar = ProgressBar(total=1.0, completed=done, width=40)
-        return Group(table(views), bar, Text(f"{done:.0%} done, {clock(self._left(done))} left"))
+        return Group(table(views), bar, Text(f" {done:.0%} done, {clock(self._left(done))} left"))
 
     def _left(self, done: float) -> float | None:
         """Seconds, from the rate since this display began: a resumed sweep starts in the middle."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from haps_search.cli.display import Frame, watching, wide_console
 from haps_search.cli.logs import log_to
 from haps_search.cli.measure import compared
-from haps_search.cli.report import closing, comparison_table, keep_report, ranking_table
+from haps_search.cli.report import closing, comparison_table, comparison_title, keep_report, ranking_table
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.load import load_profile
 from haps_search.config.sweep import Study
@@ -59,7 +59,7 @@ class Driver:
             raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: {again}")
         ended = self.live.status()["ended"]
         raise PoolError(
-            f"trials {open_trials} were interrupted by the machines ({ended or 'their processes were lost'}); "
+            f"trials {open_trials} were interrupted ({ended or 'their processes were lost, or Ctrl-C ended them'}); "
             f"see {self.journal.folder / 'logs'}, then {again}"
         )
 
@@ -118,7 +118,8 @@ def drive(study: Study, folder: Path, resume: bool) -> None:
         report = keep_report(d.journal.folder, study, trials, rows)
         d.tracking.close(report)
         d.console.print(ranking_table(study, trials, d.journal.trials()))
-        d.console.print(comparison_table(rows, study, best))
+        d.console.print(f"\n{comparison_title(rows, best)}", highlight=False)
+        d.console.print(comparison_table(rows), "")
         closing(d.console, d.journal, best, d.tracking.store.uri if d.tracking.store else None)
 
 

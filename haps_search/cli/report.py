@@ -24,7 +24,7 @@ from haps_search.sweep.layout import trial_folder
 
 def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Sequence[TrialRecord]) -> Table:
     """Trials by objective, with the parameters they were given; failed ones last, with the reason."""
-    shown = Table(title="trials", title_justify="left", box=None, pad_edge=False)
+    shown = Table(box=None, pad_edge=False)
     for name in ("trial", "state", *(o.metric for o in study.sweep.objectives), "steps", "parameters"):
         shown.add_column(name, overflow="fold")
     for t in trials:
@@ -37,11 +37,14 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
     return shown
 
 
-def comparison_table(rows: Sequence[Row], study: Study, best: TrialRecord) -> Table:
-    """Mean greedy reward on validation with 95 % intervals."""
-    count = rows[-1].reward.count
-    title = f"{count} validation questions, seed {best.seed}, 95 % intervals over questions"
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+def comparison_title(rows: Sequence[Row], best: TrialRecord) -> str:
+    """What the comparison was measured on."""
+    return f"greedy reward on {rows[-1].reward.count} validation questions, seed {best.seed}, 95 % intervals"
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """Mean reward of each row, and what the joint router gains over it on the same questions."""
+    shown = Table(box=None, pad_edge=False)
     for name in ("", "reward", "joint minus this"):
         shown.add_column(name, no_wrap=True)
     for row in rows:

@@ -28,7 +28,7 @@ def status(
         journal = sweep_journal(runs, each)
         study, ended = journal.study(), journal.ended()
         views = Progress(journal, study).trials()
-        done = fraction_done(views, study, planned_trials(study))
+        done = 1.0 if ended else fraction_done(views, study, planned_trials(study))
         state = f"ended: {ended.reason}" if ended else "not ended (running, or `haps resume` goes on)"
         console.print(f"{each}: {len(views)} trials begun, {done:.0%} of the steps done, {state}")
         if name:

@@ -1,8 +1,8 @@
 """Where a run's parts live: in one process, or on Ray under a cluster profile."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from haps_search.config.base import Config
 
@@ -46,6 +46,14 @@ class ClusterProfile(Config):
     """null starts Ray on this machine; `auto` joins the cluster this process runs on."""
     logical_cpus: PositiveInt | None = None
     """For a Ray started here: CPUs to declare, null for the machine's own."""
+
+    @model_validator(mode="after")
+    def _a_trial_asks_for_something(self) -> Self:
+        if not any((self.trial.cpus, self.trial.gpus, self.router.cpus, self.router.gpus)):
+            raise ValueError(
+                "trial and router ask for no CPU and no GPU, so Ray could not place them: give router.cpus"
+            )
+        return self
 
 
 class LocalEngineConfig(Config):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 Z = 1.959963984540054
 DRAWS = 2000
@@ -37,6 +38,17 @@ def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
         return Interval(float(np.mean(values)), low, high, len(values))
     low, high = _percentiles(_bootstrap_means(np.asarray(values), seed))
     return Interval(float(np.mean(values)), low, high, len(values))
+
+
+def seed_interval(values: Sequence[float]) -> Interval:
+    """The mean over runs of different seeds, Student's t; one run has no interval (low and high are NaN)."""
+    if not len(values):
+        raise ValueError("an interval needs at least one run")
+    middle, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return Interval(middle, math.nan, math.nan, 1)
+    half = float(t.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    return Interval(middle, middle - half, middle + half, count)
 
 
 def difference_interval(one: Sequence[float], other: Sequence[float], seed: int = 0) -> Interval:

@@ -279,7 +279,7 @@ class _JournalAsha(AsyncHyperBandScheduler):
         """A run at its last step is left to end by itself: stopping it would race with the result it writes."""
         decision = super().on_trial_result(tune_controller, trial, result)
         last = "step" in result and result["step"] >= trial.config["experiment"]["run"]["steps"]
-        return decision
+        return TrialScheduler.CONTINUE if last else decision
 
     def _tell(self, trial: Any) -> None:
         nobody: Any = None  # ASHA does not look at the controller

@@ -57,7 +57,7 @@ def test_a_driver_leaves_with_the_machines_reason_and_the_way_out(journal: Journ
     with pytest.raises(PoolError) as caught:
         a_driver(journal, ended="worker llama/0 died 6 times").finish_or_leave("search")
     assert str(caught.value) == (
-        "trials [1, 2] were interrupted by the machines (worker llama/0 died 6 times); "
+        "trials [1, 2] were interrupted (worker llama/0 died 6 times); "
         f"see {journal.folder / 'logs'}, then `haps resume tiny`"
     )
 
@@ -151,11 +151,12 @@ def test_settings_that_are_there_already_are_not_run_again(journal: Journal, wit
         a_trial(0, 0.9, parameters=done.parameters, seed=3),
         a_trial(1, 0.8, parameters=done.parameters, seed=3, kind="confirm", label="trial 0"),
         a_trial(2, 0.7, parameters=done.parameters, seed=3, kind="confirm", label="trial 1"),
+        a_trial(3, 0.6, parameters=done.parameters, seed=9, kind="confirm", label="trial 0"),
     )
     journal.close()
     found = run_settings(STUDY, journal.folder, SETTINGS)
     assert without_ray == [SETTINGS[1]]
-    assert [(t.number, t.seed, t.metrics["validation_reward"]) for t in found] == [(1, 3, 0.8), (3, 4, 0.4)]
+    assert [(t.number, t.seed, t.metrics["validation_reward"]) for t in found] == [(1, 3, 0.8), (4, 4, 0.4)]
 
 
 def test_a_sweep_that_had_ended_has_ended_after_its_confirmation(journal: Journal, without_ray: list[Setting]) -> None:

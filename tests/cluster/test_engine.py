@@ -99,14 +99,6 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
     assert replaced["registrations"] == 2
 
 
-def test_errors_cross_as_themselves(tiny_lms: dict[str, Path], on_ray: Any) -> None:
-    experiment = tiny_experiment(tiny_lms)
-    with on_ray(experiment) as live:
-        engine = started(live, experiment)
-        with pytest.raises(StaleUpdate, match="version 7"):
-            asyncio.run(engine.update([], Rollouts(7, (), (), {})))
-
-
 def test_a_candidate_that_does_not_load_ends_the_wait_with_its_error(
     tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
 ) -> None:
@@ -120,25 +112,27 @@ def test_a_candidate_that_does_not_load_ends_the_wait_with_its_error(
     assert time.monotonic() - began < 90
 
 
-def test_a_gpu_profile_without_gpus_fails_at_once_with_what_is_missing(tiny_lms: dict[str, Path], on_ray: Any) -> None:
+def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
+    tiny_lms: dict[str, Path], on_ray: Any
+) -> None:
     experiment = tiny_experiment(tiny_lms)
     with (
-        pytest.raises(ConfigError, match=r"needs 2\.5 GPU .* this cluster has 0"),
-        on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}),
+        pytest.raises(ConfigError, match=r"needs 8\.5 GPU .* this cluster has 3"),
+        on_ray(experiment, candidate={"cpus": 0.25, "gpus": 4}, router={"cpus": 0.25, "gpus": 0.5}),
     ):
         pass
 
 
-def test_each_candidate_holds_a_gpu_of_its_own(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
+def test_each_candidate_holds_a_gpu_of_its_own_and_errors_cross_as_themselves(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
     """Logical GPUs: Ray counts them, nothing computes on them, and no process group asks for NCCL."""
     experiment = tiny_experiment(tiny_lms, run__steps=1)
-    ray.init(namespace=f"haps-t{os.getpid()}", num_cpus=4, num_gpus=3, include_dashboard=False, log_to_driver=False)
-    try:
-        with on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}) as live:
-            engine = started(live, experiment)
-            metrics, _, _ = played(engine, experiment, tmp_path / "gpus")
-            assert ray.available_resources()["GPU"] == pytest.approx(0.5)
-            asyncio.run(engine.close())
-    finally:
-        ray.shutdown()
-    assert metrics[0]["tokens_written"] > 0
+    with on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}) as live:
+        engine = started(live, experiment)
+        metrics, _, _ = played(engine, experiment, tmp_path / "gpus")
+        assert metrics[0]["tokens_written"] > 0
+        assert ray.available_resources()["GPU"] == pytest.approx(0.5)
+        with pytest.raises(StaleUpdate, match="version 7"):
+            asyncio.run(engine.update([], Rollouts(7, (), (), {})))
+        asyncio.run(engine.close())

@@ -56,18 +56,18 @@ def wait_until_halfway(sweep: Path, driver: subprocess.Popen[str]) -> list[Trial
     raise AssertionError("the sweep never came halfway")
 
 
-def test_a_sweep_killed_and_resumed_is_complete_and_no_trial_is_run_twice(tmp_path: Path, ray_folder: Path) -> None:
+def test_a_sweep_killed_and_resumed_is_complete_and_no_trial_is_run_twice(tmp_path: Path, short_folder: Path) -> None:
     sweep = tmp_path / "runs" / "killed"
     study = Path(__file__).parents[2] / "search_spaces" / "skills.yaml"
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    driver = haps("sweep", str(study), "--name", "killed", *settings, folder=tmp_path, ray_folder=ray_folder)
+    driver = haps("sweep", str(study), "--name", "killed", *settings, folder=tmp_path, ray_folder=short_folder)
     before = wait_until_halfway(sweep, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     at_kill = {t.number: Journal(sweep).trials()[t.number] for t in before}
     finished = {n: (trial_folder(sweep, n) / "result.json").stat().st_mtime_ns for n in _finished(sweep)}
 
-    resumed = haps("resume", "killed", folder=tmp_path, ray_folder=ray_folder)
+    resumed = haps("resume", "killed", folder=tmp_path, ray_folder=short_folder)
     output, _ = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, output
     after = Journal(sweep).trials()

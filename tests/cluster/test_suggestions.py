@@ -24,7 +24,7 @@ from haps_search.engines.cluster.session import Session
 from haps_search.engines.cluster.trial import METRICS
 from haps_search.errors import CandidateError, PoolError
 from haps_search.sweep import tune
-from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, TrialSuggested
+from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, TrialReported, TrialSuggested
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.plan import Setting
@@ -301,7 +301,10 @@ def test_reports_are_journalled_once(journal: Journal) -> None:
     handing.on_trial_result("a", reported(4, validation_reward=0.25))
     handing.on_trial_result("a", {"done": True, "trial_id": "a"})
     handing.on_trial_result("a", reported(8, validation_reward=0.5))
-    assert journal.trials()[0].reports == ((4, {"validation_reward": 0.25}), (8, {"validation_reward": 0.5}))
+    assert [e for e in journal.events() if isinstance(e, TrialReported)] == [
+        TrialReported(0, 4, {"validation_reward": 0.25}),
+        TrialReported(0, 8, {"validation_reward": 0.5}),
+    ]
 
 
 def test_a_run_that_wrote_its_result_has_finished(journal: Journal) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval, paired_interval, wilson
+from haps_search.evaluation.intervals import (
+    Interval,
+    difference_interval,
+    mean_interval,
+    paired_interval,
+    seed_interval,
+    wilson,
+)
 
 
 def answers(right: int, count: int) -> list[float]:
@@ -138,3 +146,18 @@ def test_paired_values_need_the_same_questions() -> None:
 
 def test_an_interval_reads_as_mean_and_bounds() -> None:
     assert str(Interval(0.5, 0.25, 0.75, 4)) == "0.500 [0.250, 0.750]"
+
+
+def test_seeds_get_students_interval() -> None:
+    """By hand: mean 0.9, sample deviation 0.1, t(0.975, 2) = 4.302653."""
+    found = seed_interval([0.8, 0.9, 1.0])
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)
+    assert found.mean == pytest.approx(0.9)
+    assert (found.low, found.high) == (pytest.approx(0.9 - half), pytest.approx(0.9 + half))
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = seed_interval([0.97])
+    assert (found.mean, found.count) == (0.97, 1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
