@@ -50,9 +50,7 @@ class ClusterProfile(Config):
     @model_validator(mode="after")
     def _a_trial_asks_for_something(self) -> Self:
         if not any((self.trial.cpus, self.trial.gpus, self.router.cpus, self.router.gpus)):
-            raise ValueError(
-                "trial and router ask for no CPU and no GPU, so Ray could not place them: give router.cpus"
-            )
+            raise ValueError("trial and router ask for no CPU and no GPU, so Ray cannot place them: give router.cpus")
         return self
 
 
