@@ -21,7 +21,7 @@ class _KeepFloat64(TorchFunctionMode):
             func = Tensor.double
         elif func is Tensor.to:
             args = tuple(torch.float64 if a is torch.float32 else a for a in args)
-            kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
+        kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in kwargs.items()}
         return func(*args, **kwargs)
 
 

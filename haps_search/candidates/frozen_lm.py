@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from haps_search.candidates.chat import render
 from haps_search.candidates.exact import exact
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from haps_search.candidates.sources import LoadedLM
+
+_log = logging.getLogger(__name__)
 
 
 class FrozenLM:
@@ -46,9 +51,24 @@ class FrozenLM:
         found: dict[int, Response] = {}
         for rows in self._batches(prompts):
             with exact(self._lm.model.dtype):
-                answers = self._respond([requests[i] for i in rows], [prompts[i] for i in rows])
-            found.update(zip(rows, answers, strict=True))
+                found.update(self._fitting(rows, requests, prompts))
         return [found[i] for i in range(len(requests))]
+
+    def _fitting(
+        self, rows: list[int], requests: Sequence[Request], prompts: Sequence[list[int]]
+    ) -> dict[int, Response]:
+        """Answer these rows; where memory runs out, in halves."""
+        try:
+            answers = self._respond([requests[i] for i in rows], [prompts[i] for i in rows])
+            return dict(zip(rows, answers, strict=True))
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        # Past the except block, so that the failed attempt's tensors are not held by its traceback.
+        _log.warning("candidate %s: out of memory with %d rows, trying halves", self._config.name, len(rows))
+        torch.cuda.empty_cache()
+        half = len(rows) // 2
+        return self._fitting(rows[:half], requests, prompts) | self._fitting(rows[half:], requests, prompts)
 
     def _prompt(self, request: Request) -> list[int]:
         name = self._config.name

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from haps_search.types import Delta, LinearModule
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
@@ -27,13 +28,31 @@ _AFTER_ATTENTION = ("q_proj", "o_proj", "dense", "out_proj", "gate_proj", "up_pr
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList | None:
-    """The stack of decoder layers, None (said once) where the model has none that is recognised."""
+    """The stack of decoder layers, None (said once) where the model has none whose replay gives its own logits."""
     count = model.config.get_text_config().num_hidden_layers
     stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if len(stacks) == 1:
+    if len(stacks) == 1 and _replays(model, stacks[0]):
         return stacks[0]
-    _log.warning("%s: no single stack of %d layers; gradients replay the whole model", type(model).__name__, count)
+    _log.warning("%s: its layers are not recognised; gradients replay the whole model", type(model).__name__)
     return None
+
+
+@torch.no_grad()
+def _replays(model: PreTrainedModel, layers: nn.ModuleList) -> bool:
+    """Try it on four tokens: families differ in what they do between embedding and layers, and in what they return."""
+    ids = torch.arange(4, device=model.device).unsqueeze(0)
+    mask, kept = torch.ones_like(ids), Kept(first=len(layers) - 1)
+    positions = ids.clone()
+    with keeping(layers, kept):
+        whole = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    if len(kept.states) != 1:
+        return False
+    kept.states = list(kept.states[0].split(1, dim=1))
+    try:
+        replayed = Replay(model, layers, kept, mask, positions).logits(tail=False)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    return replayed.shape == whole.shape and torch.allclose(replayed.float(), whole.float(), rtol=1e-2, atol=1e-2)
 
 
 def first_patched(deltas: Sequence[Delta | None]) -> int | None:
@@ -106,7 +125,12 @@ class Replay:
         return self._forward(self._states[:, start:], self._positions[:, start:], past)
 
     def _forward(self, states: Tensor, positions: Tensor, past: Any) -> Tensor:
-        with _skipping(self._layers, self._first):
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # Some models scale embeddings or add positions to them: what was kept must not go through that again.
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+        handle = self._layers[self._first].register_forward_pre_hook(enter, with_kwargs=True)
+        with _removed(handle), _skipping(self._layers, self._first):
             out = self._model(
                 inputs_embeds=states,
                 attention_mask=self._mask,
@@ -122,6 +146,14 @@ class Replay:
         windows = [getattr(layer, "sliding_window", None) for layer in self._past.layers]
         fed = self._states.shape[1]
         return all(window is None or fed < window for window in windows)
+
+
+@contextmanager
+def _removed(handle: RemovableHandle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class _Skip(nn.Module):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from haps_search.cli.data import read_task
 from haps_search.cli.display import Frame, watching, wide_console
 from haps_search.cli.logs import log_to
 from haps_search.cli.measure import compared
@@ -146,6 +147,8 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
     """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded."""
     profile = profile_of(study)
     console = wide_console()
+    for remark in read_task(study.experiment):
+        console.print(remark, highlight=False, soft_wrap=True)
     journal = open_sweep(folder, study, resume)
     try:
         log = folder / "logs" / "driver.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -48,6 +49,8 @@ def _options(
 
 def main() -> None:
     """Exit status 2 for a configuration that cannot run, 1 for what went wrong while running."""
+    # A user's own reward function lies where the command is given; a console script does not look there.
+    sys.path.append(os.getcwd())
     try:
         app()
     except HapsError as error:

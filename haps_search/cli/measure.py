@@ -19,7 +19,7 @@ from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import experiment_of
+from haps_search.sweep.plan import comparisons, experiment_of
 from haps_search.tasks.build import build_task
 
 JOINT = "joint (best trial)"
@@ -36,8 +36,9 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
     routers = {JOINT: await _score(live, study, best, trial_folder(folder, best.number))}
     if not study.sweep.comparison:
         return comparison({}, _rewards(routers), JOINT)
+    wanted = [(s.label, s.parameters, s.seed) for s in comparisons(study, best)]
     for trial in journal.trials():
-        if trial.kind == "comparison" and trial.state == "finished":
+        if trial.state == "finished" and (trial.label, trial.parameters, trial.seed) in wanted:
             routers[trial.label] = await _score(live, study, trial, trial_folder(folder, trial.number))
     experiment = experiment_of(study, best)
     task = build_task(experiment.task)

@@ -35,7 +35,27 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     problems = [*document.problems, *override(document.value, document.lines, overrides)]
     study, found = validate(Study, document.value)
     problems += found + _space(document.value, study)
-    return _result(study, problems, document, file)
+    return anchored(_result(study, problems, document, file))
+
+
+def anchored(study: Study) -> Study:
+    """The study with its file names absolute, from the working directory: trials and workers have other ones."""
+    values = dump(study)
+    task, experiment = values["experiment"]["task"], values["experiment"]
+    for split in ("train", "validation", "test"):
+        if isinstance(task.get(split), str):
+            task[split] = _absolute(task[split])
+    for holder in (*experiment["candidates"], experiment["routing"]["backbone"]):
+        source = holder["source"]
+        if source["type"] == "path":
+            source["path"] = _absolute(source["path"])
+        elif source["type"] == "gguf" and source["package"] is None:
+            source["file"] = _absolute(source["file"])
+    return Study.model_validate(values)
+
+
+def _absolute(name: str) -> str:
+    return str(Path(name).expanduser().absolute())
 
 
 def load_profile(name_or_path: str | Path) -> ClusterProfile:

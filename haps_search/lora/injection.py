@@ -92,5 +92,7 @@ class _Update:
         self.a_t, self.b_t = a.mT, b.mT
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = inputs[0]
-        return output + ((x.to(self.a_t.dtype) @ self.a_t) @ self.b_t).to(output.dtype)
+        # Some models flatten (n, T, d) to (n T, d) before their MLP.
+        x = inputs[0].reshape(len(self.a_t), -1, inputs[0].shape[-1])
+        update = (x.to(self.a_t.dtype) @ self.a_t) @ self.b_t
+        return output + update.reshape(output.shape).to(output.dtype)

@@ -66,6 +66,9 @@ async def run(
     held_out = task.questions("validation")[: settings.validation.questions]
     reason: Literal["steps", "patience"] = "steps"
     for index in range(progress.step, settings.steps):
+        if settings.validation.patience and progress.since_best >= settings.validation.patience:
+            reason = "patience"
+            break
         done = index + 1
         metrics = await step(engine, task, batch(train, experiment, index), experiment, index)
         progress = replace(progress, step=done)
@@ -82,9 +85,6 @@ async def run(
             folder.save(done, await engine.snapshot(), asdict(progress), best)
         if validates and report is not None:
             report(done, metrics)
-        if settings.validation.patience and progress.since_best >= settings.validation.patience:
-            reason = "patience"
-            break
     result = RunResult(reason, progress.step, progress.best_step, folder.metrics_at(progress.best_step))
     folder.finish(result.to_json())
     return result

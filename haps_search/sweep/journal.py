@@ -19,7 +19,15 @@ from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecor
 from haps_search.sweep.lock import Lock
 
 FILE = "journal.jsonl"
-MAY_DIFFER = ("description", "expected", "sweep.trials", "sweep.concurrency", "sweep.max_hours", "tracking")
+MAY_DIFFER = (
+    "description",
+    "expected",
+    "sweep.trials",
+    "sweep.concurrency",
+    "sweep.max_hours",
+    "tracking",
+    "experiment.engine",
+)
 """What a resumed sweep may change; `sweep.trials` may only grow."""
 
 

@@ -189,8 +189,12 @@ class _JournalSearch(Searcher):
         self._new = wanted if isinstance(wanted, int) else len(wanted)
         self._numbers: dict[str, int] = {}
         self._last: dict[int, Mapping[str, float]] = {}
+        self._pool_ended = False
 
     def suggest(self, trial_id: str) -> Any:
+        # Without its pool every further trial would fail, and be suggested knowing nothing of the others.
+        if self._pool_ended:
+            return Searcher.FINISHED
         record = self._unfinished.pop(0) if self._unfinished else self._create()
         if record is None:
             return Searcher.FINISHED
@@ -233,6 +237,7 @@ class _JournalSearch(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune says so when a run returned, or when the scheduler ended it; errors are read after the fit."""
         if error or result is None:
+            self._pool_ended = self._session.ended()
             return
         self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
         number = self._numbers[trial_id]

@@ -339,11 +339,17 @@ def test_a_run_that_wrote_an_error_has_failed(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("how", [{"error": True}, {"result": None}])
-def test_a_run_that_the_machines_broke_is_left_open(journal: Journal, how: Mapping[str, Any]) -> None:
-    handing = search(journal, 1)
+@pytest.mark.parametrize("pool_ended", [False, True])
+def test_a_run_that_the_machines_broke_is_left_open_and_without_a_pool_no_other_begins(
+    journal: Journal, how: Mapping[str, Any], pool_ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "ended", lambda self: pool_ended)
+    handing = search(journal, 2)
     handing.suggest("a")
     handing.on_trial_complete("a", **how)
     assert journal.trials()[0].state == "running"
+    assert (handing.suggest("b") == Searcher.FINISHED) == pool_ended
+    assert len(journal.trials()) == 2 - pool_ended
 
 
 def test_ends_that_no_driver_noted_are_noted_before_going_on(journal: Journal) -> None:

@@ -93,3 +93,16 @@ def test_batches_follow_from_seed_and_step_and_use_every_question(tiny_lms: dict
     assert sorted(epoch) == sorted(q.id for q in questions)
     assert [q.id for index in range(3, 6) for q in batch(questions, experiment, index)] != epoch
     assert batch(questions, experiment, 1) == batch(questions, experiment, 1)
+
+
+def test_a_run_that_patience_ended_ends_there_again(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    """Killed between its last checkpoint and its result, it takes no step more."""
+    impatient = {"every": 1, "questions": 6, "patience": 1}
+    experiment = tiny_experiment(tiny_lms, run__validation=impatient, run__checkpoint_every=1)
+    first, _ = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    assert first.reason == "patience"
+    assert first.steps < experiment.run.steps
+    (tmp_path / "result.json").unlink()
+    again, _ = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    assert again == first
+    assert [step for step, _ in records(tmp_path)] == list(range(1, first.steps + 1))

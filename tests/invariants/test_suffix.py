@@ -27,8 +27,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     },
     "phi": {},
+    "granite": {"embedding_multiplier": 12.0, "logits_scaling": 3.0},
+    "opt": {"ffn_dim": 40, "word_embed_proj_dim": 32, "dropout": 0.0},
+    "bloom": {"n_layer": 3, "n_head": 4},
 }  # fmt: skip
-FUSED = {"phi": ("dense", "fc2")}
+AFTER = {"phi": ("dense", "fc2"), "opt": ("out_proj", "fc2"), "bloom": ("dense", "dense_4h_to_h")}
+KEYS = {"bloom": ("query_key_value",)}
 LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
 
 
@@ -77,8 +81,7 @@ def test_suffix_replay_equals_the_full_second_pass(
     family: tuple[str, Path], layers: Any, targets: tuple[str, ...]
 ) -> None:
     name, folder = family
-    if name in FUSED and "o_proj" in targets:
-        targets = FUSED[name]
+    targets = (AFTER if "o_proj" in targets else KEYS).get(name, targets)
     suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
     layout = resolve(LoraConfig(rank=2, targets=targets, layers=layers), suffix.table)
     for a, b in zip(suffix.respond(requests(layout)), whole.respond(requests(layout)), strict=True):
@@ -105,7 +108,7 @@ def test_leaving_prompt_positions_out_would_be_wrong_where_keys_are_patched(
     if "sliding" in name or name == "gemma3_text":
         pytest.skip("the window has moved on, so the tail cannot be replayed at all")
     suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
-    layout = resolve(LoraConfig(rank=2, targets=("k_proj",)), suffix.table)
+    layout = resolve(LoraConfig(rank=2, targets=KEYS.get(name, ("k_proj",))), suffix.table)
     monkeypatch.setattr(Replay, "tail_suffices", lambda self, targets: True)
     a, b = suffix.respond(requests(layout))[2], whole.respond(requests(layout))[2]
     assert a.gradient is not None
@@ -114,14 +117,12 @@ def test_leaving_prompt_positions_out_would_be_wrong_where_keys_are_patched(
 
 
 def test_the_model_is_left_as_it_was(family: tuple[str, Path]) -> None:
-    _, folder = family
+    name, folder = family
     lm = load(folder, suffix=True)
-    layers = decoder_layers(lm._lm.model)
-    assert layers is not None
-    before = [id(layer) for layer in layers]
-    layout = resolve(LoraConfig(rank=2, targets=("fc2",) if "phi" in str(folder) else ("o_proj",)), lm.table)
+    before = [id(module) for module in lm._lm.model.modules()]
+    layout = resolve(LoraConfig(rank=2, targets=AFTER.get(name, ("o_proj",))), lm.table)
     lm.respond(requests(layout))
-    assert [id(layer) for layer in layers] == before
+    assert [id(module) for module in lm._lm.model.modules()] == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm._lm.model.modules())
 
 
@@ -129,13 +130,22 @@ def test_an_unrecognised_stack_is_replayed_whole_and_said_once(
     family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, folder = family
-    known = load(folder, suffix=True)
-    model = known._lm.model
-    stack = decoder_layers(model)
-    assert stack is not None
-    monkeypatch.setattr(model.config, "num_hidden_layers", len(stack) + 1)
+    model = load(folder, suffix=True)._lm.model
+    assert decoder_layers(model) is not None
+    monkeypatch.setattr(model.config, model.config.attribute_map.get("num_hidden_layers", "num_hidden_layers"), 4)
     assert decoder_layers(model) is None
     assert "gradients replay the whole model" in caplog.text
+
+
+def test_a_stack_whose_replay_gives_other_logits_is_replayed_whole(
+    family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were states to enter by the embeddings, as in a model that scales these, the probe would notice."""
+    _, folder = family
+    model = load(folder, suffix=True)._lm.model
+    right = Replay.logits
+    monkeypatch.setattr(Replay, "logits", lambda self, tail: 1.5 * right(self, tail))
+    assert decoder_layers(model) is None
 
 
 def test_episodes_of_a_question_read_its_prompt_once(family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

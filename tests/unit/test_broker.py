@@ -170,7 +170,23 @@ async def test_an_idle_worker_comes_back_empty() -> None:
 
 
 @asynchronous
-async def test_a_parcel_not_answered_in_time_goes_first_to_the_next_lease_and_the_late_answer_is_counted() -> None:
+async def test_a_parcel_not_answered_in_time_goes_first_to_the_next_lease() -> None:
+    clock = Clock()
+    broker = make(clock=clock, rows=2)
+    session = await join(broker)
+    waiting = asked(broker, parcel("a"), parcel("b"))
+    await asyncio.sleep(0)
+    await leased(broker, session)
+    waiting += asked(broker, parcel("c"))
+    clock.now += 2 * DEADLINE_S
+    await counted(broker, "requeued", 2)
+    again = await leased(broker, session)
+    assert texts(again.parcels) == [["a"], ["b"]]
+    assert not any(w.done() for w in waiting)
+
+
+@asynchronous
+async def test_a_late_right_answer_counts_and_is_not_asked_for_again() -> None:
     clock = Clock()
     broker = make(clock=clock, rows=2)
     session = await join(broker)
@@ -181,9 +197,10 @@ async def test_a_parcel_not_answered_in_time_goes_first_to_the_next_lease_and_th
     clock.now += 2 * DEADLINE_S
     await counted(broker, "requeued", 2)
     again = await leased(broker, session, answered(slow))
-    assert texts(again.parcels) == [["a"], ["b"]]
+    assert texts(again.parcels) == [["c"]]
     assert (await broker.status())["late"] == 1
-    assert not any(w.done() for w in waiting)
+    await asyncio.sleep(0)
+    assert [w.done() for w in waiting] == [True, True, False]
     last = await leased(broker, session, answered(again))
     await broker.exchange("llama/0", session, answered(last))
     assert texts(await asyncio.gather(*waiting)) == [["a"], ["b"], ["c"]]

@@ -87,6 +87,8 @@ class Broker:
         self._tables: dict[str, ModuleTable] = {}
         self._workers: dict[str, _Worker] = {}
         self._leases: dict[int, _Lease] = {}
+        self._expired: dict[int, _Lease] = {}
+        self._began: float | None = None
         self._numbers = itertools.count(1)
         self._starts: dict[str, int] = {}
         self._ended: PoolError | None = None
@@ -249,9 +251,15 @@ class Broker:
         return jobs
 
     def _settle(self, done: Done) -> None:
-        lease = self._leases.pop(done.lease, None)
+        late = done.lease not in self._leases
+        self._counts["late"] += late
+        lease = self._expired.pop(done.lease, None) if late else self._leases.pop(done.lease)
         if lease is None:
-            self._counts["late"] += 1
+            return
+        if late:  # right answers stay right; what failed has been given to others already
+            for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
+                if isinstance(outcome, ResponseParcel):
+                    _answer(job, outcome)
             return
         candidate = self._workers[lease.worker].candidate
         again = []
@@ -282,6 +290,7 @@ class Broker:
     def _replace(self, worker: str) -> None:
         """Its earlier process is gone, if there was one."""
         self._give_up([n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced")
+        self._expired = {n: lease for n, lease in self._expired.items() if lease.worker != worker}
         if worker in self._workers:
             self._workers[worker].session, self._workers[worker].heard = 0, self._clock()
 
@@ -301,8 +310,19 @@ class Broker:
             await asyncio.sleep(min(1.0, self._settings.deadline_s / 4))
             now = self._clock()
             expired = [n for n, lease in self._leases.items() if lease.deadline < now]
-            self._give_up(expired, f"no answer within {self._settings.deadline_s:g} s")
+            self._expired |= {n: self._leases[n] for n in expired}
+            self._give_up(expired, f"no answer within {self._settings.deadline_s:g} s (leases.deadline_s)")
+            await self._notice_absence(now)
             await self._notice_silence(now)
+
+    async def _notice_absence(self, now: float) -> None:
+        if self._began is None:
+            self._began = now
+        if not self._starts and now - self._began > self._silence_s:
+            await self.fail_all(
+                f"no worker was placed within {self._silence_s:g} s: the cluster has no free CPUs or GPUs for them, "
+                "or none of its nodes has what one worker asks for together (candidate in the cluster profile)"
+            )
 
     async def _notice_silence(self, now: float) -> None:
         for name, queue in self._queues.items():

@@ -33,7 +33,8 @@ class RayEngine:
         resources = profile.router
         remote: Any = ray.remote(RouterActor)
         router = remote.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()
-        layouts = await answer(router.load.remote(experiment.model_dump(mode="json"), tables, resources.threads))
+        described = experiment.model_dump(mode="json")
+        layouts = await answer(router.load.remote(described, tables, resources.threads, resources.gpus))
         # A parcel is what one worker takes: small enough that all replicas of a candidate get some.
         replicas = max(profile.replicas.values(), default=1)
         per_step = experiment.run.questions_per_step * experiment.run.episodes_per_question

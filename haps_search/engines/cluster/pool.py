@@ -62,6 +62,7 @@ class Pool:
                 "broker": self._broker_name,
                 "namespace": self._namespace,
                 "threads": profile.candidate.threads,
+                "gpus": profile.candidate.gpus,
             },
             torch_config=HostingConfig(),
             scaling_config=ScalingConfig(

@@ -29,13 +29,13 @@ class RouterActor:
     """
 
     def load(
-        self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int
+        self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int, gpus: float
     ) -> Mapping[str, DeltaLayout]:
         """Build the router; returns the layouts of its deltas. Raises CandidateError, ConfigError."""
         from haps_search.engines.assembly import build_learner, prepare_torch
         from haps_search.tasks.build import build_task
 
-        prepare_torch(threads)
+        prepare_torch(threads, gpus)
         config = Experiment.model_validate(experiment)
         self._learner = build_learner(config, build_task(config.task), tables)
         return self._learner.router.layouts

@@ -18,7 +18,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.failures import unwrapped
 from haps_search.engines.cluster.pool import Pool, seats
-from haps_search.errors import ConfigError
+from haps_search.errors import ConfigError, PoolError
 
 BROKER = "broker"
 LEAVING_S = 15.0
@@ -45,6 +45,13 @@ class Session:
     def wait_for_candidates(self) -> None:
         """Until every candidate is loaded. Raises CandidateError where one cannot be."""
         _call(self.broker.tables)
+
+    def ended(self) -> bool:
+        """Whether the pool is gone for good."""
+        try:
+            return self.status()["ended"] is not None
+        except PoolError:
+            return True
 
     def status(self) -> dict[str, Any]:
         """Counts, queues and workers of the broker."""
@@ -108,15 +115,21 @@ def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
     joins = profile.address is not None or "RAY_ADDRESS" in os.environ
     options: dict[str, Any] = {"address": profile.address} if profile.address else {}
     if not joins:
-        options |= {"num_cpus": profile.logical_cpus, "include_dashboard": False}
+        # Said outright, since Ray would otherwise join whatever else runs on this machine.
+        options |= {"address": "local", "num_cpus": profile.logical_cpus, "include_dashboard": False}
     ray.init(
         namespace=namespace,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}},
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": _path()}},
         **options,
     )
     return True
+
+
+def _path() -> str:
+    """The user's own reward functions lie where the driver was started, and trials have other working folders."""
+    return os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), os.getcwd()])
 
 
 def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> Any:

@@ -32,7 +32,7 @@ def host(settings: Mapping[str, Any]) -> None:
     from haps_search.candidates.frozen_lm import FrozenLM
     from haps_search.engines.assembly import prepare_torch
 
-    prepare_torch(settings["threads"])
+    prepare_torch(settings["threads"], settings["gpus"])
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
@@ -68,12 +68,14 @@ def outcomes(candidate: Candidate, work: Work) -> tuple[ResponseParcel | Failure
     """Answer all parcels of a lease in one batch; where that fails, each alone, to find out whose fault it was."""
     requests = [unpack_requests(parcel) for parcel in work.parcels]
     try:
-        answers = candidate.respond([request for part in requests for request in part])
-    except (CandidateError, RuntimeError, ValueError) as error:
-        if len(work.parcels) == 1:
-            return (_failure(error),)
-        return tuple(outcomes(candidate, Work(work.lease, (parcel,)))[0] for parcel in work.parcels)
-    return tuple(_split(work.parcels, answers))
+        return tuple(_split(work.parcels, candidate.respond([request for part in requests for request in part])))
+    except Exception as error:
+        if "CUDA error" in str(error):
+            raise  # the device's context is broken: only a new process can go on
+        failure = _failure(error)
+    if len(work.parcels) == 1:
+        return (failure,)
+    return tuple(outcomes(candidate, Work(work.lease, (parcel,)))[0] for parcel in work.parcels)
 
 
 def _split(parcels: Sequence[RequestParcel], answers: Sequence[Response]) -> list[ResponseParcel]:
