@@ -201,8 +201,7 @@ async def test_a_late_right_answer_counts_and_is_not_asked_for_again() -> None:
     assert (await broker.status())["late"] == 1
     await asyncio.sleep(0)
     assert [w.done() for w in waiting] == [True, True, False]
-    last = await leased(broker, session, answered(again))
-    await broker.exchange("llama/0", session, answered(last))
+    await broker.exchange("llama/0", session, answered(again))
     assert texts(await asyncio.gather(*waiting)) == [["a"], ["b"], ["c"]]
 
 
@@ -560,3 +559,14 @@ def test_with_few_attempts_every_parcel_gets_its_answer_or_the_reason() -> None:
         assert texts([a for a, _ in right]) == texts([p for _, p in right])
 
     run()
+
+
+@asynchronous
+async def test_a_pool_that_cannot_be_placed_says_so() -> None:
+    clock = Clock()
+    broker = make(clock=clock)
+    await broker._notice_absence(clock.now)
+    clock.now += 601.0
+    await broker._notice_absence(clock.now)
+    with pytest.raises(PoolError, match="no worker was placed within"):
+        await broker.tables()
