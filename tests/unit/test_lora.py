@@ -147,7 +147,9 @@ def test_a_bound_shortens_only_what_is_too_long_and_only_b() -> None:
 def test_the_gradient_of_a_bounded_delta_is_the_true_one() -> None:
     spec = layout()
     for limit in (0.1, 100.0):
-        torch.autograd.gradcheck(lambda v, limit=limit: bounded(spec, v, limit), normal(spec.size).requires_grad_())
+        assert torch.autograd.gradcheck(
+            lambda v, limit=limit: bounded(spec, v, limit), normal(spec.size).requires_grad_()
+        )
 
 
 def test_a_zero_delta_stays_zero_with_a_finite_gradient() -> None:
