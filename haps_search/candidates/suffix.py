@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from haps_search.types import Delta, LinearModule
 
 if TYPE_CHECKING:
-    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
@@ -85,11 +84,8 @@ def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kept.states.append(args[0] if args else kwargs["hidden_states"])
 
-    handle = layers[kept.first].register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with layers[kept.first].register_forward_pre_hook(keep, with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 class Replay:
@@ -112,7 +108,7 @@ class Replay:
         still holds those of the prompt.
         """
         last = len(self._layers) - 1
-        after = all(t.layer == last and t.name.endswith(_AFTER_ATTENTION) for t in targets)
+        after = all(t.layer == last and t.name.rsplit(".", 1)[-1] in _AFTER_ATTENTION for t in targets)
         return after and self._past is not None and self._rolls_back()
 
     def logits(self, tail: bool) -> Tensor:
@@ -130,7 +126,7 @@ class Replay:
             return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
         handle = self._layers[self._first].register_forward_pre_hook(enter, with_kwargs=True)
-        with _removed(handle), _skipping(self._layers, self._first):
+        with handle, _skipping(self._layers, self._first):
             out = self._model(
                 inputs_embeds=states,
                 attention_mask=self._mask,
@@ -146,14 +142,6 @@ class Replay:
         windows = [getattr(layer, "sliding_window", None) for layer in self._past.layers]
         fed = self._states.shape[1]
         return all(window is None or fed < window for window in windows)
-
-
-@contextmanager
-def _removed(handle: RemovableHandle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class _Skip(nn.Module):

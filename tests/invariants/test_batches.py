@@ -13,7 +13,7 @@ from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.injection import RowDeltas, injected
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, DeltaLayout, Message, Request, Sampling
+from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
 
 SPECS = [
     LoraConfig(rank=3, scaling=0.5),
@@ -124,3 +124,25 @@ def test_a_delta_of_another_candidate_is_refused(candidate: FrozenLM) -> None:
 def test_too_long_a_prompt_is_refused_with_the_numbers(candidate: FrozenLM) -> None:
     with pytest.raises(CandidateError, match="300 tokens and 5 new ones exceed its 256 positions"):
         candidate.respond([request("x" * 300, 1, None)])
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing(
+    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = resolve(SPECS[0], candidate.table)
+    requests = [request("hello" + "o" * row, row, random_delta(layout, row)) for row in range(5)]
+    whole = candidate.respond(requests)
+    respond, sizes = candidate._respond, list[int]()
+
+    def small(these: list[Request], prompts: list[list[int]]) -> list[Response]:
+        sizes.append(len(these))
+        if len(these) > 2:
+            raise torch.OutOfMemoryError("on purpose")
+        return respond(these, prompts)
+
+    monkeypatch.setattr(candidate, "_respond", small)
+    halved = candidate.respond(requests)
+    assert sizes == [5, 2, 3, 1, 2]
+    for a, b in zip(whole, halved, strict=True):
+        assert a.token_ids == b.token_ids
+        torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-10)
