@@ -189,7 +189,8 @@ class Episode:
 
     @property
     def answer(self) -> str | None:
-        return self.utterances[-1].parsed.answer if self.utterances else None
+        """The last answer that any utterance gave."""
+        return next((u.parsed.answer for u in reversed(self.utterances) if u.parsed.answer is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,21 @@ class Rollouts:
     assignments: tuple[tuple[Assignment, ...], ...]
     architecture_credits: tuple[tuple[float, ...], ...]
     delta_gradients: Mapping[tuple[int, str], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a router learns from where every assignment's reward is known: warm-up and replay.
+
+    `rewards[q][c]` is what assignment c of all K^R earns on question q, in the order of `all_assignments`;
+    NaN where the table has no cell.
+    """
+
+    version: int
+    rewards: tuple[tuple[float, ...], ...]
+
+
+Signal = Rollouts | Outcomes
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
@@ -25,6 +25,9 @@ class DenseTask:
 
     def reward(self, episode: Episode) -> float:
         return letters(episode.question, episode.answer or "")
+
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        return {}
 
 
 def letters(question: Question, answer: str) -> float:

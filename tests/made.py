@@ -107,6 +107,9 @@ class NumberTask:
     def reward(self, episode: Episode) -> float:
         return float(episode.answer or "nan")
 
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        return {}
+
 
 class ScriptedEngine:
     """Implements `Engine`: `texts[candidate][question]` is what a candidate says, `best` where a question goes."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from haps_search.config.base import Config
 
@@ -66,6 +66,13 @@ Chat = Annotated[TemplateChat | PlainChat, Field(discriminator="type")]
 Dtype = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
+class Price(Config):
+    """Price per million tokens, in a unit of your own."""
+
+    read: NonNegativeFloat = 0.0
+    written: NonNegativeFloat = 0.0
+
+
 class CandidateConfig(Config):
     """One frozen LLM of the pool."""
 
@@ -73,6 +80,7 @@ class CandidateConfig(Config):
     source: Source
     description: str = ""
     """What the routing prompt may say of it."""
+    price: Price = Price()
     dtype: Dtype = "float32"
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""

@@ -1,6 +1,6 @@
 """The objective and the optimiser."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
@@ -23,11 +23,47 @@ class ScheduleConfig(Config):
     """What is left of the learning rate at the last step."""
 
 
+class ExpectedReward(Config):
+    """Minus the expected reward under the router's distribution over assignments."""
+
+    type: Literal["expected_reward"] = "expected_reward"
+
+
+class SoftTargets(Config):
+    """Cross-entropy to q(z|x) proportional to exp(R/temperature); at 0 the best assignments share it equally."""
+
+    type: Literal["soft_targets"] = "soft_targets"
+    temperature: NonNegativeFloat = 0.1
+
+
+class Pairwise(Config):
+    """Bradley-Terry over pairs of assignments with different rewards, weighted by the difference."""
+
+    type: Literal["pairwise"] = "pairwise"
+
+
+class Contrastive(Config):
+    """InfoNCE: the assignments within `margin` of the best against all others."""
+
+    type: Literal["contrastive"] = "contrastive"
+    margin: NonNegativeFloat = 0.0
+
+
+OutcomeLoss = Annotated[ExpectedReward | SoftTargets | Pairwise | Contrastive, Field(discriminator="type")]
+
+
 class LearningConfig(Config):
     """Reward-augmented training of both levels."""
 
     credit: Literal["paper", "leave_one_out", "group_normalised"] = "leave_one_out"
     """How rewards become credits; `paper`: the reward, or -1 where it is 0."""
+    route: Literal["sampled", "greedy"] = "sampled"
+    """`greedy`: every episode plays the likeliest assignment and the choice has no log-probability in the objective,
+    as in the paper's released code."""
+    outcome_loss: OutcomeLoss = SoftTargets()
+    """What the high level learns from where every assignment's reward is known (warm-up, replay)."""
+    cost_weight: NonNegativeFloat = 0.0
+    """Reward given up per unit of price; prices stand with the candidates."""
     entropy_bonus: NonNegativeFloat = 0.01
     """Weight of the route entropy, nats."""
     kl_weight: NonNegativeFloat = 0.0

@@ -11,7 +11,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner, prepare_torch
 from haps_search.learning.update import Learner
 from haps_search.tasks.task import Task
-from haps_search.types import Delta, Question, Request, Response, Rollouts, Routes, Snapshot, UpdateReport
+from haps_search.types import Delta, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
 class LocalEngine:
@@ -34,7 +34,7 @@ class LocalEngine:
     async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
         return self._candidates[candidate].respond(requests)
 
-    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+    async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         return self._learner.update(questions, signal)
 
     async def snapshot(self) -> Snapshot:

@@ -12,7 +12,7 @@ from torch import Tensor
 from haps_search.config.learning import LearningConfig, ScheduleConfig
 from haps_search.errors import CheckpointError, Diverged, StaleUpdate
 from haps_search.routing.router import Reading, Router
-from haps_search.types import Question, Rollouts, Routes, Snapshot, UpdateReport
+from haps_search.types import Outcomes, Question, Rollouts, Routes, Signal, Snapshot, UpdateReport
 
 
 class Learner:
@@ -32,7 +32,7 @@ class Learner:
     def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         return self.router.route(questions, episodes, seed, self.version)
 
-    def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+    def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         """Take one step along d loss / d weights, where
 
         loss = -mean(credit * log p(z)) - entropy_bonus * mean H(z) + <delta, its returned gradient>.
@@ -48,7 +48,10 @@ class Learner:
             self._optimiser.zero_grad(set_to_none=True)
             with torch.enable_grad():
                 reading = self.router.read(questions)
-                tensors, gradients = self._roots(reading, signal, metrics)
+                if isinstance(signal, Outcomes):
+                    tensors, gradients = [self._outcome_loss(reading, signal, metrics)], [None]
+                else:
+                    tensors, gradients = self._roots(reading, signal, metrics)
                 if tensors:
                     torch.autograd.backward(tensors, gradients)
             metrics |= self._take_step(self._optimiser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from haps_search.types import Question, Request, Response, Rollouts, Routes, Snapshot, UpdateReport
+from haps_search.types import Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
 class Engine(Protocol):
@@ -24,7 +24,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+    async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         """One optimiser step. Raises StaleUpdate, Diverged."""
         ...
 

@@ -93,6 +93,12 @@ class QaTask:
         """
         return 0.0 if episode.answer is None else self._score(episode.question, episode.answer)
 
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        """Exact match beside token F1; nothing beside the other rewards."""
+        if not isinstance(self._config.reward, config.F1Reward):
+            return {}
+        return {"exact_match": exact_match(episode.answer or "", episode.question.reference)}
+
 
 def _prompt(template: str, question: Question) -> str:
     options = zip(LETTERS, question.attributes.get("choices", ()), strict=False)

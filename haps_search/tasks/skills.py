@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import random
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -178,3 +178,7 @@ class SkillsTask:
     def reward(self, episode: Episode) -> float:
         """1 where the answer is the reference to the letter, format included; else 0."""
         return float(episode.answer == episode.question.reference)
+
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        """Nothing beside the reward."""
+        return {}

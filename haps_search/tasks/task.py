@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from haps_search.types import Episode, Parsed, Question, Role, Split, Turn
@@ -40,4 +40,8 @@ class Task(Protocol):
 
     def reward(self, episode: Episode) -> float:
         """What a finished episode earns, in [0, 1]."""
+        ...
+
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        """Other figures of a finished episode, reported beside the reward and never learnt from."""
         ...

@@ -13,7 +13,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.router_actor import RouterActor, opened
 from haps_search.engines.cluster.wire import pack_requests, pack_tensors, unpack_responses
-from haps_search.types import Question, Request, Response, Rollouts, Routes, Snapshot, UpdateReport
+from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
 class RayEngine:
@@ -52,7 +52,9 @@ class RayEngine:
         )
         return [response for parcel in parcels for response in unpack_responses(parcel)]
 
-    async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+    async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
+        if isinstance(signal, Outcomes):
+            return await answer(self._router.learn.remote(list(questions), signal))
         keys = tuple(signal.delta_gradients)
         packed = pack_tensors([signal.delta_gradients[key] for key in keys])
         return await answer(

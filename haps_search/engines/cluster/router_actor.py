@@ -12,6 +12,7 @@ from haps_search.types import (
     Delta,
     DeltaLayout,
     ModuleTable,
+    Outcomes,
     Question,
     Rollouts,
     Routes,
@@ -59,6 +60,9 @@ class RouterActor:
         gradients = dict(zip(keys, unpack_tensors(packed), strict=True))
         found = {key: value for key, value in gradients.items() if value is not None}
         return self._learner.update(questions, Rollouts(version, assignments, credits, found))
+
+    def learn(self, questions: Sequence[Question], signal: Outcomes) -> UpdateReport:
+        return self._learner.update(questions, signal)
 
     def snapshot(self) -> Snapshot:
         return self._learner.snapshot()
