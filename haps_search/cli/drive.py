@@ -25,7 +25,7 @@ from haps_search.records.mlflow_tracker import MlflowStore, default_uri
 from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.mirror import Mirror
-from haps_search.sweep.plan import Setting, comparisons, missing
+from haps_search.sweep.plan import Setting, arms, comparisons, missing
 from haps_search.sweep.progress import Progress, fraction_done, planned_trials
 from haps_search.sweep.ranking import ranked
 from haps_search.sweep.tune import fit
@@ -97,31 +97,51 @@ class Tracking:
 
 
 def drive(study: Study, folder: Path, resume: bool) -> None:
-    """Search, compare, print. Safe to kill at any moment and to call again.
+    """Search or run the arms, compare, print. Safe to kill at any moment and to call again.
 
     Raises:
         ConfigError, TrackerError: before anything runs. PoolError: the machines gave up, or the time is over.
     """
     with driver(study, folder, resume) as d:
-        searched = sum(t.kind == "search" for t in d.journal.trials())
-        with _watched(d, planned_trials(study)):
-            fit(d.journal, study, d.live, "search", max(study.sweep.trials - searched, 0), d.left())
-            d.finish_or_leave("search")
-            best = best_trial(d.journal, study)
-            if study.sweep.comparison:
-                wanted = missing(comparisons(study, best), d.journal.trials())
-                fit(d.journal, study, d.live, "comparison", wanted, d.left())
-                d.finish_or_leave("comparison")
-        d.console.print("measuring on the whole validation split", highlight=False)
-        rows = compared(d.live, d.journal, study, best)
-        d.journal.append(SweepEnded("all trials ended", time.time()))
-        trials = ranked(d.journal.trials(), study.sweep.objectives)
-        report = keep_report(d.journal.folder, study, trials, rows)
-        d.tracking.close(report)
-        d.console.print(ranking_table(study, trials, d.journal.trials()))
-        d.console.print(f"\n{comparison_title(rows, best)}", highlight=False)
-        d.console.print(comparison_table(rows), "")
-        closing(d.console, d.journal, best, d.tracking.store.uri if d.tracking.store else None)
+        if study.arms:
+            _drive_arms(d, study)
+        else:
+            _drive_search(d, study)
+
+
+def _drive_arms(d: Driver, study: Study) -> None:
+    from haps_search.cli.arms import show_arms, summary_table
+
+    with _watched(d, planned_trials(study)):
+        fit(d.journal, study, d.live, "search", missing(arms(study), d.journal.trials()), d.left())
+        d.finish_or_leave("search")
+    d.console.print(summary_table(d.journal.trials(), study))
+    files = [show_arms(d, study, "validation")] if study.sweep.comparison else []
+    d.journal.append(SweepEnded("all arms ended", time.time()))
+    d.tracking.close(files)
+    d.console.print(f"next        haps compare {d.journal.folder.name} --split test", highlight=False, soft_wrap=True)
+
+
+def _drive_search(d: Driver, study: Study) -> None:
+    searched = sum(t.kind == "search" for t in d.journal.trials())
+    with _watched(d, planned_trials(study)):
+        fit(d.journal, study, d.live, "search", max(study.sweep.trials - searched, 0), d.left())
+        d.finish_or_leave("search")
+        best = best_trial(d.journal, study)
+        if study.sweep.comparison:
+            wanted = missing(comparisons(study, best), d.journal.trials())
+            fit(d.journal, study, d.live, "comparison", wanted, d.left())
+            d.finish_or_leave("comparison")
+    d.console.print("measuring on the whole validation split", highlight=False)
+    rows = compared(d.live, d.journal, study, best)
+    d.journal.append(SweepEnded("all trials ended", time.time()))
+    trials = ranked(d.journal.trials(), study.sweep.objectives)
+    report = keep_report(d.journal.folder, study, trials, rows)
+    d.tracking.close(report)
+    d.console.print(ranking_table(study, trials, d.journal.trials()))
+    d.console.print(f"\n{comparison_title(rows, best)}", highlight=False)
+    d.console.print(comparison_table(rows), "")
+    closing(d.console, d.journal, best, d.tracking.store.uri if d.tracking.store else None)
 
 
 def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[TrialRecord]:

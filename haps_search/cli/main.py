@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 
 from haps_search import __version__
-from haps_search.cli import ask, confirm, evaluate, export, resume, status, sweep, train, validate
+from haps_search.cli import ask, compare, confirm, evaluate, export, resume, status, sweep, train, validate
 from haps_search.errors import ConfigError, HapsError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     train.train,
     evaluate.evaluate,
     confirm.confirm,
+    compare.compare,
     ask.ask,
     export.export,
 )

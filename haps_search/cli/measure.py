@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.session import Session
@@ -21,6 +22,7 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.plan import comparisons, experiment_of
 from haps_search.tasks.build import build_task
+from haps_search.types import Assignment, Split
 
 JOINT = "joint (best trial)"
 Label = TypeVar("Label")
@@ -40,15 +42,8 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
     for trial in journal.trials():
         if trial.state == "finished" and (trial.label, trial.parameters, trial.seed) in wanted:
             routers[trial.label] = await _score(live, study, trial, trial_folder(folder, trial.number))
-    experiment = experiment_of(study, best)
-    task = build_task(experiment.task)
-    engine = await RayEngine.start(experiment, live.profile, live.broker)
-    try:
-        names = [c.name for c in experiment.candidates]
-        frozen = await score_frozen(engine, task, task.questions("validation"), names, experiment.run.sampling)
-    finally:
-        await engine.close()
-    _keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
+    frozen = await _frozen(live, experiment_of(study, best), "validation")
+    keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
     return comparison(_rewards(frozen), _rewards(routers), JOINT)
 
 
@@ -56,7 +51,7 @@ def _rewards(scored: Mapping[Label, Scored]) -> dict[Label, tuple[float, ...]]:
     return {label: each.rewards for label, each in scored.items()}
 
 
-def _keep_texts(file: Path, scored: Mapping[str, Scored]) -> None:
+def keep_texts(file: Path, scored: Mapping[str, Scored]) -> None:
     """The same questions under every row of the table, side by side: what was said, and what it earned."""
     lines = []
     for index, episode in enumerate(next(iter(scored.values())).episodes[:EXAMPLES]):
@@ -74,7 +69,27 @@ def _keep_texts(file: Path, scored: Mapping[str, Scored]) -> None:
     replace_text(file, "\n".join(lines) + "\n")
 
 
-async def _score(live: Session, study: Study, trial: TrialRecord, folder: Path) -> Scored:
+def score_trial(live: Session, sweep: Path, study: Study, trial: TrialRecord, split: Split) -> Scored:
+    """The best checkpoint of a trial on a whole split. Raises CheckpointError where it left none."""
+    return asyncio.run(_score(live, study, trial, trial_folder(sweep, trial.number), split))
+
+
+def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
+    """Every assignment of frozen candidates on a whole split."""
+    return asyncio.run(_frozen(live, experiment, split))
+
+
+async def _frozen(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
+    task = build_task(experiment.task)
+    engine = await RayEngine.start(experiment, live.profile, live.broker)
+    try:
+        names = [c.name for c in experiment.candidates]
+        return await score_frozen(engine, task, task.questions(split), names, experiment.run.sampling)
+    finally:
+        await engine.close()
+
+
+async def _score(live: Session, study: Study, trial: TrialRecord, folder: Path, split: Split = "validation") -> Scored:
     experiment = experiment_of(study, trial)
     task = build_task(experiment.task)
     checkpoint = RunFolder(folder, experiment).best()
@@ -83,6 +98,6 @@ async def _score(live: Session, study: Study, trial: TrialRecord, folder: Path) 
     engine = await RayEngine.start(experiment, live.profile, live.broker)
     try:
         await engine.restore(checkpoint.snapshot)
-        return await score_router(engine, task, task.questions("validation"), experiment.run.sampling)
+        return await score_router(engine, task, task.questions(split), experiment.run.sampling)
     finally:
         await engine.close()

@@ -10,11 +10,12 @@ from haps_search.cli.options import File, Set
 def validate(file: File, set_: Set = None) -> None:
     """Check a study and print what it would run; nothing is started."""
     from haps_search.config.load import load_study
+    from haps_search.sweep.progress import planned_trials
     from haps_search.sweep.space import describe
 
     study = load_study(file, set_ or ())
     experiment, sweep = study.experiment, study.sweep
-    run = experiment.run
+    run, trials = experiment.run, planned_trials(study) if study.arms else sweep.trials
     typer.echo(f"{study.name}: valid")
     if study.description:
         typer.echo(f"  {study.description.strip()}")
@@ -24,9 +25,13 @@ def validate(file: File, set_: Set = None) -> None:
         f"  run         {run.steps} steps x {run.questions_per_step} questions x {run.episodes_per_question} episodes"
     )
     typer.echo(
-        f"  sweep       {sweep.trials} trials, {sweep.concurrency} at a time, {sweep.sampler.type} sampler, "
+        f"  sweep       {trials} trials, {sweep.concurrency} at a time, {sweep.sampler.type} sampler, "
         f"scheduler {sweep.scheduler.type}, {', '.join(f'{o.mode} {o.metric}' for o in sweep.objectives)}"
     )
+    for name, arm in study.arms.items():
+        typer.echo(f"    {name}: {', '.join(f'{path}={value}' for path, value in arm.items()) or 'as the file stands'}")
+    if study.arms:
+        typer.echo(f"    {len(study.arms)} arms x seeds {', '.join(map(str, sweep.seeds))}")
     for line in describe(study.space):
         typer.echo(f"    {line}")
     if study.expected:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from haps_search.config.arm_checks import arm_problems
 from haps_search.config.conditions import canonical
 from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render
 from haps_search.config.engines import ClusterProfile
@@ -104,17 +105,17 @@ def _line(problem: Problem, document: Document) -> int:
 
 
 def _space(values: Any, study: Study | None) -> list[Problem]:
-    space = values.get("space")
-    if not isinstance(space, dict):
-        return []
     experiment = values.get("experiment")
     if study is not None:
         experiment = study.experiment.model_dump(mode="json")
-    sweep = values.get("sweep")
-    sampler = sweep.get("sampler") if isinstance(sweep, dict) else None
-    grid = isinstance(sampler, dict) and sampler.get("type") == "grid"
     plain = experiment if isinstance(experiment, dict) else {}
-    return space_problems(readable(space), list(space), plain, grid)
+    space, arms, sweep = values.get("space"), values.get("arms"), values.get("sweep")
+    problems = arm_problems(arms, plain) if isinstance(arms, dict) else []
+    if isinstance(space, dict):
+        sampler = sweep.get("sampler") if isinstance(sweep, dict) else None
+        grid = isinstance(sampler, dict) and sampler.get("type") == "grid"
+        problems += space_problems(readable(space), list(space), plain, grid)
+    return problems
 
 
 def _read(file: Path) -> Document:

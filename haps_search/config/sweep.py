@@ -105,6 +105,8 @@ class SweepConfig(Config):
     scheduler: Scheduler = NoScheduler()
     objectives: tuple[Objective, ...] = Field(default=(Objective(),), min_length=1)
     seed: int = 0
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    """Run seeds of each arm; they may grow when a sweep is taken up again."""
     max_hours: PositiveFloat | None = None
     comparison: bool = True
     """Train the architecture-only router and the static delta at the best setting, for the final table."""
@@ -128,6 +130,9 @@ class Study(Config):
     experiment: Experiment
     space: dict[str, Distribution] = {}
     """Dotted path inside `experiment` -> distribution."""
+    arms: dict[str, dict[str, Any]] = {}
+    """Settings to compare, instead of a space to search: name -> dotted path inside `experiment` -> value. All run on
+    the same `sweep.seeds`; the others are compared with the first."""
     sweep: SweepConfig = SweepConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -135,4 +140,12 @@ class Study(Config):
     def _one_objective_for_asha(self) -> Self:
         if isinstance(self.sweep.scheduler, Asha) and len(self.sweep.objectives) > 1:
             raise ValueError("sweep.scheduler: asha stops by one objective; use `type: none` with several")
+        return self
+
+    @model_validator(mode="after")
+    def _arms_or_space(self) -> Self:
+        if self.arms and self.space:
+            raise ValueError("arms: a study compares arms or searches a space; move what is common into experiment")
+        if len(set(self.sweep.seeds)) < len(self.sweep.seeds):
+            raise ValueError(f"sweep.seeds: {list(self.sweep.seeds)} names a seed twice")
         return self

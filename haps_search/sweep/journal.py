@@ -28,7 +28,7 @@ MAY_DIFFER = (
     "tracking",
     "experiment.engine",
 )
-"""What a resumed sweep may change; `sweep.trials` may only grow."""
+"""What a resumed sweep may change; `sweep.trials` and `sweep.seeds` may only grow."""
 
 
 class Journal:
@@ -154,6 +154,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for path, old, new in _differing(before, now, ""):
         if path == "sweep.trials" and isinstance(old, int) and isinstance(new, int) and new < old:
             problems.append(f"{path}: begun with {old}, now {new}; it may be raised, not lowered")
+        elif path == "sweep.seeds" and isinstance(old, list) and isinstance(new, list):
+            if not set(old) <= set(new):
+                problems.append(f"{path}: begun with {old}, now {new}; seeds may be added, not taken away")
         elif not any(path == free or path.startswith(f"{free}.") for free in MAY_DIFFER):
             problems.append(f"{path}: begun with {show(old)}, now {show(new)}")
     return problems
@@ -164,7 +167,7 @@ def _differing(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             yield from _differing(before.get(key), now.get(key), f"{prefix}{key}")
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now) and path != "sweep.seeds":
         for index, (old, new) in enumerate(zip(before, now, strict=True)):
             yield from _differing(old, new, f"{prefix}{index}")
     elif before != now:

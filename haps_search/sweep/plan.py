@@ -34,6 +34,13 @@ def experiment_of(study: Study, record: TrialRecord | Setting) -> Experiment:
     return apply(study.experiment, {**record.parameters, "run.seed": record.seed})
 
 
+def arms(study: Study) -> list[Setting]:
+    """Every arm on every seed, one seed after another, so that an unfinished sweep has whole comparisons."""
+    return [
+        Setting(parameters, seed, label=name) for seed in study.sweep.seeds for name, parameters in study.arms.items()
+    ]
+
+
 def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     """Architecture-only and static delta at the best trial's other settings, unless the best is one itself."""
     low = experiment_of(study, best).routing.low_level

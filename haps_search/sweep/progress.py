@@ -87,7 +87,9 @@ def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> flo
 
 
 def planned_trials(study: Study) -> int:
-    """Search trials, and the two of the comparison."""
+    """Every arm on every seed, or search trials and the two of the comparison."""
+    if study.arms:
+        return len(study.arms) * len(study.sweep.seeds)
     return study.sweep.trials + 2 * study.sweep.comparison
 
 

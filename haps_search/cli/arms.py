@@ -1,0 +1,137 @@
+"""Measuring and showing the arms of a sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from haps_search import __version__
+from haps_search.cli.drive import Driver, driver
+from haps_search.cli.measure import frozen_scores, keep_texts, score_trial
+from haps_search.config.sweep import Study
+from haps_search.evaluation.arms import ArmRow, arm_rows
+from haps_search.evaluation.comparison import ORACLE
+from haps_search.evaluation.intervals import seed_interval
+from haps_search.records.sealed import replace_text
+from haps_search.search.validation import Scored
+from haps_search.sweep.events import SweepEnded, TrialRecord
+from haps_search.sweep.journal import Journal
+
+Held = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rewards (S, N) per arm, with the questions they stand for; `failed` are trials without a checkpoint."""
+
+    split: Held
+    questions: tuple[str, ...]
+    rewards: Mapping[str, Sequence[Sequence[float]]]
+    seeds: Mapping[str, tuple[int, ...]]
+    failed: tuple[str, ...]
+
+
+def measure_arms(study: Study, folder: Path, split: Held) -> None:
+    """Measure on a pool of this study, print the table, keep it as `compare-SPLIT.json` with every reward."""
+    ended = Journal(folder).ended()
+    with driver(study, folder, resume=True) as d:
+        show_arms(d, study, split)
+        if ended is not None:  # taking the sweep up opened it again
+            d.journal.append(SweepEnded(ended.reason, time.time()))
+
+
+def show_arms(d: Driver, study: Study, split: Held) -> Path:
+    """The table of all arms on a split; returns the file that holds it."""
+    trials = finished_arms(d.journal.trials(), study)
+    d.console.print(f"measuring {len(trials)} runs and the frozen candidates on the whole {split} split")
+    scored: dict[str, list[Scored]] = {}
+    seeds: dict[str, list[int]] = {}
+    for trial in trials:
+        scored.setdefault(trial.label, []).append(score_trial(d.live, d.journal.folder, study, trial, split))
+        seeds.setdefault(trial.label, []).append(trial.seed)
+        d.console.print(
+            f"  {trial.label}, seed {trial.seed}: {scored[trial.label][-1].mean:.3f}", highlight=False, soft_wrap=True
+        )
+    frozen = frozen_scores(d.live, study.experiment, split) if study.sweep.comparison else {}
+    rewards: dict[str, Sequence[Sequence[float]]] = {
+        label: [s.rewards for s in scored[label]] for label in study.arms if label in scored
+    }
+    rewards |= {f"always {', '.join(z)} (frozen)": [s.rewards] for z, s in frozen.items()}
+    if frozen:
+        rewards[ORACLE] = [[max(r) for r in zip(*(s.rewards for s in frozen.values()), strict=True)]]
+    everyone = [s for row in scored.values() for s in row] + list(frozen.values())
+    questions = tuple(e.question.id for e in everyone[0].episodes) if everyone else ()
+    failed = tuple(f"{t.label}, seed {t.seed}: {t.error}" for t in d.journal.trials() if t.state == "failed")
+    measured = Measured(split, questions, rewards, {k: tuple(v) for k, v in seeds.items()}, failed)
+    texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
+    keep_texts(d.journal.folder / f"examples-{split}.jsonl", texts)
+    return _show(d.console, d.journal.folder, measured)
+
+
+def finished_arms(trials: Sequence[TrialRecord], study: Study) -> list[TrialRecord]:
+    """Trials of the study's arms that left a result, arm by arm, seeds in the study's order."""
+    order = {label: index for index, label in enumerate(study.arms)}
+    there = [t for t in trials if t.label in order and t.state in ("finished", "stopped")]
+    return sorted(there, key=lambda t: (order[t.label], study.sweep.seeds.index(t.seed)))
+
+
+def summary_table(trials: Sequence[TrialRecord], study: Study) -> Table:
+    """Best validation reward of each run, mean over seeds with Student's t; the best flatters itself a little."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("arm", "best validation", "seeds"):
+        shown.add_column(name)
+    metric = study.sweep.objectives[0].metric
+    for label in study.arms:
+        values = [t.metrics[metric] for t in finished_arms(trials, study) if t.label == label and metric in t.metrics]
+        text = str(seed_interval(values)) if values else "no result"
+        shown.add_row(label, text, " ".join(f"{v:.3f}" for v in values))
+    return shown
+
+
+def arms_table(rows: Sequence[ArmRow]) -> Table:
+    """Reward of each arm, and its paired difference to the first."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", "reward", f"minus {rows[0].label}", "could show", "per seed"):
+        shown.add_column(name, no_wrap=name != "per seed")
+    for row in rows:
+        shown.add_row(
+            row.label,
+            str(row.reward),
+            "" if row.difference is None else str(row.difference),
+            "" if math.isnan(row.resolvable) else f"{row.resolvable:.3f}",
+            " ".join(f"{v:.3f}" for v in row.seeds) if len(row.seeds) > 1 else "",
+        )
+    return shown
+
+
+def _show(console: Console, folder: Path, measured: Measured) -> Path:
+    rows = arm_rows(measured.rewards)
+    content = {
+        "code_version": __version__,
+        "rows": [asdict(row) | {"resolvable": _or_none(row.resolvable)} for row in rows],
+        **asdict(measured),
+    }
+    file = folder / f"compare-{measured.split}.json"
+    replace_text(file, json.dumps(content))
+    console.print(
+        f"\ngreedy reward on {len(measured.questions)} {measured.split} questions; 95 % intervals over questions and "
+        "seeds (two-way bootstrap); `could show`: smallest true difference seen with 80 % power",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(arms_table(rows))
+    for line in measured.failed:
+        console.print(f"failed  {line}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"kept in {file}", highlight=False, soft_wrap=True)
+    return file
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
