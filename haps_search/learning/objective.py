@@ -25,6 +25,7 @@ def rollouts(
     """
     scheme = SCHEMES[config.credit]
     credits = [scheme(row, zs) for row, zs in zip(rewards, routes.assignments, strict=True)]
+    chosen = config.route == "sampled"  # a greedy choice was never drawn, so it has no log-probability to weight
     share = 1.0 / sum(len(row) for row in episodes)
     gradients: dict[tuple[int, str], Tensor] = {}
     for q, (row, credit) in enumerate(zip(episodes, credits, strict=True)):
@@ -34,7 +35,7 @@ def rollouts(
     return Rollouts(
         version=routes.version,
         assignments=routes.assignments,
-        architecture_credits=tuple(c.architecture for c in credits),
+        architecture_credits=tuple(c.architecture if chosen else (0.0,) * len(c.architecture) for c in credits),
         delta_gradients=gradients,
     )
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from haps_search.config.run import Experiment
+from haps_search.learning.cost import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.step import step
@@ -77,6 +78,7 @@ async def run(
         if validates:
             scored = await score_router(engine, task, held_out, settings.sampling)
             metrics |= validation_metrics(scored, [c.name for c in experiment.candidates])
+            metrics["validation_cost"] = mean_cost(scored.episodes, prices(experiment.candidates))
             progress = progress.validated(done, scored.mean)
             folder.keep_examples(done, scored.episodes, scored.rewards)
         folder.log(done, metrics)

@@ -3,7 +3,7 @@
 route    the router draws, per question, G assignments and the deltas of the candidates they use
 play     the candidates speak under their deltas, and return texts with gradients of log-likelihood
 reward   the task says what each episode earned
-credit   rewards become credits, credits weight the gradients
+credit   rewards, less what the tokens cost, become credits; credits weight the gradients
 update   the router carries the gradients on into its own weights
 """
 
@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from haps_search.config.run import Experiment
 from haps_search.episodes.play import Play, play
+from haps_search.learning.cost import mean_cost, prices, utilities
 from haps_search.learning.objective import rollouts
 from haps_search.search.engine import Engine
 from haps_search.search.metrics import step_metrics
 from haps_search.seeds import derive_seed
 from haps_search.tasks.task import Task
-from haps_search.types import Question
+from haps_search.types import Question, Routes
 
 
 async def step(
@@ -29,13 +31,15 @@ async def step(
     began = time.perf_counter()
     seed = derive_seed(experiment.run.seed, "step", index)
 
-    routes = await engine.route(questions, experiment.run.episodes_per_question, seed)
+    routes = await _routes(engine, questions, experiment, seed)
     how = Play(experiment.run.sampling, seed, gradient=True, kl=experiment.learning.kl_weight > 0)
     episodes = await play(engine.speak, task, questions, routes.assignments, routes.deltas, how)
     rolled_out = time.perf_counter()
 
     rewards = [[task.reward(episode) for episode in row] for row in episodes]
-    signal = rollouts(routes, episodes, rewards, experiment.learning)
+    price = prices(experiment.candidates)
+    worth = utilities(rewards, episodes, price, experiment.learning.cost_weight)
+    signal = rollouts(routes, episodes, worth, experiment.learning)
     report = await engine.update(questions, signal)
 
     measured = step_metrics(routes, episodes, rewards, experiment)
@@ -43,7 +47,21 @@ async def step(
     return {
         **measured,
         **report.metrics,
+        "cost": mean_cost([episode for row in episodes for episode in row], price),
         "rollout_seconds": rolled_out - began,
         "step_seconds": ended - began,
         "tokens_per_second": measured["tokens_written"] / (rolled_out - began),
     }
+
+
+async def _routes(engine: Engine, questions: Sequence[Question], experiment: Experiment, seed: int) -> Routes:
+    """G drawn assignments per question; or G times the likeliest, which explores nothing (the released code's way)."""
+    count = experiment.run.episodes_per_question
+    if experiment.learning.route == "sampled":
+        return await engine.route(questions, count, seed)
+    routes = await engine.route(questions, 0, seed)
+    return replace(
+        routes,
+        assignments=tuple(row * count for row in routes.assignments),
+        log_probabilities=tuple(row * count for row in routes.log_probabilities),
+    )

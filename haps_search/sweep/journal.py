@@ -28,7 +28,7 @@ MAY_DIFFER = (
     "tracking",
     "experiment.engine",
 )
-"""What a resumed sweep may change; `sweep.trials` and `sweep.seeds` may only grow."""
+"""What a resumed sweep may change; `sweep.trials`, `sweep.seeds` and `arms` may only grow."""
 
 
 class Journal:
@@ -157,6 +157,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif path == "sweep.seeds" and isinstance(old, list) and isinstance(new, list):
             if not set(old) <= set(new):
                 problems.append(f"{path}: begun with {old}, now {new}; seeds may be added, not taken away")
+        elif path.startswith("arms.") and old is None:
+            continue
         elif not any(path == free or path.startswith(f"{free}.") for free in MAY_DIFFER):
             problems.append(f"{path}: begun with {show(old)}, now {show(new)}")
     return problems
