@@ -96,3 +96,11 @@ def test_what_candidates_returned_is_left_as_it_was() -> None:
     again = signal(episodes, kl_weight=0.5).delta_gradients
     assert [[float(g) for g in row] for row in given] == [[4.0, 8.0], [4.0, 12.0]]
     assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_a_greedy_route_has_no_credit_and_leaves_the_deltas_theirs() -> None:
+    gradients = [[vector(4.0), vector(8.0)], [vector(4.0), vector(12.0)]]
+    sampled, greedy = (signal(played(gradients), credit="paper", route=route) for route in ("sampled", "greedy"))
+    assert greedy.architecture_credits == ((0.0, 0.0), (0.0, 0.0))
+    assert sampled.architecture_credits == ((1.0, -1.0), (0.5, -1.0))
+    assert all(torch.equal(greedy.delta_gradients[key], g) for key, g in sampled.delta_gradients.items())
