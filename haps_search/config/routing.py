@@ -1,8 +1,8 @@
 """The hierarchical router: backbone, high level, low level, LoRA."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from haps_search.config.base import Config
 from haps_search.config.candidates import Dtype, Source, ZooSource
@@ -59,13 +59,30 @@ class BackboneConfig(Config):
     device: str = "auto"
     trust_remote_code: bool = False
     max_tokens: PositiveInt = 1024
-    """Longer routing prompts keep their end, where the question stands, and are counted."""
+    """Longer routing prompts keep their end, where the question stands, and are counted. For high level `lm` the
+    chat template and the instruction count and stay whole, and the model's own positions are a bound too."""
 
 
 class HeadHighLevel(Config):
     """A linear head on the pooled backbone, one softmax per role."""
 
     type: Literal["head"] = "head"
+
+
+class LmHighLevel(Config):
+    """The backbone is an instruct LM that scores each assignment written as one JSON object.
+
+    It learns where `backbone.tuning` is `full` or `lora`; on a `frozen` backbone it routes zero-shot. Use
+    `prompt: full`, which names the candidates.
+    """
+
+    type: Literal["lm"] = "lm"
+    temperature: PositiveFloat = 1.0
+    """Scores, summed log-probabilities in nats, are divided by it before the softmax."""
+    max_joint: PositiveInt = 64
+    """Up to so many assignments (candidates ** roles) each is scored whole; beyond, each role by itself."""
+    batch_rows: PositiveInt = 64
+    """At most so many prompts, or pairs of prompt and assignment, in one forward pass."""
 
 
 class FixedHighLevel(Config):
@@ -82,7 +99,7 @@ class RandomHighLevel(Config):
     type: Literal["random"] = "random"
 
 
-HighLevel = Annotated[HeadHighLevel | FixedHighLevel | RandomHighLevel, Field(discriminator="type")]
+HighLevel = Annotated[HeadHighLevel | LmHighLevel | FixedHighLevel | RandomHighLevel, Field(discriminator="type")]
 
 
 class GeneratedLowLevel(Config):
@@ -122,6 +139,19 @@ class RoutingConfig(Config):
     prompt: Literal["question", "full"] = "full"
     """`full`: task, roles, candidate cards and question; `question`: the question's text alone."""
     backbone: BackboneConfig = BackboneConfig()
+    share_backbone: bool = True
+    """false gives the low level a copy of its own, equal at the start, under the low learning rate. The router
+    then holds the backbone twice, its optimiser moments too."""
     high_level: HighLevel = HeadHighLevel()
     low_level: LowLevel = GeneratedLowLevel()
     lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _something_to_share(self) -> Self:
+        both = self.high_level.type in ("head", "lm") and self.low_level.type == "generated"
+        if not (self.share_backbone or both):
+            raise ValueError(
+                f"share_backbone: false with high level {self.high_level.type} and low level {self.low_level.type}, "
+                "of which not both read the backbone: leave it true, or use head or lm with generated"
+            )
+        return self

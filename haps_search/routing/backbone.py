@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,25 +13,27 @@ from haps_search.candidates.exact import exact
 from haps_search.candidates.sources import load_lm
 from haps_search.config.routing import BackboneConfig, FrozenTuning, LoraTuning
 from haps_search.errors import ConfigError
+from haps_search.routing.framing import Framing, bare
 
 
 class Backbone(nn.Module):
     """Texts to pooled states (n, H): the mean of the last hidden states over the prompt's tokens."""
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, body: nn.Module, framing: Framing, width: int, learns: bool) -> None:
         super().__init__()
-        loaded = load_lm("router backbone", config.source, config.dtype, config.device, config.trust_remote_code)
-        self._tokenizer = loaded.tokenizer
-        self._max_tokens = config.max_tokens
-        self._frozen = isinstance(config.tuning, FrozenTuning)
-        body = loaded.model.base_model
-        self.width = int(loaded.model.config.get_text_config().hidden_size)
-        if isinstance(config.tuning, LoraTuning):
-            body = _with_lora(body, config.tuning)
-        elif not self._frozen:
-            body.requires_grad_(True)
         # Dropout stays off: the update's forward must be the route's (design section 3a).
         self.body = body.eval()
+        self.width, self.learns = width, learns
+        self._framing = framing
+
+    @classmethod
+    def load(cls, config: BackboneConfig) -> Self:
+        """Raises CandidateError for a model that does not load, ConfigError for LoRA targets it lacks."""
+        loaded = load_lm("router backbone", config.source, config.dtype, config.device, config.trust_remote_code)
+        framing = bare(loaded.tokenizer, config.max_tokens)
+        width = int(loaded.model.config.get_text_config().hidden_size)
+        body = tuned(loaded.model.base_model, config)
+        return cls(body, framing, width, not isinstance(config.tuning, FrozenTuning))
 
     @property
     def device(self) -> torch.device:
@@ -41,35 +45,54 @@ class Backbone(nn.Module):
         return torch.promote_types(torch.float32, next(self.body.parameters()).dtype)
 
     def truncated(self, texts: Sequence[str]) -> int:
-        """How many texts are longer than `max_tokens`, of which only the end is read."""
-        return sum(len(self._tokenizer(text)["input_ids"]) > self._max_tokens for text in texts)
+        """How many texts are longer than `max_tokens` allows, of which only the end is read."""
+        return self._framing.truncated(texts)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        ids, mask = self._tokenise(texts)
-        learns = torch.is_grad_enabled() and not self._frozen
-        with torch.set_grad_enabled(learns), exact(self.head_dtype):
+        ids, mask = self._padded(texts)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns), exact(self.head_dtype):
             states = self.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        weights = mask.unsqueeze(-1).to(self.head_dtype)
-        return (states.to(self.head_dtype) * weights).sum(1) / weights.sum(1)
+        return pooled(states, mask, self.head_dtype)
 
-    def _tokenise(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        rows = [self._tokenizer(text)["input_ids"] for text in texts]
-        rows = [row[-self._max_tokens :] for row in rows]
-        if not all(rows):
-            raise ConfigError("router backbone: its tokenizer reads nothing in a routing prompt")
+    def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Pooled states for the low level, and what the high level decides from: here the same."""
+        states = self(texts)
+        return states, states
+
+    def apart(self) -> Backbone:
+        """A copy with weights of its own, equal at this moment."""
+        return Backbone(copy.deepcopy(self.body), self._framing, self.width, self.learns)
+
+    def _padded(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        rows = self._framing.rows(texts)
         width = max(map(len, rows))
         # Right padding: causal attention then gives every text the positions it has alone.
-        pad = self._tokenizer.pad_token_id
+        pad = self._framing.pad_id
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
         return ids, mask
 
 
-def _with_lora(body: nn.Module, tuning: LoraTuning) -> nn.Module:
+def pooled(states: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, H): the mean of the states (n, S, H) where the mask (n, S) stands, computed in `dtype`."""
+    weights = mask.unsqueeze(-1).to(dtype)
+    return (states.to(dtype) * weights).sum(1) / weights.sum(1)
+
+
+def tuned(model: nn.Module, config: BackboneConfig) -> nn.Module:
+    """The frozen model with what is to learn: all of it, a PEFT LoRA, or nothing. LoRA is patched in place."""
+    if isinstance(config.tuning, FrozenTuning):
+        return model
+    if not isinstance(config.tuning, LoraTuning):
+        return model.requires_grad_(True)
+    return _with_lora(model, config.tuning)
+
+
+def _with_lora(model: nn.Module, tuning: LoraTuning) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=tuning.rank, lora_alpha=tuning.alpha, target_modules=list(tuning.targets), lora_dropout=0.0)
     try:
-        return get_peft_model(body, config)
+        return get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"routing.backbone.tuning.targets: {error}") from error

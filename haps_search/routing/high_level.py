@@ -2,50 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from haps_search.config.routing import FixedHighLevel, HeadHighLevel, RandomHighLevel
+from haps_search.config.routing import FixedHighLevel, HeadHighLevel, LmHighLevel, RandomHighLevel
 from haps_search.errors import ConfigError
-from haps_search.types import Assignment
-
-
-@dataclass(frozen=True)
-class AssignmentDistribution:
-    """A distribution over assignments that factorises over roles: `log_p` is (n, R, K), rows sum to one."""
-
-    log_p: Tensor
-    names: tuple[str, ...]
-
-    def sample(self, draws: int, generator: torch.Generator) -> list[list[Assignment]]:
-        """`draws` assignments per question."""
-        rows, roles, candidates = self.log_p.shape
-        flat = self.log_p.detach().exp().reshape(-1, candidates).cpu()
-        picks = torch.multinomial(flat, draws, replacement=True, generator=generator).view(rows, roles, draws)
-        return [[self._assignment(picks[q, :, g]) for g in range(draws)] for q in range(rows)]
-
-    def best(self) -> list[list[Assignment]]:
-        """The likeliest assignment per question."""
-        return [[self._assignment(row)] for row in self.log_p.detach().argmax(-1).cpu()]
-
-    def log_probability(self, assignments: Sequence[Sequence[Assignment]]) -> Tensor:
-        """(n, G)."""
-        index = torch.tensor(
-            [[[self.names.index(name) for name in z] for z in row] for row in assignments],
-            device=self.log_p.device,
-        )  # (n, G, R)
-        return self.log_p.gather(2, index.transpose(1, 2)).sum(1)
-
-    def entropy(self) -> Tensor:
-        """Nats, (n,)."""
-        return -(self.log_p.exp() * self.log_p).sum((-1, -2))
-
-    def _assignment(self, row: Tensor) -> Assignment:
-        return tuple(self.names[int(k)] for k in row)
+from haps_search.routing.distribution import AssignmentDistribution, JointDistribution
 
 
 class Head(nn.Module):
@@ -81,10 +43,36 @@ class Constant(nn.Module):
         return AssignmentDistribution(expanded, self._names)
 
 
+class Lm(nn.Module):
+    """What the backbone scores, made a distribution (paper, high-level router).
+
+    joint: p(z) = softmax over all K^R assignments of score / temperature; otherwise p(z) is the product over roles
+    of a softmax over the K candidates. No weights of its own: it learns where the backbone does, and on a frozen
+    one it routes zero-shot.
+    """
+
+    def __init__(self, config: LmHighLevel, roles: int, names: tuple[str, ...], joint: bool, learns: bool) -> None:
+        super().__init__()
+        self.learns = learns
+        self._temperature, self._joint = config.temperature, joint
+        self._roles, self._names = roles, names
+
+    def forward(self, scores: Tensor) -> AssignmentDistribution | JointDistribution:
+        """`scores` are (n, K^R) where joint, otherwise (n, R * K), roles first."""
+        logits = scores / self._temperature
+        if self._joint:
+            return JointDistribution(torch.log_softmax(logits, -1), self._names, self._roles)
+        apart = logits.unflatten(-1, (self._roles, len(self._names)))
+        return AssignmentDistribution(torch.log_softmax(apart, -1), self._names)
+
+
 def build_high_level(
     config: HeadHighLevel | FixedHighLevel | RandomHighLevel, width: int, roles: int, names: tuple[str, ...]
 ) -> Head | Constant:
-    """The high level of a configuration. Raises ConfigError for an assignment of the wrong length."""
+    """The high level of a configuration that reads pooled states.
+
+    Raises ConfigError for an assignment of the wrong length.
+    """
     if isinstance(config, HeadHighLevel):
         return Head(width, roles, names)
     if isinstance(config, RandomHighLevel):
@@ -98,8 +86,3 @@ def build_high_level(
         chosen[role, names.index(name)] = 1.0
     # Impossible candidates get a log-probability whose product with its own exponential is zero, not NaN.
     return Constant(chosen.log().clamp_min(-1e4), names)
-
-
-def all_assignments(names: Sequence[str], roles: int) -> list[Assignment]:
-    """All K^R assignments, the first role varying slowest."""
-    return list(itertools.product(names, repeat=roles))

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from haps_search.config.routing import GeneratedLowLevel, NoLowLevel, RoutingConfig
+from haps_search.config.routing import GeneratedLowLevel, LmHighLevel, NoLowLevel, RoutingConfig
 from haps_search.lora.spec import resolve
 from haps_search.routing.backbone import Backbone
-from haps_search.routing.high_level import AssignmentDistribution, build_high_level
+from haps_search.routing.choices import choices
+from haps_search.routing.distribution import Distribution
+from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
 from haps_search.routing.hypernetwork import ParameterGenerator, StaticDelta
+from haps_search.routing.lm import LmBackbone
 from haps_search.routing.prompt import RoutingPrompt
 from haps_search.types import Assignment, Delta, ModuleTable, Question, Routes
 
@@ -25,11 +28,14 @@ class Reading:
     """One forward pass over questions: pooled states (n, H) and the distribution over assignments."""
 
     pooled: Tensor
-    distribution: AssignmentDistribution
+    distribution: Distribution
 
 
 class Router(nn.Module):
-    """theta, the high-level head, and gamma_m per candidate."""
+    """theta, the high-level head, and gamma_m per candidate.
+
+    `low_backbone` is the low level's own copy of theta, None where both levels share one.
+    """
 
     def __init__(
         self, config: RoutingConfig, prompt: RoutingPrompt, tables: Mapping[str, ModuleTable], seed: int
@@ -37,7 +43,7 @@ class Router(nn.Module):
         """Initial weights follow from `seed` alone.
 
         Raises:
-            ConfigError: targets or layers that a candidate does not have.
+            ConfigError: targets or layers that a candidate does not have; an LM that cannot say the assignments.
             CandidateError: a backbone that does not load.
         """
         super().__init__()
@@ -48,9 +54,9 @@ class Router(nn.Module):
         }  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = Backbone(config.backbone)
+            self.backbone, self.high = _high_level(config, prompt, self.names)
+            self.low_backbone = None if config.share_backbone else self.backbone.apart()
             width, dtype = self.backbone.width, self.backbone.head_dtype
-            self.high = build_high_level(config.high_level, width, len(prompt.roles), self.names)
             self.low = nn.ModuleDict({_key(name): self._low_level(config, width, name) for name in self.layouts})
         self.high.to(self.backbone.device, dtype)
         self.low.to(self.backbone.device, dtype)
@@ -63,8 +69,11 @@ class Router(nn.Module):
         return StaticDelta(low, self.layouts[name])
 
     def read(self, questions: Sequence[Question]) -> Reading:
-        pooled = self.backbone(self._prompt.render(questions))
-        return Reading(pooled, self.high(pooled))
+        texts = self._prompt.render(questions)
+        pooled, evidence = self.backbone.read(texts)
+        if self.low_backbone is not None:
+            pooled = self.low_backbone(texts)
+        return Reading(pooled, self.high(evidence))
 
     def truncated(self, questions: Sequence[Question]) -> int:
         """How many routing prompts are cut."""
@@ -72,8 +81,12 @@ class Router(nn.Module):
 
     def delta_values(self, reading: Reading, name: str, rows: Sequence[int]) -> Tensor:
         """Flat deltas (len(rows), P) of candidate `name` for those questions of the reading."""
-        index = torch.tensor(list(rows), device=reading.pooled.device)
-        return self.low[_key(name)](reading.pooled[index])
+        return self._delta_values(reading.pooled, name, rows)
+
+    def _delta_values(self, pooled: Tensor, name: str, rows: Sequence[int]) -> Tensor:
+        index = torch.tensor(list(rows), device=pooled.device)
+        values: Tensor = self.low[_key(name)](pooled[index])
+        return values
 
     @torch.no_grad()
     def route(self, questions: Sequence[Question], episodes: int, seed: int, version: int) -> Routes:
@@ -86,34 +99,47 @@ class Router(nn.Module):
             version=version,
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
-            marginals=_nested(distribution.log_p.exp()),
-            deltas=self._deltas(reading, drawn),
+            marginals=_nested(distribution.marginals()),
+            deltas=self._deltas(reading.pooled, drawn),
         )
 
     @torch.no_grad()
     def all_deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
         """Deltas of every candidate for every question."""
         everyone = [[self.names]] * len(questions)
-        return self._deltas(self.read(questions), everyone)
+        reader = self.backbone if self.low_backbone is None else self.low_backbone
+        return self._deltas(reader(self._prompt.render(questions)), everyone)
 
-    def _deltas(self, reading: Reading, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Delta]:
+    def _deltas(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Delta]:
         deltas = {}
         for name, rows in users(drawn, self.layouts):
-            for row, values in zip(rows, self.delta_values(reading, name, rows).cpu(), strict=True):
+            for row, values in zip(rows, self._delta_values(pooled, name, rows).cpu(), strict=True):
                 deltas[row, name] = Delta(self.layouts[name], values)
         return deltas
 
     def levels(self) -> dict[Level, list[nn.Parameter]]:
-        """Parameters that learn, by the learning rate they take: `high` (with the backbone) and `low`."""
+        """Parameters that learn, by the learning rate they take: `high` (with the backbone) and `low` (with its own
+        copy of the backbone, where it has one)."""
         high = [*self.backbone.parameters(), *self.high.parameters()]
-        return {
-            "high": [p for p in high if p.requires_grad],
-            "low": [p for p in self.low.parameters() if p.requires_grad],
-        }
+        low = [*self.low.parameters(), *(self.low_backbone.parameters() if self.low_backbone is not None else ())]
+        return {"high": [p for p in high if p.requires_grad], "low": [p for p in low if p.requires_grad]}
 
     def learned(self) -> dict[str, Tensor]:
         """What training changes; the rest comes from the backbone's source again."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+
+def _high_level(
+    config: RoutingConfig, prompt: RoutingPrompt, names: tuple[str, ...]
+) -> tuple[Backbone | LmBackbone, Head | Constant | Lm]:
+    """The backbone, and what decides from its reading."""
+    high, roles = config.high_level, [role.name for role in prompt.roles]
+    if not isinstance(high, LmHighLevel):
+        plain = Backbone.load(config.backbone)
+        return plain, build_high_level(high, plain.width, len(roles), names)
+    asked = choices(roles, names, high.max_joint)
+    lm = LmBackbone.load(config.backbone, asked, high.batch_rows)
+    return lm, Lm(high, len(roles), names, asked.joint, lm.learns)
 
 
 def users(assignments: Sequence[Sequence[Assignment]], among: Mapping[str, object]) -> Iterator[tuple[str, list[int]]]:

@@ -11,7 +11,7 @@ import torch
 from experiments import tiny_experiment
 from made import NumberTask, question, table
 
-from haps_search.config.routing import BackboneConfig
+from haps_search.config.routing import BackboneConfig, RoutingConfig
 from haps_search.engines.assembly import build_learner
 from haps_search.errors import ConfigError
 from haps_search.routing.backbone import Backbone
@@ -40,7 +40,7 @@ def backbone(tiny_lms: dict[str, Path]) -> Callable[..., Backbone]:
     def built(**described: Any) -> Backbone:
         source = {"type": "path", "path": str(tiny_lms["mistral"])}
         config = {"source": source, "dtype": "float64", "device": "cpu", **described}
-        return Backbone(BackboneConfig.model_validate(config))
+        return Backbone.load(BackboneConfig.model_validate(config))
 
     return built
 
@@ -194,3 +194,30 @@ def test_full_tuning_trains_every_weight(backbone: Callable[..., Backbone]) -> N
 def test_a_lower_precision_backbone_feeds_float32_heads(backbone: Callable[..., Backbone]) -> None:
     read = backbone(dtype="bfloat16")
     assert read.head_dtype == read(TEXTS).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [
+        ({"type": "random"}, {"type": "generated"}),
+        ({"type": "fixed", "assignment": ["a"]}, {"type": "generated"}),
+        ({"type": "head"}, {"type": "none"}),
+        ({"type": "lm"}, {"type": "static"}),
+    ],
+)
+def test_a_second_backbone_that_nothing_would_read_is_refused(high: dict[str, Any], low: dict[str, Any]) -> None:
+    described = {"high_level": high, "low_level": low}
+    RoutingConfig.model_validate(described)
+    with pytest.raises(ValueError, match=f"share_backbone: false with high level {high['type']}"):
+        RoutingConfig.model_validate({**described, "share_backbone": False})
+
+
+@pytest.mark.parametrize("tuning", ["full", "frozen"])
+def test_a_character_lm_that_ships_can_score_assignments(build: Build, tuning: str) -> None:
+    backbone = {"source": {"type": "zoo", "name": "adder"}, "device": "cpu", "tuning": {"type": tuning}}
+    router = build(roles=2, routing__prompt="full", routing__backbone=backbone, routing__high_level={"type": "lm"})
+    routes = router.route(QUESTIONS, 4, 0, version=0)
+    assert [sum(role) for row in routes.marginals for role in row] == pytest.approx([1.0] * 6, abs=1e-5)
+    assert router.high.learns == (tuning == "full")
+    assert router.truncated(QUESTIONS) == 0
+    assert set(routes.deltas) == {(q, name) for q, row in enumerate(routes.assignments) for z in row for name in z}
