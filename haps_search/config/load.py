@@ -18,6 +18,7 @@ from haps_search.config.overrides import override
 from haps_search.config.schema import suggest
 from haps_search.config.space_checks import readable, space_problems
 from haps_search.config.sweep import Study
+from haps_search.config.tables import TableConfig
 from haps_search.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,13 +47,35 @@ def anchored(study: Study) -> Study:
     for split in ("train", "validation", "test"):
         if isinstance(task.get(split), str):
             task[split] = _absolute(task[split])
-    for holder in (*experiment["candidates"], experiment["routing"]["backbone"]):
+    holders = (*experiment["candidates"], experiment["routing"]["backbone"], task.get("retrieval", {}))
+    for holder in (holder for holder in holders if "source" in holder):
         source = holder["source"]
         if source["type"] == "path":
             source["path"] = _absolute(source["path"])
         elif source["type"] == "gguf" and source["package"] is None:
             source["file"] = _absolute(source["file"])
+    _anchor_warm_starts(values)
     return Study.model_validate(values)
+
+
+def _anchor_warm_starts(values: dict[str, Any]) -> None:
+    path = "run.warm_start"
+    run = values["experiment"]["run"]
+    run["warm_start"] = _run_name(run["warm_start"])
+    for arm in values["arms"].values():
+        if path in arm:
+            arm[path] = _run_name(arm[path])
+    tried = values["space"].get(path, {})
+    if "values" in tried:
+        tried["values"] = [_run_name(value) for value in tried["values"]]
+
+
+def _run_name(name: Any) -> Any:
+    """A run's folder as an absolute name; a bare NAME stays, since it is looked for beside the run that names it."""
+    if not isinstance(name, str):
+        return name
+    bare = len(Path(name).parts) == 1 and not (Path(name) / "experiment.json").exists()
+    return name if bare else _absolute(name)
 
 
 def _absolute(name: str) -> str:
@@ -69,6 +92,23 @@ def load_profile(name_or_path: str | Path) -> ClusterProfile:
     document = _read(file)
     profile, found = validate(ClusterProfile, document.value)
     return _result(profile, [*document.problems, *found], document, file)
+
+
+def load_table(path: str | Path) -> TableConfig:
+    """The description of an outcome table in a YAML file.
+
+    Raises:
+        ConfigError: every problem found, with path and line, or a file that is not there.
+    """
+    document = _read(Path(path))
+    table, found = validate(TableConfig, document.value)
+    return _result(table, [*document.problems, *found], document, Path(path))
+
+
+def parse_table(values: Any) -> TableConfig:
+    """A table's description from plain values. Raises ConfigError with every problem found."""
+    table, problems = validate(TableConfig, values)
+    return _result(table, problems, Document(values, {}, ()), "")
 
 
 def parse_study(values: Any, source: str = "") -> Study:

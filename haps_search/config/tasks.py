@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from haps_search.config.base import Config
+from haps_search.config.hotpotqa import HotpotqaTask
 
 
 class SkillsTask(Config):
@@ -99,4 +100,4 @@ class QaTask(Config):
     """Longer contexts are cut at the end, and counted."""
 
 
-TaskConfig = Annotated[SkillsTask | QaTask, Field(discriminator="type")]
+TaskConfig = Annotated[SkillsTask | QaTask | HotpotqaTask, Field(discriminator="type")]

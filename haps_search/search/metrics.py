@@ -12,7 +12,8 @@ from torch import Tensor
 
 from haps_search.config.run import CollapseConfig, Experiment
 from haps_search.lora.delta import relative_norms
-from haps_search.types import Delta, DeltaLayout, Episode, Routes
+from haps_search.tasks.question_file import CONTEXT_CUT
+from haps_search.types import Delta, DeltaLayout, Episode, Question, Routes
 
 
 def step_metrics(
@@ -21,7 +22,10 @@ def step_metrics(
     rewards: Sequence[Sequence[float]],
     experiment: Experiment,
 ) -> dict[str, float]:
-    """Metrics of Q x G episodes: reward, route shares and entropy (nats), delta norm, KL, tokens, alarms."""
+    """Metrics of Q x G episodes: reward, route shares and entropy (nats), delta norm, KL, tokens, alarms.
+
+    `parse_failures` counts the utterances that could not be read, `parse_failure_share/ROLE/CANDIDATE` is their share.
+    """
     flat = [episode for row in episodes for episode in row]
     utterances = [u for episode in flat for u in episode.utterances]
     names = [c.name for c in experiment.candidates]
@@ -31,6 +35,7 @@ def step_metrics(
         "route_entropy": fmean(_entropy(role) for row in routes.marginals for role in row),
         "answer_share": _largest_share(str(e.answer) for e in flat),
         "parse_failures": float(sum(u.parsed.failure is not None for u in utterances)),
+        "contexts_cut": contexts_cut(row[0].question for row in episodes),
         "tokens_read": float(sum(u.response.tokens_read for u in utterances)),
         "tokens_written": float(sum(u.response.tokens_written for u in utterances)),
         "log_likelihood": fmean(u.response.log_likelihood for u in utterances),
@@ -40,6 +45,7 @@ def step_metrics(
     if kls:
         measured["kl"] = fmean(kls)
     played = [e.assignment for e in flat]
+    measured |= {f"parse_failure_share/{seat}": share for seat, share in failure_shares(flat).items()}
     measured |= {f"share/{name}": share for name, share in route_shares(played, names).items()}
     return measured | alarms(measured, _largest_share(map(str, played)), experiment.run.collapse, len(names))
 
@@ -49,6 +55,22 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
     seats = Counter(name for z in assignments for name in z)
     total = sum(seats.values())
     return {name: seats[name] / total for name in names}
+
+
+def failure_shares(episodes: Iterable[Episode]) -> dict[str, float]:
+    """`role/candidate` -> share of its utterances that could not be read; without those who said nothing."""
+    spoken: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for utterance in (u for episode in episodes for u in episode.utterances):
+        seat = f"{utterance.role}/{utterance.candidate}"
+        spoken[seat] += 1
+        failed[seat] += utterance.parsed.failure is not None
+    return {seat: failed[seat] / spoken[seat] for seat in sorted(spoken)}
+
+
+def contexts_cut(questions: Iterable[Question]) -> float:
+    """How many questions lost a part of their context when they were read."""
+    return float(sum(CONTEXT_CUT in question.attributes for question in questions))
 
 
 def alarms(measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from statistics import fmean
 from haps_search.config.run import SamplingConfig
 from haps_search.episodes.play import Play, play
 from haps_search.search.engine import Engine
-from haps_search.search.metrics import delta_norm, route_shares
+from haps_search.search.metrics import contexts_cut, delta_norm, failure_shares, route_shares
 from haps_search.tasks.task import Task
 from haps_search.types import Assignment, Delta, Episode, Question
 
@@ -19,11 +19,12 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Scored:
-    """One greedy episode per question, and what each earned."""
+    """One greedy episode per question, what each earned, and the task's other figures of each."""
 
     episodes: tuple[Episode, ...]
     rewards: tuple[float, ...]
     delta_norm: float = 0.0
+    measures: tuple[Mapping[str, float], ...] = ()
 
     @property
     def mean(self) -> float:
@@ -33,6 +34,12 @@ class Scored:
     def tokens_written(self) -> float:
         """Mean per question."""
         return fmean(sum(u.response.tokens_written for u in e.utterances) for e in self.episodes)
+
+    @property
+    def mean_measures(self) -> dict[str, float]:
+        """Each figure's mean over the questions that have it."""
+        names = dict.fromkeys(name for measured in self.measures for name in measured)
+        return {name: fmean(each[name] for each in self.measures if name in each) for name in names}
 
 
 async def score_router(engine: Engine, task: Task, questions: Sequence[Question], sampling: SamplingConfig) -> Scored:
@@ -80,15 +87,19 @@ async def _greedy(
 
 
 def _scored(task: Task, episodes: Sequence[Episode], norm: float) -> Scored:
-    return Scored(tuple(episodes), tuple(task.reward(e) for e in episodes), norm)
+    rewards, measures = tuple(task.reward(e) for e in episodes), tuple(task.measures(e) for e in episodes)
+    return Scored(tuple(episodes), rewards, norm, measures)
 
 
 def validation_metrics(scored: Scored, names: Sequence[str]) -> dict[str, float]:
-    """Under the names that sweeps may optimise."""
+    """Reward, tokens and shares, under the names that sweeps may optimise, and `validation_NAME` of each measure."""
     shares = route_shares([e.assignment for e in scored.episodes], names)
     return {
+        **{f"validation_{name}": mean for name, mean in scored.mean_measures.items()},
         "validation_reward": scored.mean,
         "validation_tokens": scored.tokens_written,
         "validation_delta_norm": scored.delta_norm,
+        "validation_contexts_cut": contexts_cut(e.question for e in scored.episodes),
+        **{f"validation_parse_failure_share/{seat}": share for seat, share in failure_shares(scored.episodes).items()},
         **{f"validation_share/{name}": share for name, share in shares.items()},
     }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TASKS: dict[str, tuple[str, str]] = {
     "skills": ("haps_search.tasks.skills", "SkillsTask"),
     "qa": ("haps_search.tasks.qa", "QaTask"),
+    "hotpotqa": ("haps_search.tasks.hotpotqa.task", "HotpotqaTask"),
 }
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import assert_never
 
 from haps_search.config import tasks as config
 from haps_search.errors import ConfigError
-from haps_search.tasks.jsonl import QuestionFile, read_questions
-from haps_search.tasks.scoring import LETTERS, exact_match, normalise, read_choice, read_pattern, token_f1
-from haps_search.tasks.user_function import UserReward
+from haps_search.tasks.jsonl import read_questions
+from haps_search.tasks.scoring import LETTERS, exact_match, read_choice, read_pattern, token_f1
+from haps_search.tasks.split_files import SplitFiles
+from haps_search.tasks.user_function import UserReward, load_function
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
 _PLACEHOLDER = re.compile(r"\{(context|question|choices)\}")
@@ -29,13 +30,14 @@ class QaTask:
     roles = (Role("answerer", "Answers the question."),)
 
     def __init__(self, task: config.QaTask) -> None:
-        problems = tuple(_problems(task))
+        names: dict[Split, str | None] = {"train": task.train, "validation": task.validation, "test": task.test}
+        self._files = SplitFiles(names, partial(read_questions, config=task))
+        problems = (*self._files.problems(), *_problems(task))
         if problems:
             raise ConfigError(problems)
         self._config = task
         self._score = _score(task.reward)
         self._pattern = re.compile(task.reward.pattern) if isinstance(task.reward, config.RegexReward) else None
-        self._files: dict[Split, QuestionFile] = {}
 
     @property
     def description(self) -> str:
@@ -48,27 +50,26 @@ class QaTask:
             ConfigError: the split has no file.
             DataError: malformed rows, with file, line and field.
         """
-        if split not in self._files:
-            name = _paths(self._config).get(split)
-            if name is None:
-                raise ConfigError(f"task.{split}: no file for the {split} split: set `{split}: FILE.jsonl`")
-            self._files[split] = read_questions(Path(name).expanduser(), split, self._config)
-        return self._files[split].questions
+        return self._files.questions(split)
 
     @property
     def truncated(self) -> Mapping[Split, int]:
         """How many contexts of each split read so far were cut at `max_context_chars`."""
-        return {split: file.truncated for split, file in self._files.items()}
+        return self._files.truncated
 
     def leaks(self, splits: Sequence[Split] = ("train", "validation")) -> int:
         """How many questions have the normalised text of one in an earlier split; reads these splits."""
-        seen: set[str] = set()
-        repeated = 0
-        for split in splits:
-            texts = [normalise(question.text) for question in self.questions(split)]
-            repeated += sum(text in seen for text in texts)
-            seen.update(texts)
-        return repeated
+        return self._files.leaks(splits)
+
+    def remarks(self) -> list[str]:
+        """Cut contexts and leaks of train and validation.
+
+        Raises:
+            ConfigError, DataError: malformed rows, or no reward function under the configured name.
+        """
+        if isinstance(self._config.reward, config.FunctionReward):
+            load_function(self._config.reward.function)
+        return self._files.remarks(self._config.max_context_chars)
 
     def turn(self, episode: Episode) -> Turn | None:
         if episode.utterances:
@@ -125,14 +126,7 @@ def _score(reward: config.Reward) -> Score:
             assert_never(reward)
 
 
-def _paths(task: config.QaTask) -> dict[Split, str | None]:
-    return {"train": task.train, "validation": task.validation, "test": task.test}
-
-
 def _problems(task: config.QaTask) -> Iterator[str]:
-    for split, name in _paths(task).items():
-        if name is not None and not Path(name).expanduser().is_file():
-            yield f"task.{split}: no file `{name}`: give a path that is absolute or relative to {Path.cwd()}"
     if "{question}" not in task.prompt:
         yield "task.prompt: has no {question}, so no candidate would see it: put {question} in"
     if task.fields.supporting is not None and task.fields.context is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from haps_search.types import Episode, Parsed, Question, Role, Split, Turn
 
@@ -44,4 +44,17 @@ class Task(Protocol):
 
     def measures(self, episode: Episode) -> Mapping[str, float]:
         """Other figures of a finished episode, reported beside the reward and never learnt from."""
+        ...
+
+
+@runtime_checkable
+class Inspected(Protocol):
+    """A task over a user's data, which can be looked at before anything expensive starts."""
+
+    def remarks(self) -> list[str]:
+        """What should be known of the training and validation questions, a line each; reads them.
+
+        Raises:
+            ConfigError, DataError: files, rows or functions that trials would stumble over.
+        """
         ...

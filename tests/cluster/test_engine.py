@@ -13,6 +13,7 @@ import pytest
 import ray
 import torch
 from dense_task import DenseTask
+from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 
 from haps_search.config.run import Experiment
@@ -23,17 +24,20 @@ from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import run
+from haps_search.tasks.task import Task
 from haps_search.types import Rollouts, Snapshot
 
 pytestmark = pytest.mark.ray
 TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
 
 
-def played(engine: Engine, experiment: Experiment, folder: Path) -> tuple[list[Any], list[Any], Snapshot]:
+def played(
+    engine: Engine, experiment: Experiment, folder: Path, task: Task | None = None
+) -> tuple[list[Any], list[Any], Snapshot]:
     """Metrics of every step, the texts kept, and the router's weights."""
 
     async def all_steps() -> Snapshot:
-        await run(engine, DenseTask(), experiment, RunFolder(folder, experiment))
+        await run(engine, task or DenseTask(), experiment, RunFolder(folder, experiment))
         return await engine.snapshot()
 
     snapshot = asyncio.run(all_steps())
@@ -67,6 +71,17 @@ def test_local_is_ray_with_one_worker_is_ray_with_two(tiny_lms: dict[str, Path],
     assert len(workers) == 4
     same(local, one)
     same(local, two)
+
+
+def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
+    experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
+    task = DialogueTask(experiment.task)  # type: ignore[arg-type]
+    local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local", task)
+    with on_ray(experiment, replicas={"llama": 1, "qwen2": 2}) as live:
+        apart = played(started(live, experiment), experiment, tmp_path / "ray", task)
+    assert any(m["reward_spread"] > 0 for m in local[0])
+    assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
+    same(local, apart)
 
 
 def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(

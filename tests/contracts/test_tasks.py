@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
 
+from haps_search.config.hotpotqa import HotpotqaTask
 from haps_search.config.tasks import QaFields, QaTask, SkillsTask, TaskConfig
 from haps_search.tasks.build import TASKS, build_task
 from haps_search.tasks.task import Task
@@ -24,7 +26,10 @@ CONFIGS: dict[str, TaskConfig] = {
         test=TINY,
         fields=QaFields(id="_id", reference="answer", context="context", supporting="supporting_facts"),
     ),
+    "hotpotqa": HotpotqaTask(train=TINY, validation=TINY, test=TINY, max_student_turns=4),
 }
+ANSWERS = {"hotpotqa": "Finish[{}]"}
+"""How an answer is written, where it is not the text itself."""
 
 
 @pytest.fixture(params=sorted(TASKS))
@@ -88,7 +93,8 @@ def test_rewards_lie_in_the_unit_interval(task: Task) -> None:
 
 def test_the_reference_earns_everything_and_silence_nothing(task: Task) -> None:
     for question in task.questions("validation"):
-        assert task.reward(said(task, question, question.reference)) == 1.0
+        written = ANSWERS.get(task.name, "{}").format(question.reference)
+        assert task.reward(said(task, question, written)) == 1.0
         assert task.reward(said(task, question, "")) == 0.0
 
 
@@ -100,3 +106,17 @@ def test_a_failed_parse_is_a_value_with_a_reason(task: Task, text: str) -> None:
         assert parsed.answer is None
     else:
         assert parsed.answer is None or parsed.answer in text
+
+
+def test_measures_are_finite_and_have_the_same_names_for_every_episode(task: Task) -> None:
+    found = [task.measures(said(task, q, text)) for q, text in itertools.product(task.questions("train")[:3], TEXTS)]
+    assert len({frozenset(measured) for measured in found}) == 1
+    assert all(math.isfinite(value) for measured in found for value in measured.values())
+
+
+def test_a_turn_follows_from_the_episode_alone(task: Task, config: TaskConfig) -> None:
+    """A task that has played another episode, and one that has not, go on alike: nothing is remembered."""
+    first, second = task.questions("train")[:2]
+    for text in TEXTS:
+        task.turn(said(task, second, text))
+        assert task.turn(said(task, first, text)) == build_task(config).turn(said(task, first, text))

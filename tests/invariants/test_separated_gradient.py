@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from dense_task import DenseTask
+from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 from torch import Tensor
 from torch.func import functional_call
 
 from haps_search.candidates.exact import exact
 from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.config.hotpotqa import HotpotqaTask
 from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
@@ -24,6 +27,7 @@ from haps_search.learning.credit import SCHEMES
 from haps_search.learning.objective import rollouts
 from haps_search.learning.update import Learner
 from haps_search.lora.delta import matrices
+from haps_search.tasks.task import Task
 from haps_search.types import DeltaLayout, Episode, Rollouts
 
 KL_WEIGHT = 0.3
@@ -34,6 +38,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"routing__low_level__max_relative_norm": None, "learning__credit": "paper"},
     {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__credit": "group_normalised"},
     {"run__sampling": {"max_new_tokens": 5, "temperature": 0.7, "top_k": 20, "top_p": 0.9}},
+    {"task": DIALOGUE},
 ]
 
 
@@ -41,11 +46,15 @@ VARIANTS: list[dict[str, Any]] = [
 def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes: dict[str, Any]) -> None:
     experiment = tiny_experiment(tiny_lms, learning__kl_weight=KL_WEIGHT, **changes)
     candidates = {c.name: FrozenLM.load(c) for c in experiment.candidates}
-    learner = build_learner(experiment, DenseTask(), {n: c.table for n, c in candidates.items()})
-    episodes, rewards, signal = _one_rollout(experiment, candidates, learner)
+    task = DialogueTask(experiment.task) if isinstance(experiment.task, HotpotqaTask) else DenseTask()
+    learner = build_learner(experiment, task, {n: c.table for n, c in candidates.items()})
+    episodes, rewards, signal = _one_rollout(experiment, candidates, learner, task)
+
+    if len(task.roles) == 2:
+        assert {len(set(e.assignment)) for row in episodes for e in row} == {1, 2}, "roles share a candidate or not"
 
     separated = _separated(learner, signal, [row[0].question for row in episodes])
-    joint = _joint(learner, experiment, candidates, episodes, rewards)
+    joint = _joint(learner, experiment, candidates, episodes, rewards, task)
 
     assert set(separated) == set(joint)
     assert max(float(g.norm()) for g in joint.values()) > 1e-6
@@ -55,9 +64,8 @@ def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes
 
 
 def _one_rollout(
-    experiment: Experiment, candidates: Mapping[str, FrozenLM], learner: Learner
+    experiment: Experiment, candidates: Mapping[str, FrozenLM], learner: Learner, task: Task
 ) -> tuple[list[list[Episode]], list[list[float]], Rollouts]:
-    task = DenseTask()
     questions = task.questions("train")[:4]
     engine = LocalEngine(candidates, learner)
     routes = learner.route(questions, 4, seed=3)
@@ -79,6 +87,7 @@ def _joint(
     candidates: Mapping[str, FrozenLM],
     episodes: Sequence[Sequence[Episode]],
     rewards: Sequence[Sequence[float]],
+    task: Task,
 ) -> dict[str, Tensor]:
     """One graph from router weights through merged candidate weights to the objective."""
     router, scheme = learner.router, SCHEMES[experiment.learning.credit]
@@ -90,28 +99,43 @@ def _joint(
         credit = scheme(rewards[q], [e.assignment for e in row])
         for g, episode in enumerate(row):
             loss = loss - credit.architecture[g] * log_p[q, g] / count
-            name = episode.assignment[0]
-            values = router.delta_values(reading, name, [q])[0]
-            likelihood, kl = _under_merged_weights(candidates[name], router.layouts[name], values, episode, experiment)
-            loss = loss + (-credit.utterance[g] * likelihood + KL_WEIGHT * kl) / count
+            for utterance, prompt in zip(episode.utterances, _prompts(task, episode), strict=True):
+                name, said = utterance.candidate, utterance.response.token_ids
+                values = router.delta_values(reading, name, [q])[0]
+                merged = _merged(candidates[name], router.layouts[name], values)
+                likelihood, kl = _under(merged, candidates[name], prompt, said, experiment)
+                loss = loss + (-credit.utterance[g] * likelihood + KL_WEIGHT * kl) / count
     loss.backward()
     return _taken_gradients(learner)
 
 
-def _under_merged_weights(
-    candidate: FrozenLM, layout: DeltaLayout, values: Tensor, episode: Episode, experiment: Experiment
-) -> tuple[Tensor, Tensor]:
-    model, tokenizer = candidate._lm.model, candidate._lm.tokenizer
-    said = list(episode.utterances[0].response.token_ids)
-    prompt = tokenizer(episode.question.text)["input_ids"]
-    ids = torch.tensor([prompt + said])
-    merged = {
-        f"{t.name}.weight": model.get_submodule(t.name).weight + layout.scaling * b @ a
+def _prompts(task: Task, episode: Episode) -> list[str]:
+    """What each utterance answered; the tiny tokenizer's template writes contents and nothing around."""
+    prompts = []
+    for spoken in range(len(episode.utterances)):
+        turn = task.turn(replace(episode, utterances=episode.utterances[:spoken]))
+        assert turn is not None
+        prompts.append("".join(message.content for message in turn.messages))
+    return prompts
+
+
+def _merged(candidate: FrozenLM, layout: DeltaLayout, values: Tensor) -> dict[str, Tensor]:
+    return {
+        f"{t.name}.weight": candidate._lm.model.get_submodule(t.name).weight + layout.scaling * b @ a
         for t, (a, b) in zip(layout.targets, matrices(layout, values), strict=True)
     }
+
+
+def _under(
+    merged: Mapping[str, Tensor], candidate: FrozenLM, asked: str, said: Sequence[int], experiment: Experiment
+) -> tuple[Tensor, Tensor]:
+    """Log-likelihood of what was said, and the KL to the frozen model at its prefixes."""
+    model = candidate._lm.model
+    prompt = candidate._lm.tokenizer(asked)["input_ids"]
+    ids = torch.tensor([[*prompt, *said]])
     temperature = experiment.run.sampling.temperature
     with exact(model.dtype):
-        logits = functional_call(model, merged, kwargs={"input_ids": ids}).logits[0, len(prompt) - 1 : -1]
+        logits = functional_call(model, dict(merged), kwargs={"input_ids": ids}).logits[0, len(prompt) - 1 : -1]
         frozen = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
     logits, frozen = logits / temperature, frozen / temperature
     free, base = logits.log_softmax(-1), frozen.log_softmax(-1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from haps_search.cli.data import read_task
-from haps_search.config.load import load_study
+from haps_search.config.load import anchored, load_study
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError
 
@@ -69,3 +69,26 @@ def test_a_missing_reward_function_is_found_before_anything_starts(study: Study,
     (tmp_path / "own.yaml").write_text(STUDY.replace("REWARD", "{type: function, function: 'nowhere_at_all:f'}"))
     with pytest.raises(ConfigError, match="nowhere_at_all"):
         read_task(load_study("own.yaml").experiment)
+
+
+def test_hotpotqa_says_what_was_cut_skipped_and_leaked_and_its_encoder_is_anchored(
+    study: Study, tmp_path: Path
+) -> None:
+    described = study.model_dump(mode="json")
+    row = {"_id": "a", "question": "one?", "answer": "r", "context": [["t", ["x" * 20]]]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n{\n")
+    (tmp_path / "data" / "validation.jsonl").write_text(json.dumps([row]))
+    described["experiment"]["task"] = {
+        "type": "hotpotqa",
+        "train": "train.jsonl",
+        "validation": "data/validation.jsonl",
+        "max_context_chars": 10,
+        "malformed": "skip",
+    }
+    said = "\n".join(read_task(Study.model_validate(described).experiment))
+    for part in ("1 contexts of train are cut", "1 rows of train left out", "1 validation questions stand in train"):
+        assert part in said
+    described["experiment"]["task"]["retrieval"] = {"type": "encoder", "source": {"type": "path", "path": "minilm"}}
+    task = anchored(Study.model_validate(described)).model_dump(mode="json")["experiment"]["task"]
+    assert task["retrieval"]["source"]["path"] == str(tmp_path / "minilm")
+    assert task["train"] == str(tmp_path / "train.jsonl")

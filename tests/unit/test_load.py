@@ -70,13 +70,13 @@ def test_all_problems_are_listed_at_once_with_path_and_line(write):
         (
             "type: skills, digits: 2",
             "type: skils",
-            'experiment.task.type (line 3): got "skils", needs one of skills, qa; did you mean skills?',
+            'experiment.task.type (line 3): got "skils", needs one of skills, qa, hotpotqa; did you mean skills?',
         ),
-        ("type: skills, ", "", "experiment.task.type (line 3): missing; needs one of skills, qa"),
+        ("type: skills, ", "", "experiment.task.type (line 3): missing; needs one of skills, qa, hotpotqa"),
         (
             "{type: skills, digits: 2}",
             "3",
-            "experiment.task (line 3): got 3, needs a mapping with type: one of skills, qa",
+            "experiment.task (line 3): got 3, needs a mapping with type: one of skills, qa, hotpotqa",
         ),
         ("name: tiny\n", "", "name: missing, and it has no default"),
         ("name: tiny", "name: a b", 'name (line 1): got "a b", needs text that matches ^[A-Za-z0-9._-]+$'),

@@ -13,7 +13,8 @@ from experiments import tiny_experiment
 from made import episode, layout, module, normal, question, routes, said
 
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.search.metrics import alarms, delta_norm, route_shares, step_metrics
+from haps_search.search.metrics import alarms, delta_norm, failure_shares, route_shares, step_metrics
+from haps_search.tasks.question_file import CONTEXT_CUT
 from haps_search.types import Delta, Routes
 
 L, W = "llama", "qwen2"
@@ -57,6 +58,9 @@ def test_a_step_by_hand(experiment: Experiment) -> None:
         "route_entropy": (math.log(2) + tilted) / 2,
         "answer_share": 0.5,
         "parse_failures": 0.0,
+        f"parse_failure_share/role0/{L}": 0.0,
+        f"parse_failure_share/role0/{W}": 0.0,
+        "contexts_cut": 0.0,
         "tokens_read": 12.0,
         "tokens_written": 8.0,
         "log_likelihood": -3.0,
@@ -79,6 +83,18 @@ def test_answers_that_could_not_be_read_are_counted_and_are_one_answer(experimen
     failed = [[episode(question(), (L,), said(text), failure="nothing in it") for text in "ab"]] * 2
     found = step_metrics(taken(), failed, REWARDS, experiment)
     assert (found["parse_failures"], found["answer_share"], found["answer_collapse"]) == (4.0, 1.0, 1.0)
+
+
+def test_shares_of_unread_texts_go_by_role_and_candidate() -> None:
+    """role0 of the first: unread; role0 and role1 of the second: read; so each seat has its own share."""
+    unread = episode(question(), (L, W), said("?"), failure="nothing in it")
+    read = [episode(question(), (L, W), said("a"), said("b")), episode(question(), (W, L), said("c"))]
+    assert failure_shares([unread, *read]) == {f"role0/{L}": 0.5, f"role0/{W}": 0.0, f"role1/{W}": 0.0}
+
+
+def test_questions_with_a_cut_context_count_once_however_often_they_are_played(experiment: Experiment) -> None:
+    cut = [replace(e, question=replace(e.question, attributes={CONTEXT_CUT: True})) for e in EPISODES[0]]
+    assert step_metrics(taken(), [cut, EPISODES[1]], REWARDS, experiment)["contexts_cut"] == 1.0
 
 
 def test_a_collapsed_step_rings_both_alarms(experiment: Experiment) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from made import NumberTask, ScriptedEngine, layout, normal, question
 from haps_search.config.run import SamplingConfig
 from haps_search.search.metrics import delta_norm
 from haps_search.search.validation import Scored, score_assignment, score_router, validation_metrics
-from haps_search.types import Delta
+from haps_search.types import Delta, Episode
 
 QUESTIONS = [question(text=text) for text in "xyz"]
 TEXTS = {"a": {"x": "1", "y": "0", "z": "0"}, "b": {"x": "0", "y": "0.5", "z": "0"}}
@@ -79,6 +80,9 @@ def test_metrics_bear_the_names_that_sweeps_optimise() -> None:
         "validation_reward": 0.5,
         "validation_tokens": 2.0,
         "validation_delta_norm": scored.delta_norm,
+        "validation_contexts_cut": 0.0,
+        "validation_parse_failure_share/role0/a": 0.0,
+        "validation_parse_failure_share/role0/b": 0.0,
         "validation_share/a": pytest.approx(2 / 3),
         "validation_share/b": pytest.approx(1 / 3),
         "validation_share/c": 0.0,
@@ -90,3 +94,18 @@ def test_tokens_of_all_roles_count_for_a_question() -> None:
     scored = asyncio.run(score_assignment(engine, NumberTask(2), QUESTIONS, ("a", "b"), SAMPLED))
     assert scored.tokens_written == 4.0
     assert scored.rewards == (0.0, 0.5, 0.0)
+
+
+class MeasuredTask(NumberTask):
+    """One figure of every episode, another of those that earned nothing."""
+
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        return {"words": 2.0 if episode.answer == "1" else 1.0} | ({} if self.reward(episode) else {"lost": 5.0})
+
+
+def test_measures_are_means_over_the_questions_that_have_them() -> None:
+    engine = ScriptedEngine(TEXTS, BEST)
+    scored = asyncio.run(score_router(engine, MeasuredTask(), QUESTIONS, SAMPLED))
+    found = validation_metrics(scored, ["a", "b"])
+    assert found["validation_words"] == pytest.approx(4 / 3)
+    assert found["validation_lost"] == 5.0

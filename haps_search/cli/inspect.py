@@ -1,0 +1,46 @@
+"""haps inspect TABLE: is this pool worth routing?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    table: Annotated[Path | None, typer.Argument(help="Outcomes: JSONL, CSV, TSV or Parquet.")] = None,
+    layout: Annotated[
+        str, typer.Option(help="auto, llmrouter, routerbench, long or collected; others by --config.")
+    ] = "auto",
+    config: Annotated[Path | None, typer.Option(help="A YAML that says which columns of which file hold what.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep all numbers in this file as well.")] = None,
+) -> None:
+    """Say what a table of outcomes holds, what is wrong with it, and what routing could gain on it."""
+
+    import json
+    from dataclasses import asdict
+
+    from haps_search.cli.display import wide_console
+    from haps_search.cli.pool_page import page, plain
+    from haps_search.config.load import load_table, parse_table
+    from haps_search.errors import ConfigError
+    from haps_search.evaluation.pool_report.report import pool_report
+    from haps_search.records.sealed import replace_text
+    from haps_search.tasks.tables.read import load_outcomes
+
+    if (table is None) == (config is None):
+        raise ConfigError("needs either a table or --config FILE, whose `file` names the table")
+    if config is not None:
+        described = load_table(config)
+    else:
+        described = parse_table({"file": str(table), "layout": {"type": layout}, "missing": "keep"})
+    loaded = load_outcomes(described)
+    report = pool_report(loaded.table)
+    if json_file is not None:
+        counted = {"dropped": loaded.dropped, "repeated": loaded.repeated, "cost_unit": loaded.cost_unit}
+        content = {"file": described.file, "layout": loaded.layout, **counted, **asdict(report)}
+        replace_text(json_file, json.dumps(plain(content), indent=1) + "\n")
+    console = wide_console()
+    for part in page(described, loaded, report):
+        console.print(part)

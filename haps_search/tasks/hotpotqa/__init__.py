@@ -1,0 +1,1 @@
+"""Teacher and student on HotpotQA: a dialogue of searches, verdicts and answers."""

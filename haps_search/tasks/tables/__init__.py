@@ -1,0 +1,1 @@
+"""Outcome tables that others measured: files in, an OutcomeTable out."""

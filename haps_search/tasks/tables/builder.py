@@ -1,0 +1,134 @@
+"""Rows of any layout gathered into the arrays of an outcome table."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haps_search.config.explain import show
+from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.tasks.tables.entry import Cell, Entry
+from haps_search.tasks.tables.rows import BadRow
+from haps_search.types import Question
+
+Repeats = Literal["error", "first", "mean"]
+
+
+class TableBuilder:
+    """Takes entries one at a time; per cell it keeps twelve bytes, as much as the table that `build` makes.
+
+    `whole_rows` says that an id stands in one row only, `repeats` what happens where it does not.
+    """
+
+    def __init__(self, repeats: Repeats, whole_rows: bool) -> None:
+        self._repeats, self._whole_rows = repeats, whole_rows
+        self._places: dict[str, int] = {}
+        self._questions: list[Question] = []
+        self._tasks: list[str] = []
+        self._splits: list[str | None] = []
+        self._models: dict[str, _Column] = {}
+        self.lines = array("q")
+        """The line that each question came on first."""
+        self.repeated = 0
+        """Rows whose id (in long tables: whose id and model) came again."""
+
+    def add(self, entry: Entry, line: int) -> None:
+        """Take one entry. Raises BadRow where it repeats or contradicts an earlier one."""
+        place = self._places.get(entry.id)
+        if place is None:
+            place = self._append(entry, line)
+            again = False
+        else:
+            self._refuse_contradiction(entry, place)
+            again = self._whole_rows or any(self._measured(cell.model, place) for cell in entry.cells)
+        if again:
+            self.repeated += 1
+            self._refuse_repeated(entry, place)
+            if self._repeats == "first":
+                return
+        for cell in entry.cells:
+            self._models.setdefault(cell.model, _Column()).add(place, cell)
+
+    def build(self) -> OutcomeTable:
+        """The table of what came; the builder is empty afterwards."""
+        models, n = list(self._models), len(self._questions)
+        rewards = np.full((n, len(models)), np.nan, np.float32)
+        samples = np.zeros((n, len(models)), np.int32)
+        costs = np.full((n, len(models)), np.nan, np.float32)
+        for c, model in enumerate(models):
+            column = self._models.pop(model)
+            rewards[:, c], samples[:, c], costs[:, c] = column.means(n)
+        return OutcomeTable(
+            questions=tuple(self._questions),
+            tasks=tuple(self._tasks),
+            splits=tuple(self._splits),
+            assignments=tuple((model,) for model in models),
+            rewards=rewards,
+            samples=samples,
+            costs=None if np.isnan(costs).all() else costs,
+        )
+
+    def _append(self, entry: Entry, line: int) -> int:
+        place = self._places[entry.id] = len(self._questions)
+        self._questions.append(Question(entry.id, entry.text, entry.reference))
+        self._tasks.append(entry.task)
+        self._splits.append(entry.split)
+        self.lines.append(line)
+        return place
+
+    def _measured(self, model: str, place: int) -> bool:
+        column = self._models.get(model)
+        return column is not None and column.measured(place)
+
+    def _refuse_repeated(self, entry: Entry, place: int) -> None:
+        if self._repeats == "error":
+            what = f"got {show(entry.id)}" if self._whole_rows else f"got {show(entry.id)} with {entry.cells[0].model}"
+            raise BadRow(f"id: {what} again, first on {self.lines[place]}; needs different ids, or `duplicate_ids: "
+                         "first` or `mean`")  # fmt: skip
+
+    def _refuse_contradiction(self, entry: Entry, place: int) -> None:
+        if self._repeats == "first" and self._whole_rows:
+            return
+        pairs = (
+            ("text", entry.text, self._questions[place].text),
+            ("task", entry.task, self._tasks[place]),
+            ("split", entry.split, self._splits[place]),
+        )
+        for name, got, first in pairs:
+            if got != first:
+                before = f"{show(first)} on {self.lines[place]}"
+                raise BadRow(f"{name}: got {show(got)} for id {show(entry.id)}, which had {before}; needs the same")
+
+
+class _Column:
+    """Sums, counts and costs of one model, as long as the last question it came with."""
+
+    def __init__(self) -> None:
+        self._sums, self._counts, self._costs = array("f"), array("i"), array("f")
+
+    def measured(self, place: int) -> bool:
+        return place < len(self._counts) and self._counts[place] > 0
+
+    def add(self, place: int, cell: Cell) -> None:
+        if cell.score is None:
+            return
+        gap = place + 1 - len(self._counts)
+        if gap > 0:
+            self._sums.extend([0.0] * gap)
+            self._counts.extend([0] * gap)
+            self._costs.extend([0.0] * gap)
+        self._sums[place] += cell.score
+        self._counts[place] += 1
+        self._costs[place] += np.nan if cell.cost is None else cell.cost
+
+    def means(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+        sums, costs = np.zeros(n, np.float32), np.zeros(n, np.float32)
+        counts = np.zeros(n, np.int32)
+        sums[: len(self._sums)] = self._sums
+        costs[: len(self._costs)] = self._costs
+        counts[: len(self._counts)] = self._counts
+        divisor = np.where(counts > 0, counts, np.nan).astype(np.float32)
+        return sums / divisor, counts, costs / divisor

@@ -1,0 +1,91 @@
+"""haps inspect: one screen about a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from haps_search.cli.main import app
+from haps_search.errors import ConfigError, DataError
+
+ASSETS = Path(__file__).parents[1] / "assets" / "tables"
+
+
+def haps(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(app, ["inspect", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def planted(path: Path, models: int = 3) -> Path:
+    """120 questions of which two come again in the test split, one without a score, and a model name like markup."""
+    rows = [
+        {
+            "id": i,
+            "query": f"Question {i if i < 118 else i - 118}",
+            "split": "train" if i < 118 else "test",
+            "scores": {f"m{m} [bold]": float((i + m) % 3 == 0) for m in range(models)},
+        }
+        for i in range(120)
+    ]
+    del rows[7]["scores"]["m1 [bold]"]  # type: ignore[attr-defined]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_was_planted_is_on_the_screen(tmp_path: Path) -> None:
+    shown = haps(planted(tmp_path / "t.jsonl"))
+    lines = shown.splitlines()
+    assert len(lines) <= 45
+    for part in (
+        "120 x 3 models",
+        "1 cells in 1 questions",
+        "2 texts on 4 questions (2 to the letter",
+        "2 texts stand in several splits (2 in test and train), e.g. 0, 118",
+        "m2 [bold]",
+        "119 questions that all models answered",
+        "Routing may help",
+        "each score is one run",
+    ):
+        assert part in shown, part
+
+
+def test_a_pool_of_many_models_still_fits_one_screen(tmp_path: Path) -> None:
+    shown = haps(planted(tmp_path / "t.jsonl", models=40)).splitlines()
+    assert len(shown) <= 45
+    assert any("and 26 more" in line for line in shown)
+
+
+def test_costs_say_what_they_are() -> None:
+    assert "per million tokens" in haps(ASSETS / "llmrouter" / "outcomes.jsonl")
+    assert "per question, in the table's money" in haps(ASSETS / "routerbench.jsonl", "--layout", "routerbench")
+
+
+def test_all_numbers_are_kept_as_strict_json(tmp_path: Path) -> None:
+    haps(planted(tmp_path / "t.jsonl"), "--json", tmp_path / "report.json")
+    kept = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert kept["layout"] == "llmrouter"
+    assert kept["census"]["missing_cells"] == 1
+    assert kept["verdict"]["kind"] == "open"
+    assert len(kept["likeness"]["matrix"]) == 3
+    assert kept["gains"]["oracle"]["gain"]["mean"] > 0.3
+
+
+def test_a_description_in_yaml_decides_about_policies(tmp_path: Path) -> None:
+    table, config = planted(tmp_path / "t.jsonl"), tmp_path / "t.yaml"
+    config.write_text(f"file: {table}\nlayout: {{type: llmrouter}}\nmissing: drop\n")
+    assert "dropped     1 questions" in haps("--config", config)
+    config.write_text(f"file: {table}\n")
+    with pytest.raises(DataError, match="1 missing cells"):
+        haps("--config", config)
+
+
+def test_one_table_is_needed_and_one_only(tmp_path: Path) -> None:
+    for arguments in ([], ["t.jsonl", "--config", "t.yaml"]):
+        with pytest.raises(ConfigError, match="needs either a table or --config"):
+            haps(*arguments)
+    with pytest.raises(ConfigError, match=r"layout\.type: got \"llmruoter\".*did you mean llmrouter\?"):
+        haps(tmp_path / "t.jsonl", "--layout", "llmruoter")
