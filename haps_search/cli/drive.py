@@ -22,6 +22,7 @@ from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, PoolError
 from haps_search.records.mlflow_tracker import MlflowStore, default_uri
+from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.mirror import Mirror
@@ -169,6 +170,7 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
     console = wide_console()
     for remark in read_task(study.experiment):
         console.print(remark, highlight=False, soft_wrap=True)
+    warm_source(study.experiment, folder)
     journal = open_sweep(folder, study, resume)
     try:
         log = folder / "logs" / "driver.log"

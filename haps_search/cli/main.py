@@ -9,7 +9,22 @@ from collections.abc import Callable
 import typer
 
 from haps_search import __version__
-from haps_search.cli import ask, compare, confirm, evaluate, export, resume, status, sweep, train, validate
+from haps_search.cli import (
+    ask,
+    collect,
+    compare,
+    confirm,
+    evaluate,
+    export,
+    inspect,
+    report_verb,
+    resume,
+    status,
+    sweep,
+    train,
+    validate,
+    warmup,
+)
 from haps_search.errors import ConfigError, HapsError
 
 INTERRUPTED = 130
@@ -24,12 +39,16 @@ VERBS: tuple[Callable[..., None], ...] = (
     sweep.sweep,
     resume.resume,
     status.status,
+    report_verb.report,
     train.train,
     evaluate.evaluate,
     confirm.confirm,
     compare.compare,
     ask.ask,
     export.export,
+    inspect.inspect,
+    collect.collect,
+    warmup.warmup,
 )
 for verb in VERBS:
     app.command()(verb)

@@ -14,6 +14,7 @@ from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import RunResult, run
+from haps_search.search.warm_start import warm_source
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import Task
 
@@ -51,6 +52,7 @@ def train_on_ray(study: Study, folder: Path) -> None:
 async def _train(study: Study, folder: Path, opened: Opener) -> RunResult:
     console, experiment = Console(), study.experiment
     task = build_task(experiment.task)
+    warm_source(experiment, folder)
     console.print(f"run {folder}", highlight=False, soft_wrap=True)
     mirror = _Mirror(study, folder) if study.tracking.mlflow else None
     engine = await opened(experiment, task)

@@ -41,6 +41,14 @@ class CollapseConfig(Config):
     """Share of the most frequent answer over the step's questions."""
 
 
+class WarmupConfig(Config):
+    """How `haps warmup` trains the high level on an outcome table; it takes `questions_per_step` and `learning`."""
+
+    epochs: PositiveInt = 10
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the questions that validate, chosen by a hash of their text."""
+
+
 class RunConfig(Config):
     """One training from start to checkpoint."""
 
@@ -54,6 +62,10 @@ class RunConfig(Config):
     checkpoint_every: PositiveInt = 25
     keep_checkpoints: PositiveInt = 2
     """The newest so many are kept, beside the best by validation."""
+    warm_start: str | None = None
+    """A run, such as one of `haps warmup`, with whose high level and backbone this one begins: a folder, or the NAME
+    of a run beside this one. Low level and optimiser start afresh."""
+    warmup: WarmupConfig = WarmupConfig()
 
 
 class Experiment(Config):

@@ -14,6 +14,13 @@ from haps_search.tasks.task import Task
 from haps_search.types import Delta, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
+def load_candidates(experiment: Experiment) -> dict[str, FrozenLM]:
+    """Every candidate of the experiment in this process; raises CandidateError."""
+    engine = experiment.engine
+    prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
+    return {c.name: FrozenLM.load(c) for c in experiment.candidates}
+
+
 class LocalEngine:
     """Implements `Engine` with candidates and router at hand."""
 
@@ -23,9 +30,7 @@ class LocalEngine:
     @classmethod
     def build(cls, experiment: Experiment, task: Task) -> LocalEngine:
         """Load every candidate of the experiment; raises CandidateError, ConfigError."""
-        engine = experiment.engine
-        prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
-        candidates = {c.name: FrozenLM.load(c) for c in experiment.candidates}
+        candidates = load_candidates(experiment)
         return cls(candidates, build_learner(experiment, task, {n: c.table for n, c in candidates.items()}))
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from haps_search.config.learning import LearningConfig, ScheduleConfig
 from haps_search.errors import CheckpointError, Diverged, StaleUpdate
+from haps_search.learning.outcome_loss import outcome_loss
 from haps_search.routing.router import Reading, Router
 from haps_search.types import Outcomes, Question, Rollouts, Routes, Signal, Snapshot, UpdateReport
 
@@ -35,7 +36,11 @@ class Learner:
     def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         """Take one step along d loss / d weights, where
 
-        loss = -mean(credit * log p(z)) - entropy_bonus * mean H(z) + <delta, its returned gradient>.
+        loss = -mean(credit * log p(z)) - entropy_bonus * mean H(z) + <delta, its returned gradient>
+
+        for rollouts. Known outcomes teach the high level and the shared backbone alone:
+
+        loss = learning.outcome_loss - entropy_bonus * mean H(z).
 
         Raises:
             StaleUpdate: the signal was made with another version of the router.
@@ -48,10 +53,7 @@ class Learner:
             self._optimiser.zero_grad(set_to_none=True)
             with torch.enable_grad():
                 reading = self.router.read(questions)
-                if isinstance(signal, Outcomes):
-                    tensors, gradients = [self._outcome_loss(reading, signal, metrics)], [None]
-                else:
-                    tensors, gradients = self._roots(reading, signal, metrics)
+                tensors, gradients = self._roots(reading, signal, metrics)
                 if tensors:
                     torch.autograd.backward(tensors, gradients)
             metrics |= self._take_step(self._optimiser)
@@ -59,14 +61,15 @@ class Learner:
         return UpdateReport(self.version, metrics)
 
     def _roots(
-        self, reading: Reading, signal: Rollouts, metrics: dict[str, float]
+        self, reading: Reading, signal: Signal, metrics: dict[str, float]
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         tensors: list[Tensor] = []
         gradients: list[Tensor | None] = []
         if self.router.high.learns:
-            loss = self._architecture_loss(reading, signal, metrics)
-            tensors.append(loss)
+            tensors.append(self._high_level_loss(reading, signal, metrics))
             gradients.append(None)
+        if isinstance(signal, Outcomes):
+            return tensors, gradients
         by_name: dict[str, list[int]] = {}
         for q, name in sorted(signal.delta_gradients):
             by_name.setdefault(name, []).append(q)
@@ -76,13 +79,23 @@ class Learner:
             gradients.append(torch.stack([signal.delta_gradients[q, name] for q in rows]).to(values))
         return tensors, gradients
 
-    def _architecture_loss(self, reading: Reading, signal: Rollouts, metrics: dict[str, float]) -> Tensor:
+    def _high_level_loss(self, reading: Reading, signal: Signal, metrics: dict[str, float]) -> Tensor:
+        if isinstance(signal, Outcomes):
+            loss, name = self._outcome_loss(reading, signal), "outcome_loss"
+        else:
+            loss, name = self._architecture_loss(reading, signal), "architecture_loss"
+        metrics[name] = float(loss.detach())
+        return loss - self._config.entropy_bonus * reading.distribution.entropy().mean()
+
+    def _architecture_loss(self, reading: Reading, signal: Rollouts) -> Tensor:
         log_p = reading.distribution.log_probability(signal.assignments)
         credits = torch.tensor(signal.architecture_credits, dtype=log_p.dtype, device=log_p.device)
-        policy = -(credits * log_p).mean()
-        entropy = reading.distribution.entropy().mean()
-        metrics["architecture_loss"] = float(policy.detach())
-        return policy - self._config.entropy_bonus * entropy
+        return -(credits * log_p).mean()
+
+    def _outcome_loss(self, reading: Reading, signal: Outcomes) -> Tensor:
+        log_p = reading.distribution.log_p_all()
+        rewards = torch.tensor(signal.rewards, dtype=log_p.dtype, device=log_p.device)
+        return outcome_loss(self._config.outcome_loss, log_p, rewards)
 
     def _take_step(self, optimiser: torch.optim.Optimizer) -> dict[str, float]:
         factor = learning_rate_factor(self._config.schedule, self.version, self._steps)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from haps_search.config.run import Experiment
 from haps_search.learning.cost import mean_cost, prices
@@ -14,10 +14,11 @@ from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.step import step
 from haps_search.search.validation import score_router, validation_metrics
+from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
 from haps_search.tasks.task import Task
-from haps_search.types import Question
 
+Item = TypeVar("Item")
 Report = Callable[[int, Mapping[str, float]], None]
 """Step count and metrics, after each validation; the checkpoint of that step is already on disk."""
 
@@ -61,7 +62,7 @@ async def run(
     ended = folder.result()
     if ended is not None:
         return RunResult(**ended)
-    progress = await _restore(engine, folder)
+    progress = await _restore(engine, experiment, folder)
     settings = experiment.run
     train = task.questions("train")
     held_out = task.questions("validation")[: settings.validation.questions]
@@ -92,7 +93,7 @@ async def run(
     return result
 
 
-def batch(questions: Sequence[Question], experiment: Experiment, index: int) -> list[Question]:
+def batch(questions: Sequence[Item], experiment: Experiment, index: int) -> list[Item]:
     """The Q questions of a step: shuffled anew each epoch, and a function of seed and index alone."""
     size, total = experiment.run.questions_per_step, len(questions)
     picked = []
@@ -109,11 +110,12 @@ def _order(seed: int, epoch: int, total: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-async def _restore(engine: Engine, folder: RunFolder) -> Progress:
+async def _restore(engine: Engine, experiment: Experiment, folder: RunFolder) -> Progress:
     """Back to the last checkpoint, records beyond it dropped: the steps since are taken again."""
     checkpoint = folder.latest()
     if checkpoint is None:
         folder.forget_after(0)
+        await warm_start(engine, experiment, folder.path)
         return Progress()
     await engine.restore(checkpoint.snapshot)
     folder.forget_after(checkpoint.step)

@@ -30,7 +30,7 @@ class Lock:
         except BlockingIOError as error:
             os.close(self._descriptor)
             raise ConfigError(
-                f"is being driven by {_holder(file)}: wait for it, end it, or give this sweep another name",
+                f"is being driven by {_holder(file)}: wait for it, end it, or choose another name",
                 file.parent.name,
             ) from error
         held = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}

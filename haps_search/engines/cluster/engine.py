@@ -16,6 +16,19 @@ from haps_search.engines.cluster.wire import pack_requests, pack_tensors, unpack
 from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
+def parcel_rows(profile: ClusterProfile, requests: int) -> int:
+    """How many of so many requests make a parcel, which one worker takes: so few that all replicas get some."""
+    replicas = max(profile.replicas.values(), default=1)
+    return max(1, min(profile.leases.rows, -(-requests // replicas)))
+
+
+async def ask_pool(broker: Any, rows: int, candidate: str, requests: Sequence[Request]) -> list[Response]:
+    """One response per request, in order, sent in parcels of `rows`. Raises CandidateError, PoolError."""
+    parts = [requests[i : i + rows] for i in range(0, len(requests), rows)]
+    parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, pack_requests(part))) for part in parts))
+    return [response for parcel in parcels for response in unpack_responses(parcel)]
+
+
 class RayEngine:
     """Implements `Engine`: a router actor of its own, and the pool shared with all other trials."""
 
@@ -35,22 +48,15 @@ class RayEngine:
         router = remote.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()
         described = experiment.model_dump(mode="json")
         layouts = await answer(router.load.remote(described, tables, resources.threads, resources.gpus))
-        # A parcel is what one worker takes: small enough that all replicas of a candidate get some.
-        replicas = max(profile.replicas.values(), default=1)
         per_step = experiment.run.questions_per_step * experiment.run.episodes_per_question
-        rows = max(1, min(profile.leases.rows, -(-per_step // replicas)))
-        return cls(broker, router, layouts, rows)
+        return cls(broker, router, layouts, parcel_rows(profile, per_step))
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         bare, keys, packed = await answer(self._router.route.remote(list(questions), episodes, seed))
         return opened(bare, keys, packed, self._layouts)
 
     async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        parts = [requests[i : i + self._rows] for i in range(0, len(requests), self._rows)]
-        parcels = await asyncio.gather(
-            *(answer(self._broker.submit.remote(candidate, pack_requests(part))) for part in parts)
-        )
-        return [response for parcel in parcels for response in unpack_responses(parcel)]
+        return await ask_pool(self._broker, self._rows, candidate, requests)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if isinstance(signal, Outcomes):

@@ -1,0 +1,39 @@
+"""haps collect FILE -o TABLE: what every assignment earns on every question, without deltas."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haps_search.cli.options import File, Set
+
+
+class CollectedSplit(StrEnum):
+    """The splits that a router may learn from."""
+
+    train = "train"
+    validation = "validation"
+
+
+def collect(
+    file: File,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="TABLE.parquet", help="The table to write.")],
+    samples: Annotated[
+        int, typer.Option(min=1, help="Episodes per cell: 1 is greedy, more are sampled as run.sampling says.")
+    ] = 1,
+    split: Annotated[CollectedSplit, typer.Option(help="Whose questions are played.")] = CollectedSplit.train,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    chunk: Annotated[int, typer.Option(min=1, help="Questions at a time; a kill costs at most these.")] = 16,
+    set_: Set = None,
+) -> None:
+    """Play every assignment on every question and write an outcome table. The same command goes on after a kill."""
+    from haps_search.config.load import load_study
+
+    study = load_study(file, set_ or ())
+
+    from haps_search.cli.collecting import collect_table
+
+    collect_table(study, out.absolute(), split.value, samples, limit, chunk)

@@ -1,0 +1,140 @@
+"""Every assignment on every question without deltas, in parts that survive a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from haps_search.config.candidates import Price
+from haps_search.config.run import Experiment
+from haps_search.episodes.play import Play, Speak, play
+from haps_search.errors import ConfigError
+from haps_search.learning.cost import cost, prices
+from haps_search.records.parts import Parts
+from haps_search.routing.distribution import all_assignments
+from haps_search.seeds import derive_seed
+from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, write_outcomes
+from haps_search.tasks.task import Task
+from haps_search.types import Assignment, Episode, Question, Split
+
+MOST_ASSIGNMENTS = 256
+Report = Callable[[int], None]
+"""Episodes played since the last call."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What is to be played. One sample is greedy, several are drawn at the experiment's sampling."""
+
+    experiment: Experiment
+    split: Split
+    questions: tuple[Question, ...]
+    assignments: tuple[Assignment, ...]
+    samples: int
+    chunk: int
+    """Questions in flight at once, and what a kill can cost."""
+
+    @property
+    def chunks(self) -> int:
+        return -(-len(self.questions) // self.chunk)
+
+    def part(self, index: int) -> tuple[Question, ...]:
+        """The questions of a chunk."""
+        return self.questions[index * self.chunk : (index + 1) * self.chunk]
+
+    def episodes(self, chunks: Iterable[int]) -> int:
+        """How many episodes these chunks have."""
+        return sum(len(self.part(index)) for index in chunks) * len(self.assignments) * self.samples
+
+    def plan(self) -> dict[str, Any]:
+        """What makes a table the same table, as JSON: two that differ here must not be mixed."""
+        described = self.experiment.model_dump(mode="json")
+        asked = [[q.id, q.text, q.reference, q.context] for q in self.questions]
+        return {
+            "task": described["task"],
+            # What a routing prompt says of a candidate changes none of its answers.
+            "candidates": [{k: v for k, v in c.items() if k != "description"} for c in described["candidates"]],
+            "sampling": described["run"]["sampling"],
+            "seed": described["run"]["seed"],
+            "split": self.split,
+            "samples": self.samples,
+            "chunk": self.chunk,
+            "questions": len(asked),
+            "questions_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        }
+
+
+def collection(
+    experiment: Experiment, task: Task, split: Split, samples: int, limit: int | None, chunk: int
+) -> Collection:
+    """All K^R assignments on the first `limit` questions of a split.
+
+    Raises:
+        ConfigError: more assignments than can be played. DataError: malformed questions.
+    """
+    names, roles = [c.name for c in experiment.candidates], len(task.roles)
+    if len(names) ** roles > MOST_ASSIGNMENTS:
+        raise ConfigError(
+            f"candidates: {len(names)} candidates in {roles} roles are {len(names) ** roles} assignments, and each is "
+            f"played on every question: at most {MOST_ASSIGNMENTS}; leave candidates out"
+        )
+    questions = tuple(task.questions(split))[:limit]
+    return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk)
+
+
+async def collect(speak: Speak, task: Task, wanted: Collection, parts: Parts, report: Report) -> None:
+    """Play the parts that are missing.
+
+    Raises:
+        CandidateError, PoolError: the parts so far stay and the next call goes on.
+    """
+    for index in parts.missing():
+        outcomes = await play_chunk(speak, task, wanted, index)
+        parts.add(index, partial(_write, outcomes))
+        report(len(outcomes))
+
+
+def merge(wanted: Collection, parts: Parts) -> None:
+    """The table from its parts, which are removed. Raises DataError for a part that cannot be read."""
+    parts.merge(partial(merge_outcomes, plan=wanted.plan()))
+
+
+async def play_chunk(speak: Speak, task: Task, wanted: Collection, index: int) -> list[OutcomeRow]:
+    """A row per question, assignment and sample, the sample varying fastest."""
+    questions = wanted.part(index)
+    row = [z for z in wanted.assignments for _ in range(wanted.samples)]
+    settings = wanted.experiment.run
+    how = Play(settings.sampling, derive_seed(settings.seed, "collect"), greedy=wanted.samples == 1)
+    played = await play(speak, task, questions, [row] * len(questions), {}, how)
+    price = prices(wanted.experiment.candidates)
+    return [
+        _outcome(task, wanted.split, episode, place % wanted.samples, price)
+        for episodes in played
+        for place, episode in enumerate(episodes)
+    ]
+
+
+def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Mapping[str, Price]) -> OutcomeRow:
+    failures = [u.parsed.failure for u in episode.utterances if u.parsed.failure is not None]
+    return OutcomeRow(
+        question=episode.question,
+        split=split,
+        task=task.name,
+        assignment=episode.assignment,
+        sample=sample,
+        reward=task.reward(episode),
+        tokens_read=sum(u.response.tokens_read for u in episode.utterances),
+        tokens_written=sum(u.response.tokens_written for u in episode.utterances),
+        cost=cost(episode, price),
+        said=episode.utterances[-1].response.text if episode.utterances else "",
+        failure="; ".join(failures) or None,
+    )
+
+
+def _write(outcomes: Sequence[OutcomeRow], path: Path) -> None:
+    write_outcomes(path, outcomes)

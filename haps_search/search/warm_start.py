@@ -1,0 +1,89 @@
+"""A run that begins where another one's high level ended."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from haps_search.config.run import Experiment
+from haps_search.errors import CheckpointError, ConfigError
+from haps_search.records.run_folder import RunFolder
+from haps_search.search.engine import Engine
+from haps_search.types import Snapshot
+
+_log = logging.getLogger(__name__)
+_TAKEN = ("router.high.", "router.backbone.")
+
+
+def warm_source(experiment: Experiment, folder: Path) -> Path | None:
+    """The run that `run.warm_start` names, None where it names none; a bare NAME is looked for above `folder`.
+
+    Raises:
+        ConfigError: no such run, or one that reads or routes otherwise than this experiment.
+    """
+    name = experiment.run.warm_start
+    if name is None:
+        return None
+    # A run lies in runs/NAME, a trial in runs/NAME/trials/NUMBER.
+    places = [Path(name)] if Path(name).is_absolute() else [above / name for above in list(folder.parents)[:3]]
+    found = next((place for place in places if (place / "experiment.json").exists()), None)
+    if found is None:
+        tried = ", ".join(map(str, places))
+        raise ConfigError(f"run.warm_start: no run {name} (looked for {tried}); `haps warmup` makes one")
+    problems = _mismatches(RunFolder.experiment_of(found), experiment)
+    if problems:
+        raise ConfigError(problems, f"run.warm_start {found}")
+    return found
+
+
+def _mismatches(theirs: Experiment, ours: Experiment) -> list[str]:
+    """What would make the same weights decide otherwise."""
+    its, own = _reading(theirs), _reading(ours)
+    return [
+        f"{what}: that run has {its[what]}, this one {own[what]}; they must be the same"
+        for what in own
+        if its[what] != own[what]
+    ]
+
+
+def _reading(experiment: Experiment) -> dict[str, str]:
+    return {
+        "candidates (names and order)": ", ".join(c.name for c in experiment.candidates),
+        "routing.prompt": experiment.routing.prompt,
+        "routing.backbone.source": experiment.routing.backbone.source.model_dump_json(),
+    }
+
+
+async def warm_start(engine: Engine, experiment: Experiment, folder: Path) -> None:
+    """Lay the high level and backbone of `run.warm_start` over a fresh router; does nothing where none is named.
+
+    Raises:
+        ConfigError: as in `warm_source`. CheckpointError: no checkpoint there, or weights that do not fit.
+    """
+    source = warm_source(experiment, folder)
+    if source is None:
+        return
+    best = RunFolder(source, RunFolder.experiment_of(source)).best()
+    if best is None:
+        raise CheckpointError(f"{source}: no validated checkpoint to start from; let that run reach its first one")
+    await engine.restore(warmed(await engine.snapshot(), best.snapshot))
+    _log.info("started from %s, step %d", source, best.step)
+
+
+def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:
+    """A fresh router's snapshot with the learned high level and backbone of another.
+
+    What the other did not learn stays as it is; low level, optimiser and version are the fresh router's.
+
+    Raises:
+        CheckpointError: learned weights that this router has no place for, which alone would decide otherwise.
+    """
+    taken = {name: value for name, value in source.tensors.items() if name.startswith(_TAKEN)}
+    misfits = [n for n, v in taken.items() if n not in fresh.tensors or fresh.tensors[n].shape != v.shape]
+    if misfits or not taken:
+        named = ", ".join(n.removeprefix("router.") for n in misfits[:5]) or "it learned none"
+        raise CheckpointError(
+            f"run.warm_start: high level and backbone of that run do not fit this router ({named}): set "
+            "routing.high_level, routing.backbone.tuning and the task's roles as they are there, or warm_start: null"
+        )
+    return Snapshot({**fresh.tensors, **taken}, fresh.state)
