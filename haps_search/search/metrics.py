@@ -10,6 +10,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
 from haps_search.lora.delta import relative_norms
 from haps_search.tasks.question_file import CONTEXT_CUT
@@ -47,7 +48,9 @@ def step_metrics(
     played = [e.assignment for e in flat]
     measured |= {f"parse_failure_share/{seat}": share for seat, share in failure_shares(flat).items()}
     measured |= {f"share/{name}": share for name, share in route_shares(played, names).items()}
-    return measured | alarms(measured, _largest_share(map(str, played)), experiment.run.collapse, len(names))
+    fixed = isinstance(experiment.routing.high_level, FixedHighLevel)  # nothing that could collapse
+    choices = 1 if fixed else len(names)
+    return measured | alarms(measured, _largest_share(map(str, played)), experiment.run.collapse, choices)
 
 
 def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, float]:

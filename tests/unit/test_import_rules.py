@@ -12,12 +12,12 @@ import haps_search
 
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
-    *("cli", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
-    *("sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
+    *("cli", "sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
+    *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),
 )
 """From left to right; rooms that the design names together stand here in the one order they need."""
-RIM = ("sweep.tune", "engines.cluster", "records.mlflow_tracker")
+RIM = ("sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker")
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
 LIGHT = ("config", "types", "errors", "seeds")
 HEAVY = {"torch", "transformers", "peft", "numpy", *RIM_LIBRARIES}

@@ -104,6 +104,12 @@ def test_a_collapsed_step_rings_both_alarms(experiment: Experiment) -> None:
     assert (found["route_entropy"], found["route_collapse"], found["answer_collapse"]) == (0.0, 1.0, 1.0)
 
 
+def test_a_fixed_assignment_cannot_collapse(tiny_lms: dict[str, Path]) -> None:
+    fixed = tiny_experiment(tiny_lms, routing__high_level={"type": "fixed", "assignment": [L]})
+    certain = taken(assignments=(((L,),) * 2,) * 2, marginals=(((1.0, 0.0),),) * 2)
+    assert step_metrics(certain, EPISODES, REWARDS, fixed)["route_collapse"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("entropy", "share", "candidates", "rings"),
     [

@@ -1,0 +1,1 @@
+"""From computed values to inline SVG; nothing is computed here but places on the page."""

@@ -1,0 +1,174 @@
+"""Tables that measuring left: the comparison of a sweep, the arms on a split, the references of a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from haps_search.report.draw.intervals import draw_intervals
+from haps_search.report.shape import Cell, Figure, Section, Table
+from haps_search.report.source import Source
+from haps_search.report.stored import Fields
+
+SPREAD = ("mean", "low", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A paired difference with its 95 % interval; the ends are None where there are none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One row: a mean with its 95 % interval, what else is known of it, and its paired difference to another row."""
+
+    label: str
+    mean: float
+    low: float | None
+    high: float | None
+    count: int | None
+    gap: Gap | None
+    extra: Mapping[str, Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """One file's rows. `gap` says in words what every row's difference is, `chief` is the row that matters most."""
+
+    file: str
+    title: str
+    gap: str
+    chief: str
+    rows: tuple[Standing, ...]
+
+
+def comparison(source: Source) -> Standings | None:
+    """The sweep's own comparison, of `report.json`: gaps are the joint router minus the row."""
+    stored = source.stored.get("report.json")
+    if stored is None or not stored.content.get("comparison"):
+        return None
+    rows = [_row(each, each.object("reward"), "joint_gain") for each in stored.objects("comparison")]
+    return Standings("comparison", "Greedy reward on validation", "joint minus this", rows[-1].label, tuple(rows))
+
+
+def arms_on(source: Source, split: str) -> Standings | None:
+    """The arms on a split, of `compare-SPLIT.json`: gaps are the row minus the first arm."""
+    stored = source.stored.get(f"compare-{split}.json")
+    if stored is None:
+        return None
+    rows = []
+    for each in stored.objects("rows"):
+        seeds = each.content.get("seeds") or []
+        extra: dict[str, Cell] = {"could show": each.maybe("resolvable"), "seeds": len(seeds)}
+        rows.append(_row(each, each.object("reward"), "difference", extra))
+    first = rows[0].label if rows else ""
+    return Standings(f"arms-{split}", f"Greedy reward on {split}", f"minus {first}", first, tuple(rows))
+
+
+def references(source: Source) -> Standings | None:
+    """The references of a replay, of `references.json`.
+
+    `{"rows": [{"label", "mean", "low", "high", ...}], "router": LABEL}`: `router` (optional) names the searched
+    router's row, a row's `difference` (optional, {"mean", "low", "high"}) is the router minus the row, paired. Other
+    fields become columns; a {"mean", "low", "high"} becomes three.
+    """
+    stored = source.stored.get("references.json")
+    if stored is None:
+        return None
+    rows = []
+    for each in stored.objects("rows"):
+        rows.append(_row(each, each, "difference", _others(each, ("label", *SPREAD, "count", "difference"))))
+    chief = stored.text("router") if stored.has("router") else ""
+    return Standings("references", "Mean score", f"{chief or 'router'} minus this", chief, tuple(rows))
+
+
+def standings(source: Source) -> list[Standings]:
+    """All that are there and have rows."""
+    found = [comparison(source), arms_on(source, "validation"), arms_on(source, "test"), references(source)]
+    return [each for each in found if each is not None and each.rows]
+
+
+def standings_table(found: Standings) -> Table:
+    """Columns that no row fills are left out."""
+    extras = tuple(dict.fromkeys(name for row in found.rows for name in row.extra))
+    columns = ("row", *SPREAD, "questions", found.gap, f"{found.gap}, low", f"{found.gap}, high", *extras)
+    rows = [
+        (
+            *(row.label, row.mean, row.low, row.high, row.count),
+            *((row.gap.mean, row.gap.low, row.gap.high) if row.gap else (None, None, None)),
+            *(row.extra.get(name) for name in extras),
+        )
+        for row in found.rows
+    ]
+    kept = [i for i in range(len(columns)) if any(row[i] is not None for row in rows)]
+    return Table(
+        found.file, found.title, tuple(columns[i] for i in kept), tuple(tuple(row[i] for i in kept) for row in rows)
+    )
+
+
+def standings_section(source: Source) -> Section:
+    """Every table with its figure; or how to get one."""
+    found = standings(source)
+    if not found:
+        return Section("comparison", "Comparison", missing=_way(source))
+    figures = tuple(_figure(each) for each in found)
+    text = "Dots are means, bars 95 % intervals. A row whose difference spans zero cannot be told apart."
+    return Section("comparison", "Comparison", (text,), tables(found), figures)
+
+
+def tables(found: list[Standings]) -> tuple[Table, ...]:
+    return tuple(standings_table(each) for each in found)
+
+
+def _figure(found: Standings) -> Figure:
+    best = max(found.rows, key=lambda row: row.mean)
+    said = f"{found.title}, {len(found.rows)} rows; the highest is {best.label} with {best.mean:.3f}."
+    marks = [(row.label, row.mean, row.low, row.high, row.label == found.chief) for row in found.rows]
+    data = Table(
+        f"{found.file}-figure", found.title, ("row", *SPREAD), tuple((label, *values) for label, *values, _ in marks)
+    )
+    return Figure(data, said, draw_intervals(data.name, found.title, said, marks))
+
+
+def _row(each: Fields, reward: Fields, gap: str, extra: Mapping[str, Cell] | None = None) -> Standing:
+    count = reward.maybe("count")
+    return Standing(
+        each.text("label"),
+        reward.number("mean"),
+        reward.maybe("low"),
+        reward.maybe("high"),
+        None if count is None else int(count),
+        _gap(each.object(gap)) if each.has(gap) else None,
+        extra or {},
+    )
+
+
+def _gap(fields: Fields) -> Gap:
+    return Gap(fields.number("mean"), fields.maybe("low"), fields.maybe("high"))
+
+
+def _others(each: Fields, known: tuple[str, ...]) -> dict[str, Cell]:
+    extra: dict[str, Cell] = {}
+    for name, value in each.content.items():
+        if name in known:
+            continue
+        if isinstance(value, dict):
+            spread = each.object(name)
+            extra |= {name if part == "mean" else f"{name}, {part}": spread.maybe(part) for part in SPREAD}
+        else:
+            extra[name] = each.cell(name)
+    return extra
+
+
+def _way(source: Source) -> str:
+    if source.kind == "run":
+        return "a single run has none; `haps evaluate` measures its best checkpoint"
+    if source.study and not source.study.sweep.comparison:
+        return "the study has sweep.comparison: false"
+    if source.ended is None:
+        return "it is measured when the sweep ends"
+    return "no report.json or compare-SPLIT.json in the sweep's folder"
