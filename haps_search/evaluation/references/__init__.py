@@ -1,0 +1,33 @@
+"""What a router must beat on an outcome table: one reference per file, a table from its type to its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from haps_search.evaluation.references.best_single import BestSingle
+from haps_search.evaluation.references.cheapest import Cheapest
+from haps_search.evaluation.references.gbdt import Gbdt
+from haps_search.evaluation.references.knn import Knn
+from haps_search.evaluation.references.labelled import Labelled, Unlabelled
+from haps_search.evaluation.references.matrix_factorisation import MatrixFactorisation
+from haps_search.evaluation.references.mlp import Mlp
+from haps_search.evaluation.references.per_query_oracle import PerQueryOracle
+from haps_search.evaluation.references.random import Random
+from haps_search.evaluation.references.reference import Reference
+from haps_search.evaluation.references.ridge import Ridge
+from haps_search.evaluation.references.task_oracle import TaskOracle
+
+REFERENCES: dict[str, Callable[..., Reference]] = {
+    "random": Random,
+    "best_single": BestSingle,
+    "cheapest": Cheapest,
+    "task_oracle": TaskOracle,
+    "knn": Knn,
+    "ridge": Ridge,
+    "mlp": Mlp,
+    "matrix_factorisation": MatrixFactorisation,
+    "gbdt": Gbdt,
+    "per_query_oracle": PerQueryOracle,
+}
+
+__all__ = ["REFERENCES", "Labelled", "Reference", "Unlabelled"]

@@ -1,0 +1,42 @@
+"""From predicted scores to routes, and from routes to what they earn."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haps_search.evaluation.routing_metrics.cells import Floats
+
+
+def routes(scores: Floats, rewards: Floats, prices: Floats | None = None, cost_weight: float = 0.0) -> Floats:
+    """Each question's share per assignment, (N, C), rows summing to 1: where scores - cost_weight * prices is largest.
+
+    Equal maxima share the question, so that what is measured does not hang on the order of the columns. An
+    assignment without a reward on the question cannot be chosen there: nobody knows what it would have earned.
+    Raises ValueError for scores that are not finite, and for shapes that differ.
+    """
+    if scores.shape != rewards.shape or not np.isfinite(scores).all():
+        raise ValueError(f"scores: got {scores.shape}, needs finite ones of shape {rewards.shape}")
+    worth = scores if prices is None else scores - cost_weight * prices
+    worth = np.where(np.isnan(rewards), -np.inf, worth)
+    best = worth == worth.max(axis=1, keepdims=True)
+    return best / best.sum(axis=1, keepdims=True)
+
+
+def earned(shares: Floats, cells: Floats) -> NDArray[np.float64]:
+    """What routes earn (or cost) on each question, (N, C) and (N, C) -> (N,): the expectation over shared questions."""
+    return np.where(shares > 0, shares * cells, 0.0).sum(axis=1, dtype=np.float64)
+
+
+def route_shares(shares: Floats) -> NDArray[np.float64]:
+    """The share of all questions that each assignment answers, (N, C) -> (C,)."""
+    return shares.mean(axis=0, dtype=np.float64)
+
+
+def regret(rewards_earned: Floats, rewards: Floats) -> NDArray[np.float64]:
+    """What each question's best measured assignment would have earned more, (N,), never negative.
+
+    r*(q) - r(q), the instantaneous regret of bandits (Lattimore and Szepesvari, Bandit Algorithms, 2020, chapter 4)
+    against the per-query oracle instead of the best arm; so part of it is luck that no router can see.
+    """
+    return np.asarray(np.nanmax(rewards, axis=1) - rewards_earned, dtype=np.float64)
