@@ -15,7 +15,7 @@ from rich.table import Table
 
 from haps_search import __version__
 from haps_search.cli.drive import Driver, driver
-from haps_search.cli.measure import frozen_scores, keep_texts, score_trial
+from haps_search.cli.measure import frozen_scores, keep_texts, score_trials
 from haps_search.config.sweep import Study
 from haps_search.evaluation.arms import ArmRow, arm_rows
 from haps_search.evaluation.comparison import ORACLE
@@ -52,14 +52,15 @@ def show_arms(d: Driver, study: Study, split: Held) -> Path:
     """The table of all arms on a split; returns the file that holds it."""
     trials = finished_arms(d.journal.trials(), study)
     d.console.print(f"measuring {len(trials)} runs and the frozen candidates on the whole {split} split")
+
+    def say(trial: TrialRecord, one: Scored) -> None:
+        d.console.print(f"  {trial.label}, seed {trial.seed}: {one.mean:.3f}", highlight=False, soft_wrap=True)
+
     scored: dict[str, list[Scored]] = {}
     seeds: dict[str, list[int]] = {}
-    for trial in trials:
-        scored.setdefault(trial.label, []).append(score_trial(d.live, d.journal.folder, study, trial, split))
+    for trial, one in zip(trials, score_trials(d.live, d.journal.folder, study, trials, split, say), strict=True):
+        scored.setdefault(trial.label, []).append(one)
         seeds.setdefault(trial.label, []).append(trial.seed)
-        d.console.print(
-            f"  {trial.label}, seed {trial.seed}: {scored[trial.label][-1].mean:.3f}", highlight=False, soft_wrap=True
-        )
     frozen = frozen_scores(d.live, study.experiment, split) if study.sweep.comparison else {}
     rewards: dict[str, Sequence[Sequence[float]]] = {
         label: [s.rewards for s in scored[label]] for label in study.arms if label in scored

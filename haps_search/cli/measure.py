@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import Row, comparison, score_frozen
 from haps_search.records.run_folder import EXAMPLES, RunFolder
 from haps_search.records.sealed import replace_text
+from haps_search.search.engine import Engine
 from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
@@ -69,9 +70,45 @@ def keep_texts(file: Path, scored: Mapping[str, Scored]) -> None:
     replace_text(file, "\n".join(lines) + "\n")
 
 
-def score_trial(live: Session, sweep: Path, study: Study, trial: TrialRecord, split: Split) -> Scored:
-    """The best checkpoint of a trial on a whole split. Raises CheckpointError where it left none."""
-    return asyncio.run(_score(live, study, trial, trial_folder(sweep, trial.number), split))
+def score_trials(
+    live: Session,
+    sweep: Path,
+    study: Study,
+    trials: Sequence[TrialRecord],
+    split: Split,
+    report: Callable[[TrialRecord, Scored], None],
+) -> list[Scored]:
+    """The best checkpoint of each trial on a whole split, one after another in one router actor.
+
+    Raises:
+        CheckpointError: a trial that left none.
+    """
+    return asyncio.run(_score_trials(live, sweep, study, trials, split, report))
+
+
+async def _score_trials(
+    live: Session,
+    sweep: Path,
+    study: Study,
+    trials: Sequence[TrialRecord],
+    split: Split,
+    report: Callable[[TrialRecord, Scored], None],
+) -> list[Scored]:
+    scored: list[Scored] = []
+    engine: RayEngine | None = None
+    try:
+        for trial in trials:
+            experiment = experiment_of(study, trial)
+            if engine is None:
+                engine = await RayEngine.start(experiment, live.profile, live.broker)
+            else:
+                await engine.load(experiment)
+            scored.append(await _scored(engine, experiment, trial, trial_folder(sweep, trial.number), split))
+            report(trial, scored[-1])
+    finally:
+        if engine is not None:
+            await engine.close()
+    return scored
 
 
 def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
@@ -89,15 +126,19 @@ async def _frozen(live: Session, experiment: Experiment, split: Split) -> dict[A
         await engine.close()
 
 
-async def _score(live: Session, study: Study, trial: TrialRecord, folder: Path, split: Split = "validation") -> Scored:
+async def _score(live: Session, study: Study, trial: TrialRecord, folder: Path) -> Scored:
     experiment = experiment_of(study, trial)
-    task = build_task(experiment.task)
+    engine = await RayEngine.start(experiment, live.profile, live.broker)
+    try:
+        return await _scored(engine, experiment, trial, folder, "validation")
+    finally:
+        await engine.close()
+
+
+async def _scored(engine: Engine, experiment: Experiment, trial: TrialRecord, folder: Path, split: Split) -> Scored:
     checkpoint = RunFolder(folder, experiment).best()
     if checkpoint is None:
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")
-    engine = await RayEngine.start(experiment, live.profile, live.broker)
-    try:
-        await engine.restore(checkpoint.snapshot)
-        return await score_router(engine, task, task.questions(split), experiment.run.sampling)
-    finally:
-        await engine.close()
+    await engine.restore(checkpoint.snapshot)
+    task = build_task(experiment.task)
+    return await score_router(engine, task, task.questions(split), experiment.run.sampling)

@@ -92,7 +92,9 @@ Scheduler = Annotated[Asha | NoScheduler, Field(discriminator="type")]
 class Objective(Config):
     """A metric of a run's end."""
 
-    metric: Literal["validation_reward", "validation_tokens", "validation_cost", "step_seconds", "delta_norm"] = "validation_reward"
+    metric: Literal["validation_reward", "validation_tokens", "validation_cost", "step_seconds", "delta_norm"] = (
+        "validation_reward"
+    )
     mode: Literal["max", "min"] = "max"
 
 

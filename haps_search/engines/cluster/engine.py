@@ -32,8 +32,10 @@ async def ask_pool(broker: Any, rows: int, candidate: str, requests: Sequence[Re
 class RayEngine:
     """Implements `Engine`: a router actor of its own, and the pool shared with all other trials."""
 
-    def __init__(self, broker: Any, router: Any, layouts: dict[str, Any], parcel_rows: int) -> None:
-        self._broker, self._router, self._layouts, self._rows = broker, router, layouts, parcel_rows
+    def __init__(self, broker: Any, router: Any, profile: ClusterProfile) -> None:
+        self._broker, self._router, self._profile = broker, router, profile
+        self._layouts: dict[str, Any] = {}
+        self._rows = 1
 
     @classmethod
     async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any) -> RayEngine:
@@ -42,14 +44,25 @@ class RayEngine:
         Raises:
             CandidateError, ConfigError, PoolError: what the pool or the router could not load.
         """
-        tables = await answer(broker.tables.remote())
-        resources = profile.router
+        await answer(broker.tables.remote())
         remote: Any = ray.remote(RouterActor)
-        router = remote.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()
+        router = remote.options(num_cpus=profile.router.cpus, num_gpus=profile.router.gpus).remote()
+        engine = cls(broker, router, profile)
+        await engine.load(experiment)
+        return engine
+
+    async def load(self, experiment: Experiment) -> None:
+        """Put this experiment's fresh router in the place of the one before: many runs are measured in one actor.
+
+        Raises:
+            CandidateError, ConfigError: what the router could not load.
+        """
+        tables, resources = await answer(self._broker.tables.remote()), self._profile.router
         described = experiment.model_dump(mode="json")
-        layouts = await answer(router.load.remote(described, tables, resources.threads, resources.gpus))
+        loaded = self._router.load.remote(described, tables, resources.threads, resources.gpus)
+        self._layouts = await answer(loaded)
         per_step = experiment.run.questions_per_step * experiment.run.episodes_per_question
-        return cls(broker, router, layouts, parcel_rows(profile, per_step))
+        self._rows = parcel_rows(self._profile, per_step)
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         bare, keys, packed = await answer(self._router.route.remote(list(questions), episodes, seed))

@@ -37,6 +37,7 @@ class RouterActor:
         from haps_search.tasks.build import build_task
 
         prepare_torch(threads, gpus)
+        self.__dict__.pop("_learner", None)  # two routers need not fit at once
         config = Experiment.model_validate(experiment)
         self._learner = build_learner(config, build_task(config.task), tables)
         return self._learner.router.layouts
