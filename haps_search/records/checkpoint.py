@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,21 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one run under one configuration. One writer at a time; any number of readers."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], keep: int = 2) -> None:
-        """`config` is JSON-able; the newest `keep` checkpoints are kept, beside the best."""
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        keep: int = 2,
+        today: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> None:
+        """`config` is JSON-able; the newest `keep` checkpoints are kept, beside the best.
+
+        `today` says what a stored configuration means to this version, which may have fields the stored one had not.
+        """
         if keep < 1:
             raise ValueError(f"keep: got {keep}, at least 1 checkpoint has to be kept")
         self._folder, self._config, self._keep = folder, config, keep
-        self._fingerprint = fingerprint(config)
+        self._fingerprint, self._today = fingerprint(config), today
 
     def steps(self) -> list[int]:
         """The steps that can be loaded, oldest first."""
@@ -153,12 +162,14 @@ class CheckpointStore:
                 f"{haps_search.__version__}) reads format {FORMAT}; it was written by haps_search "
                 f"{head.get('code_version', 'of unknown version')}: load it with that one"
             )
-        if head["fingerprint"] != self._fingerprint:
-            changed = "\n  ".join(differences(head["config"], self._config))
-            raise CheckpointError(
-                f"{path}: belongs to another configuration. Differences:\n  {changed}\n"
-                "Set them back to resume, or give the new configuration a name of its own."
-            )
+        stored = head["config"]
+        if head["fingerprint"] == self._fingerprint or fingerprint(self._today(stored)) == self._fingerprint:
+            return
+        changed = "\n  ".join(differences(self._today(stored), self._config))
+        raise CheckpointError(
+            f"{path}: belongs to another configuration. Differences:\n  {changed}\n"
+            "Set them back to resume, or give the new configuration a name of its own."
+        )
 
     def _drop_damaged_above(self, step: int) -> None:
         for later in [s for s in self.steps() if s > step]:

@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError
 from haps_search.records.checkpoint import Checkpoint, CheckpointStore
@@ -32,7 +34,8 @@ class RunFolder:
 
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
-        self._store = CheckpointStore(path / "checkpoints", identity(experiment), experiment.run.keep_checkpoints)
+        kept, checkpoints = experiment.run.keep_checkpoints, path / "checkpoints"
+        self._store = CheckpointStore(checkpoints, identity(experiment), kept, _today)
         path.mkdir(parents=True, exist_ok=True)
         described = path / "experiment.json"
         if not described.exists():
@@ -111,3 +114,11 @@ class RunFolder:
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What makes a run the same run: all of its configuration but the machines it is on."""
     return experiment.model_dump(mode="json", exclude={"engine": True})
+
+
+def _today(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored identity with the fields that later versions added, at their defaults; as it is where it is refused."""
+    try:
+        return identity(Experiment.model_validate(stored))
+    except ValidationError:
+        return stored

@@ -20,6 +20,7 @@ from haps_search.engines.cluster.failures import unwrapped
 from haps_search.engines.cluster.pool import Pool, seats
 from haps_search.errors import ConfigError, PoolError
 
+_log = logging.getLogger(__name__)
 BROKER = "broker"
 LEAVING_S = 15.0
 """How long workers may take to leave at the end of a session; they are idle by then."""
@@ -74,13 +75,25 @@ def session(
         broker = _start_broker(candidates, profile)
         pool = Pool(candidates, profile, BROKER, namespace)
         pool.start(folder)
-        yield Session(namespace, profile, broker)
-        _call(broker.fail_all, "the session ended")
-        pool.join(LEAVING_S)
-        ray.kill(broker)
+        try:
+            yield Session(namespace, profile, broker)
+        finally:
+            _end(broker, pool)
     finally:
         if started:
             ray.shutdown()
+
+
+def _end(broker: Any, pool: Pool) -> None:
+    """Workers leave before Ray does, also after an error: Ray ends a process at once, its error unsaid, where a thread
+    (Train's, of the pool) calls it after its shutdown.
+    """
+    try:
+        _call(broker.fail_all, "the session ended")
+    except PoolError:
+        _log.warning("the broker was gone before the session ended")
+    pool.join(LEAVING_S)
+    ray.kill(broker)
 
 
 def require(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> None:
