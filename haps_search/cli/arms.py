@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from haps_search import __version__
-from haps_search.cli.drive import Driver, driver
+from haps_search.cli.drive import Driver, driver, no_result
 from haps_search.cli.measure import frozen_scores, keep_texts, score_trials
 from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError
 from haps_search.evaluation.arms import ArmRow, arm_rows
 from haps_search.evaluation.comparison import ORACLE
 from haps_search.evaluation.intervals import seed_interval
@@ -51,6 +52,8 @@ def measure_arms(study: Study, folder: Path, split: Held) -> None:
 def show_arms(d: Driver, study: Study, split: Held) -> Path:
     """The table of all arms on a split; returns the file that holds it."""
     trials = finished_arms(d.journal.trials(), study)
+    if not trials:
+        raise no_result(d.journal)
     d.console.print(f"measuring {len(trials)} runs and the frozen candidates on the whole {split} split")
 
     def say(trial: TrialRecord, one: Scored) -> None:
@@ -69,12 +72,23 @@ def show_arms(d: Driver, study: Study, split: Held) -> Path:
     if frozen:
         rewards[ORACLE] = [[max(r) for r in zip(*(s.rewards for s in frozen.values()), strict=True)]]
     everyone = [s for row in scored.values() for s in row] + list(frozen.values())
-    questions = tuple(e.question.id for e in everyone[0].episodes) if everyone else ()
+    questions = same_questions(everyone)
     failed = tuple(f"{t.label}, seed {t.seed}: {t.error}" for t in d.journal.trials() if t.state == "failed")
     measured = Measured(split, questions, rewards, {k: tuple(v) for k, v in seeds.items()}, failed)
     texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
     keep_texts(d.journal.folder / f"examples-{split}.jsonl", texts)
     return _show(d.console, d.journal.folder, measured)
+
+
+def same_questions(scored: Sequence[Scored]) -> tuple[str, ...]:
+    """The ids that all were measured on. Raises ConfigError where arms have other questions: nothing can be paired."""
+    asked = {tuple((e.question.id, e.question.text, e.question.reference) for e in each.episodes) for each in scored}
+    if len(asked) > 1:
+        raise ConfigError(
+            "arms: their questions differ, so their rewards cannot be paired: arms may not change the files, limits or "
+            "sizes of the split that is measured; `haps evaluate NAME/NUMBER` measures a trial alone"
+        )
+    return tuple(identity for identity, _, _ in asked.pop())
 
 
 def finished_arms(trials: Sequence[TrialRecord], study: Study) -> list[TrialRecord]:
@@ -114,7 +128,7 @@ def arms_table(rows: Sequence[ArmRow]) -> Table:
 
 
 def _show(console: Console, folder: Path, measured: Measured) -> Path:
-    rows = arm_rows(measured.rewards)
+    rows = arm_rows(measured.rewards, measured.seeds)
     content = {
         "code_version": __version__,
         "rows": [asdict(row) | {"resolvable": _or_none(row.resolvable)} for row in rows],

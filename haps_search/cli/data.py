@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from haps_search.config.run import Experiment
+from haps_search.config.sweep import Study
+from haps_search.config.tasks import TaskConfig
+from haps_search.errors import ConfigError
+from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import Inspected
 
@@ -19,3 +23,24 @@ def read_task(experiment: Experiment) -> list[str]:
     for split in ("train", "validation"):
         task.questions(split)
     return []
+
+
+def read_arms(study: Study) -> None:
+    """Read the validation questions of arms that change the task.
+
+    Raises:
+        ConfigError: an arm has other validation questions than the experiment, so that nothing could be paired.
+        DataError: malformed rows.
+    """
+    own = study.experiment.task
+    for name, arm in study.arms.items():
+        task = apply(study.experiment, arm).task
+        if task != own and _asked(task) != _asked(own):
+            raise ConfigError(
+                f"arms.{name}: its validation questions are others than the experiment's, and arms are compared "
+                "question by question: change what it trains on, or make it a study of its own"
+            )
+
+
+def _asked(config: TaskConfig) -> list[tuple[str, str, str]]:
+    return [(q.id, q.text, q.reference) for q in build_task(config).questions("validation")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from haps_search.cli.data import read_task
+from haps_search.cli.data import read_arms, read_task
 from haps_search.cli.display import Frame, watching, wide_console
 from haps_search.cli.logs import log_to
 from haps_search.cli.measure import compared
@@ -170,6 +170,7 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
     console = wide_console()
     for remark in read_task(study.experiment):
         console.print(remark, highlight=False, soft_wrap=True)
+    read_arms(study)
     warm_source(study.experiment, folder)
     journal = open_sweep(folder, study, resume)
     try:
@@ -203,9 +204,13 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
     trials = ranked(journal.trials(), study.sweep.objectives)
     if trials:
         return trials[0]
+    raise no_result(journal, f"none ended with a finite {' and '.join(o.metric for o in study.sweep.objectives)}")
+
+
+def no_result(journal: Journal, otherwise: str = "none has ended") -> PoolError:
+    """No trial has a result, with the first reason that is known."""
     reasons = [f"trial {t.number}: {t.error}" for t in journal.trials() if t.error]
-    reasons.append(f"none ended with a finite {' and '.join(o.metric for o in study.sweep.objectives)}")
-    raise PoolError(f"no trial of {journal.folder.name} has a result; {reasons[0]}")
+    return PoolError(f"no trial of {journal.folder.name} has a result; {[*reasons, otherwise][0]}")
 
 
 def _watched(d: Driver, planned: int) -> AbstractContextManager[None]:

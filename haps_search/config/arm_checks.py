@@ -9,6 +9,7 @@ from haps_search.config.conditions import canonical
 from haps_search.config.document import Problem, Where
 from haps_search.config.explain import validate
 from haps_search.config.parameters import with_parameters
+from haps_search.config.pool_checks import pool_problems
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 
@@ -37,4 +38,5 @@ def _arm(name: str, arm: Mapping[str, Any], experiment: Mapping[str, Any], known
     except ConfigError as error:
         yield from (Problem(where, text) for text in error.problems)
         return
-    yield from (Problem(where, p.text) for p in validate(Experiment, changed)[1] if p.text not in known)
+    found = [p for p in validate(Experiment, changed)[1] if p.text not in known]
+    yield from (Problem(where, p.text) for p in [*found, *pool_problems(experiment, changed)])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from haps_search.config.anchors import anchored
 from haps_search.config.arm_checks import arm_problems
 from haps_search.config.conditions import canonical
 from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render
@@ -38,48 +39,6 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     study, found = validate(Study, document.value)
     problems += found + _space(document.value, study)
     return anchored(_result(study, problems, document, file))
-
-
-def anchored(study: Study) -> Study:
-    """The study with its file names absolute, from the working directory: trials and workers have other ones."""
-    values = dump(study)
-    task, experiment = values["experiment"]["task"], values["experiment"]
-    for split in ("train", "validation", "test"):
-        if isinstance(task.get(split), str):
-            task[split] = _absolute(task[split])
-    holders = (*experiment["candidates"], experiment["routing"]["backbone"], task.get("retrieval", {}))
-    for holder in (holder for holder in holders if "source" in holder):
-        source = holder["source"]
-        if source["type"] == "path":
-            source["path"] = _absolute(source["path"])
-        elif source["type"] == "gguf" and source["package"] is None:
-            source["file"] = _absolute(source["file"])
-    _anchor_warm_starts(values)
-    return Study.model_validate(values)
-
-
-def _anchor_warm_starts(values: dict[str, Any]) -> None:
-    path = "run.warm_start"
-    run = values["experiment"]["run"]
-    run["warm_start"] = _run_name(run["warm_start"])
-    for arm in values["arms"].values():
-        if path in arm:
-            arm[path] = _run_name(arm[path])
-    tried = values["space"].get(path, {})
-    if "values" in tried:
-        tried["values"] = [_run_name(value) for value in tried["values"]]
-
-
-def _run_name(name: Any) -> Any:
-    """A run's folder as an absolute name; a bare NAME stays, since it is looked for beside the run that names it."""
-    if not isinstance(name, str):
-        return name
-    bare = len(Path(name).parts) == 1 and not (Path(name) / "experiment.json").exists()
-    return name if bare else _absolute(name)
-
-
-def _absolute(name: str) -> str:
-    return str(Path(name).expanduser().absolute())
 
 
 def load_profile(name_or_path: str | Path) -> ClusterProfile:

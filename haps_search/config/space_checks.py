@@ -22,6 +22,7 @@ from haps_search.config.conditions import (
 from haps_search.config.document import Problem, Where, dotted
 from haps_search.config.explain import show, validate
 from haps_search.config.parameters import with_parameters
+from haps_search.config.pool_checks import pool_problems
 from haps_search.config.run import Experiment
 from haps_search.config.schema import exists, paths, suggest
 from haps_search.config.sweep import Choice, Distribution, FloatRange, IntRange, LogRange
@@ -168,7 +169,9 @@ def _new(experiment: Mapping[str, Any], parameters: Mapping[str, Any], known: se
         changed = with_parameters(experiment, parameters)
     except ConfigError as error:
         return [Problem((), text) for text in error.problems]
-    return [p for p in validate(Experiment, changed)[1] if (p.where, p.text) not in known]
+    found = [p for p in validate(Experiment, changed)[1] if (p.where, p.text) not in known]
+    touched = any(path.split(".")[0] == "candidates" for path in parameters)
+    return [*found, *(pool_problems(experiment, changed) if touched else ())]
 
 
 def _placed(name: str, distribution: Distribution, index: int, problem: Problem) -> Problem:

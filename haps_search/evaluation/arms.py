@@ -30,16 +30,20 @@ class ArmRow:
     resolvable: float
 
 
-def arm_rows(rewards: Mapping[str, Sequence[Sequence[float]]]) -> list[ArmRow]:
-    """Rows in the given order; `rewards[arm]` is (S, N), seeds by questions, in the same order under every arm.
+def arm_rows(
+    rewards: Mapping[str, Sequence[Sequence[float]]], seeds: Mapping[str, Sequence[int]] | None = None
+) -> list[ArmRow]:
+    """Rows in the given order; `rewards[arm]` is (S, N), seeds by questions, the questions in the same order.
 
-    What has no seeds (frozen candidates) has S = 1.
+    `seeds[arm]` are the S seeds of an arm: the difference to the first arm is taken over the seeds that both have.
+    What has no seeds (frozen candidates) has S = 1 and is set against every seed of the first.
 
     Raises:
         ValueError: an arm without values, or with other questions than the first.
     """
     arrays = {label: np.asarray(values, dtype=float) for label, values in rewards.items()}
-    first = next(iter(arrays.values()))
+    first_label, first = next(iter(arrays.items()))
+    named = {label: _seeds(values, (seeds or {}).get(label)) for label, values in arrays.items()}
     rows = []
     for label, values in arrays.items():
         if values.ndim != 2 or not values.size or values.shape[1] != first.shape[1]:
@@ -48,7 +52,7 @@ def arm_rows(rewards: Mapping[str, Sequence[Sequence[float]]]) -> list[ArmRow]:
         if values is first:
             rows.append(ArmRow(label, two_way_interval(values), None, means, math.nan))
             continue
-        paired = _paired(values, first)
+        paired = _paired(values, named[label], first, named[first_label])
         rows.append(ArmRow(label, two_way_interval(values), two_way_interval(paired), means, resolvable(paired)))
     return rows
 
@@ -76,6 +80,20 @@ def resolvable(paired: NDArray[np.float64]) -> float:
     return float(POWER_80 * paired.mean(0).std(ddof=1) / math.sqrt(questions))
 
 
-def _paired(values: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seed by seed where both have the same seeds, else against the first arm's mean over seeds."""
-    return values - (first if len(values) == len(first) else first.mean(0, keepdims=True))
+def _seeds(values: NDArray[np.float64], given: Sequence[int] | None) -> Sequence[int]:
+    """Those given, else 0 .. S-1; none for a single row without any."""
+    if given is not None:
+        return tuple(given)
+    return range(len(values)) if len(values) > 1 else ()
+
+
+def _paired(
+    values: NDArray[np.float64], seeds: Sequence[int], first: NDArray[np.float64], firsts: Sequence[int]
+) -> NDArray[np.float64]:
+    """Differences (S, N) over common seeds; without any, of a single row to every other, or of the means."""
+    common = [seed for seed in seeds if seed in firsts]
+    if common:
+        return values[[seeds.index(seed) for seed in common]] - first[[firsts.index(seed) for seed in common]]
+    if 1 in (len(values), len(first)):  # the other's spread over seeds stays in the difference
+        return values - first
+    return (values.mean(0) - first.mean(0))[None]

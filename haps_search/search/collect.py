@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Collection:
     def plan(self) -> dict[str, Any]:
         """What makes a table the same table, as JSON: two that differ here must not be mixed."""
         described = self.experiment.model_dump(mode="json")
-        asked = [[q.id, q.text, q.reference, q.context] for q in self.questions]
+        asked = [[q.id, q.text, q.reference, q.context, dict(q.attributes)] for q in self.questions]
         return {
             "task": described["task"],
             # What a routing prompt says of a candidate changes none of its answers.
@@ -65,7 +65,7 @@ class Collection:
             "samples": self.samples,
             "chunk": self.chunk,
             "questions": len(asked),
-            "questions_sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+            "questions_sha256": hashlib.sha256(json.dumps(asked, default=asdict).encode()).hexdigest(),
         }
 
 

@@ -30,7 +30,7 @@ def warmup_experiment(experiment: Experiment, questions: int) -> Experiment:
     """
     steps = experiment.run.warmup.epochs * _steps_per_epoch(experiment, questions)
     run = experiment.run.model_copy(update={"steps": steps, "warm_start": None})
-    routing = experiment.routing.model_copy(update={"low_level": NoLowLevel()})
+    routing = experiment.routing.model_copy(update={"low_level": NoLowLevel(), "share_backbone": True})
     return experiment.model_copy(update={"run": run, "routing": routing})
 
 

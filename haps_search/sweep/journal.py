@@ -166,7 +166,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _differing(before: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     prefix = f"{path}." if path else ""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
+    # An arm is compared whole: what is put into one that has run would give its name to two settings.
+    inner = not path.startswith("arms.")
+    if inner and isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             yield from _differing(before.get(key), now.get(key), f"{prefix}{key}")
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now) and path != "sweep.seeds":

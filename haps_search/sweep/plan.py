@@ -43,8 +43,11 @@ def arms(study: Study) -> list[Setting]:
 
 def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     """Architecture-only and static delta at the best trial's other settings, unless the best is one itself."""
-    low = experiment_of(study, best).routing.low_level
+    routing = experiment_of(study, best).routing
+    low = routing.low_level
     others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
+    if not routing.share_backbone:  # neither comparison has a low level that reads one
+        others["routing.share_backbone"] = True
     limit = getattr(low, "max_relative_norm", StaticLowLevel().max_relative_norm)
     wanted: dict[str, NoLowLevel | StaticLowLevel] = {
         ARCHITECTURE_ONLY: NoLowLevel(),

@@ -82,8 +82,9 @@ class QaTask:
         answer = text.strip()
         if not answer:
             return Parsed(None, "the text is empty")
-        if isinstance(self._config.reward, config.ChoiceReward):
-            return read_choice(answer, question.attributes["choices"])
+        options = question.attributes.get("choices")  # a question that a user asks by hand has none
+        if isinstance(self._config.reward, config.ChoiceReward) and options:
+            return read_choice(answer, options)
         return read_pattern(self._pattern, answer) if self._pattern else Parsed(answer)
 
     def reward(self, episode: Episode) -> float:

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from sweeps import DESCRIBED, a_trial
 
-from haps_search.cli.arms import finished_arms
+from haps_search.cli.arms import finished_arms, same_questions
+from haps_search.cli.data import read_arms
 from haps_search.config.load import dump, parse_study
 from haps_search.config.routing import NoLowLevel
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.evaluation.arms import POWER_80, arm_rows, resolvable, two_way_interval
+from haps_search.search.validation import Scored
 from haps_search.sweep.journal import differences
 from haps_search.sweep.plan import arms, experiment_of
 from haps_search.sweep.progress import planned_trials
+from haps_search.types import Episode, Question
 
 HIGH_ONLY = {"routing.low_level": {"type": "none"}}
 
@@ -45,6 +48,7 @@ def test_every_arm_runs_on_every_seed_and_an_unfinished_sweep_has_whole_comparis
         ({"run.seed": 4}, "list them in sweep.seeds"),
         ({"engine.type": "local"}, "share one engine"),
         ({}, "is the same as joint"),
+        ({"candidates.0.dtype": "float64"}, "adder is not hosted like this"),
     ],
 )
 def test_an_arm_that_cannot_run_is_named(arm: dict[str, Any], said: str) -> None:
@@ -84,6 +88,23 @@ def test_seeds_and_arms_may_be_added_but_not_taken_away() -> None:
     assert any(text.startswith("arms.high level only") for text in lost)
 
 
+@pytest.mark.parametrize("added", [HIGH_ONLY, {"routing.low_level.max_relative_norm": None}])
+def test_what_an_arm_sets_stays_once_it_was_begun(added: dict[str, Any]) -> None:
+    lost = differences(dump(a_study({"joint": {}})), dump(a_study({"joint": added})))
+    assert [text.split(":")[0] for text in lost] == ["arms.joint"]
+
+
+def test_arms_may_change_the_task_but_not_what_is_measured() -> None:
+    read_arms(a_study({"joint": {}, "less": {"task.sizes": {"train": 8, "validation": 1000, "test": 2000}}}))
+    with pytest.raises(ConfigError, match=r"arms\.few: its validation questions"):
+        read_arms(a_study({"joint": {}, "few": {"task.sizes": {"train": 4096, "validation": 9, "test": 2000}}}))
+
+
+def test_fewer_candidates_and_other_prices_need_no_other_pool() -> None:
+    adder = DESCRIBED["experiment"]["candidates"][0]
+    a_study_checked({"joint": {}, "one": {"candidates": [adder]}, "dear": {"candidates.0.price.read": 1.0}})
+
+
 def test_finished_arms_come_in_the_order_of_the_study() -> None:
     study = a_study({"joint": {}, "high level only": HIGH_ONLY})
     trials = [
@@ -109,6 +130,22 @@ def test_the_table_pairs_questions_and_seeds() -> None:
     assert frozen.difference.low < -0.5 < frozen.difference.high
 
 
+def test_only_the_same_seeds_are_paired() -> None:
+    """Rewards that follow from the seed alone: paired rightly, no arm differs from the first."""
+    rewards = {"first": [[0.1] * 4, [0.9] * 4], "other": [[0.9] * 4, [0.4] * 4], "apart": [[0.2] * 4, [0.6] * 4]}
+    _, other, apart = arm_rows(rewards, {"first": (0, 1), "other": (1, 2), "apart": (7, 8)})
+    assert other.difference is not None
+    assert (other.difference.low, other.difference.high) == (0.0, 0.0)
+    assert apart.difference is not None
+    assert apart.difference.mean == pytest.approx(-0.1)
+
+
+def test_the_spread_over_seeds_stays_in_the_difference_to_frozen_candidates() -> None:
+    _, frozen = arm_rows({"first": [[0.0] * 4, [1.0] * 4], "frozen": [[0.5] * 4]})
+    assert frozen.difference is not None
+    assert (frozen.difference.low, frozen.difference.high) == (-0.5, 0.5)
+
+
 def test_the_interval_knows_both_seeds_and_questions() -> None:
     """Against the closed-form standard error of a mean with independent row and column effects."""
     rng = np.random.default_rng(1)
@@ -127,3 +164,13 @@ def test_what_can_be_resolved_follows_from_the_paired_spread() -> None:
 def test_other_questions_than_the_first_arms_are_refused() -> None:
     with pytest.raises(ValueError, match="seeds x 3 questions"):
         arm_rows({"joint": [[1.0, 0.0, 1.0]], "other": [[1.0, 0.0]]})
+
+
+def test_measurements_on_other_questions_are_not_paired() -> None:
+    def scored(*questions: Question) -> Scored:
+        return Scored(tuple(Episode(q, ("a",)) for q in questions), (0.0,) * len(questions))
+
+    one, other = Question("validation-0", "1?", "1"), Question("validation-0", "2?", "2")
+    assert same_questions([scored(one), scored(one)]) == ("validation-0",)
+    with pytest.raises(ConfigError, match="questions differ"):
+        same_questions([scored(one), scored(other)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.records.parts import Parts
 from haps_search.search.collect import Collection, collect, collection, merge
-from haps_search.types import Request, Response
+from haps_search.tasks.retrieval import Passage
+from haps_search.types import Question, Request, Response
 
 TASK = NumberTask(roles=2)
 NAMES = ("adder", "sorter")
@@ -154,3 +156,10 @@ def test_too_many_assignments_are_refused_with_the_numbers() -> None:
     with pytest.raises(ConfigError, match=r"17 candidates in 2 roles are 289 assignments.*at most 256"):
         wanted(candidates=many)
     assert len(wanted(candidates=many[:16]).assignments) == 256
+
+
+def test_other_paragraphs_or_options_are_another_table() -> None:
+    one = Collection(experiment(), "train", (Question("q", "1?", "1", attributes={"choices": ("a", "b")}),), (), 1, 1)
+    passages = {"passages": (Passage("Oram", "A hill."),)}
+    tables = [one, *(replace(one, questions=(replace(one.questions[0], attributes=a),)) for a in (passages, {}))]
+    assert len({made.plan()["questions_sha256"] for made in tables}) == 3

@@ -13,7 +13,8 @@ from haps_search.config.hotpotqa import HotpotqaTask as Config
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.hotpotqa.rows import passages_of
 from haps_search.tasks.hotpotqa.task import HotpotqaTask
-from haps_search.types import Episode, Utterance
+from haps_search.tasks.retrieval import Passage
+from haps_search.types import Episode, Question, Utterance
 
 TINY = Path(__file__).parents[1] / "assets" / "hotpotqa_tiny.jsonl"
 BARE = {"student": {"prompt": "{question}\n{dialogue}"}, "teacher": {"prompt": "{question}\n{dialogue}"}}
@@ -293,3 +294,8 @@ def test_a_question_without_paragraphs_can_be_asked_and_finds_nothing() -> None:
     turn = hotpot.turn(bare)
     assert turn is not None
     assert "(This search found nothing.)" in turn.messages[-1].content
+
+
+def test_the_lines_of_a_context_given_by_hand_are_its_paragraphs() -> None:
+    asked = Question("asked", "why?", "", "Oram: A hill.\n\nno title here")
+    assert passages_of(asked) == (Passage("Oram", "A hill."), Passage("Context", "no title here"))

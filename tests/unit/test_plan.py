@@ -66,6 +66,11 @@ def test_the_best_trial_is_not_compared_with_itself(own: str, left: list[str]) -
     assert [s.label for s in comparisons(a_study(), best)] == left
 
 
+def test_a_router_with_backbones_apart_can_be_compared_too() -> None:
+    study, best = a_study(), a_trial(0, parameters={"routing.share_backbone": False})
+    assert [experiment_of(study, s).routing.share_backbone for s in comparisons(study, best)] == [True, True]
+
+
 def test_confirmations_run_the_best_settings_on_the_same_fresh_seeds() -> None:
     best = [a_trial(4, 0.9, parameters=SEARCHED), a_trial(1, 0.8), a_trial(0, 0.1)]
     settings = confirmations(a_study(), best, top=2, seeds=3)

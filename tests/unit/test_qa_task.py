@@ -224,6 +224,11 @@ def test_reward_multiple_choice(tmp_path: Path, reference: str) -> None:
     assert [paid(question, qa, text) for text in ("B", "it is Velm", "(A)", "Velm or Dane")] == [1, 1, 0, 0]
 
 
+def test_a_question_asked_by_hand_has_no_options_and_is_answered_in_words(tmp_path: Path) -> None:
+    qa = task(tmp_path, row(reference="A", options=["Oram", "Velm"]), **CHOICE)
+    assert qa.parse(Question("asked", "Which?", ""), "answerer", " Velm ") == Parsed("Velm")
+
+
 def _function_task(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, body: str) -> QaTask:
     (folder / f"{module}.py").write_text(f"def score(question, answer):\n    {body}\n")
     monkeypatch.syspath_prepend(str(folder))

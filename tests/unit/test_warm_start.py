@@ -12,7 +12,8 @@ from dense_task import DenseTask
 from experiments import tiny_experiment
 from sweeps import DESCRIBED
 
-from haps_search.config.load import anchored, parse_study
+from haps_search.config.anchors import anchored
+from haps_search.config.load import parse_study
 from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
@@ -156,9 +157,12 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
     study = anchored(parse_study({**described, "space": space}))
     assert study.experiment.run.warm_start == str(tmp_path / "runs" / "warm")
     assert study.space["run.warm_start"].values == (None, "warm", str(tmp_path / "runs" / "warm"))  # type: ignore[union-attr]
-    arms = {"cold": {}, "warm": {"run.warm_start": "../warm"}}
+    arms: dict[str, dict[str, Any]] = {"cold": {}, "warm": {"run.warm_start": "../warm"}}
+    arms["other"] = {"routing.backbone.source": {"type": "path", "path": "lm"}, "task.description": "a/b"}
     told = anchored(parse_study({**described, "arms": arms}))
     assert told.arms["warm"] == {"run.warm_start": str(tmp_path / "../warm")}
+    assert told.arms["other"]["routing.backbone.source"]["path"] == str(tmp_path / "lm")
+    assert told.arms["other"]["task.description"] == "a/b"
 
 
 def test_questions_are_what_a_router_learns_from_and_not_their_order(tiny_lms: dict[str, Path], tmp_path: Path) -> None:

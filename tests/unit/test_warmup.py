@@ -213,3 +213,10 @@ def test_the_warm_up_is_an_architecture_only_run_without_a_warm_start() -> None:
     made = warmup_experiment(skills_experiment(warm_start="other", warmup={"epochs": 3}), 33)
     assert (made.routing.low_level.type, made.run.warm_start, made.run.steps) == ("none", None, 9)
     assert Experiment.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_study_of_backbones_apart_warms_up_the_shared_one_and_can_be_read_again() -> None:
+    study = skills_experiment()
+    apart = study.model_copy(update={"routing": study.routing.model_copy(update={"share_backbone": False})})
+    made = warmup_experiment(apart, 33)
+    assert Experiment.model_validate_json(made.model_dump_json()) == made

@@ -29,9 +29,14 @@ def read_hotpotqa(path: Path, split: Split, config: HotpotqaTask) -> QuestionFil
 
 
 def passages_of(question: Question) -> Passages:
-    """The question's own paragraphs; none where it was asked without a context."""
-    found: Passages = question.attributes.get(_PASSAGES, ())
-    return found
+    """The question's own paragraphs; of one asked by hand, the lines of its context, `Title: text` each."""
+    found: Passages | None = question.attributes.get(_PASSAGES)
+    return tuple(map(_line, filter(str.strip, question.context.splitlines()))) if found is None else found
+
+
+def _line(line: str) -> Passage:
+    title, colon, body = line.partition(": ")
+    return Passage(title.strip(), body.strip()) if colon else Passage("Context", line.strip())
 
 
 def _question(row: Mapping[str, Any], number: int, split: Split, most: int) -> Question:
