@@ -148,6 +148,8 @@ class Study(Config):
     def _arms_or_space(self) -> Self:
         if self.arms and self.space:
             raise ValueError("arms: a study compares arms or searches a space; move what is common into experiment")
+        if self.arms and isinstance(self.sweep.scheduler, Asha):
+            raise ValueError("sweep.scheduler: asha would stop some arms early, which compares them no more; use none")
         if len(set(self.sweep.seeds)) < len(self.sweep.seeds):
             raise ValueError(f"sweep.seeds: {list(self.sweep.seeds)} names a seed twice")
         return self

@@ -42,15 +42,23 @@ def _mismatches(theirs: Experiment, ours: Experiment) -> list[str]:
     return [
         f"{what}: that run has {its[what]}, this one {own[what]}; they must be the same"
         for what in own
-        if its[what] != own[what]
+        if its[what] != own[what] and its[what] and own[what]
     ]
 
 
 def _reading(experiment: Experiment) -> dict[str, str]:
+    """What the same weights decide by; empty where an experiment has no such thing."""
+    routing = experiment.routing
+    cards = "; ".join(c.description for c in experiment.candidates) if routing.prompt == "full" else ""
     return {
         "candidates (names and order)": ", ".join(c.name for c in experiment.candidates),
-        "routing.prompt": experiment.routing.prompt,
-        "routing.backbone.source": experiment.routing.backbone.source.model_dump_json(),
+        "candidates' descriptions, which the full prompt shows": cards,
+        "routing.prompt": routing.prompt,
+        "routing.backbone.source": routing.backbone.source.model_dump_json(),
+        "routing.backbone.max_tokens": str(routing.backbone.max_tokens),
+        "routing.backbone.tuning.alpha": str(getattr(routing.backbone.tuning, "alpha", "")),
+        "routing.high_level.temperature": str(getattr(routing.high_level, "temperature", "")),
+        "routing.high_level.max_joint": str(getattr(routing.high_level, "max_joint", "")),
     }
 
 

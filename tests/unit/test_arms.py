@@ -79,6 +79,11 @@ def test_arms_and_a_space_exclude_each_other() -> None:
         a_study({"joint": {}}, space={"run.steps": {"type": "int", "low": 1, "high": 5}})
 
 
+def test_arms_are_not_stopped_early() -> None:
+    with pytest.raises(ConfigError, match="asha would stop some arms early"):
+        a_study({"joint": {}}, sweep={"scheduler": {"type": "asha"}})
+
+
 def test_seeds_and_arms_may_be_added_but_not_taken_away() -> None:
     before = dump(a_study({"joint": {}}))
     more = dump(a_study({"joint": {}, "high level only": HIGH_ONLY}, sweep={"seeds": [3, 5, 7]}))

@@ -127,6 +127,16 @@ def test_other_candidates_prompts_and_backbones_are_refused_together(tiny_lms: d
     assert [p.split(":")[0] for p in said[1:]] == ["routing.prompt", "routing.backbone.source"]
 
 
+def test_the_same_weights_read_through_another_lora_scale_are_refused(
+    tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    lora = {"type": "lora", "targets": ["q_proj"]}
+    warm(tmp_path / "warm", tiny_lms, routing__backbone__tuning={**lora, "alpha": 16})
+    ours = tiny_experiment(tiny_lms, run__warm_start="warm", routing__backbone__tuning={**lora, "alpha": 32})
+    with pytest.raises(ConfigError, match=r"tuning\.alpha: that run has 16, this one 32"):
+        warm_source(ours, tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "named"),
     [
