@@ -64,7 +64,7 @@ def show_arms(d: Driver, study: Study, split: Held) -> Path:
     for trial, one in zip(trials, score_trials(d.live, d.journal.folder, study, trials, split, say), strict=True):
         scored.setdefault(trial.label, []).append(one)
         seeds.setdefault(trial.label, []).append(trial.seed)
-    frozen = frozen_scores(d.live, study.experiment, split) if study.sweep.comparison else {}
+    frozen = frozen_scores(d.live, study.experiment, split)
     rewards: dict[str, Sequence[Sequence[float]]] = {
         label: [s.rewards for s in scored[label]] for label in study.arms if label in scored
     }

@@ -111,7 +111,8 @@ class SweepConfig(Config):
     """Run seeds of each arm; they may grow when a sweep is taken up again."""
     max_hours: PositiveFloat | None = None
     comparison: bool = True
-    """Train the architecture-only router and the static delta at the best setting, for the final table."""
+    """Train the architecture-only router and the static delta at the best setting, for the final table; with arms,
+    measure them all on the validation split when they have ended."""
 
 
 class TrackingConfig(Config):
