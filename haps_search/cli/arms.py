@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -25,6 +26,7 @@ from haps_search.records.sealed import replace_text
 from haps_search.search.validation import Scored
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal
+from haps_search.types import Assignment
 
 Held = Literal["validation", "test"]
 
@@ -61,23 +63,28 @@ def show_arms(d: Driver, study: Study, split: Held) -> Path:
 
     scored: dict[str, list[Scored]] = {}
     seeds: dict[str, list[int]] = {}
-    for trial, one in zip(trials, score_trials(d.live, d.journal.folder, study, trials, split, say), strict=True):
+    measured_trials = asyncio.run(score_trials(d.live, d.journal.folder, study, trials, split, say))
+    for trial, one in zip(trials, measured_trials, strict=True):
         scored.setdefault(trial.label, []).append(one)
         seeds.setdefault(trial.label, []).append(trial.seed)
-    frozen = frozen_scores(d.live, study.experiment, split)
-    rewards: dict[str, Sequence[Sequence[float]]] = {
-        label: [s.rewards for s in scored[label]] for label in study.arms if label in scored
-    }
-    rewards |= {f"always {', '.join(z)} (frozen)": [s.rewards] for z, s in frozen.items()}
-    if frozen:
-        rewards[ORACLE] = [[max(r) for r in zip(*(s.rewards for s in frozen.values()), strict=True)]]
-    everyone = [s for row in scored.values() for s in row] + list(frozen.values())
-    questions = same_questions(everyone)
+    frozen = asyncio.run(frozen_scores(d.live, study.experiment, split))
+    questions = same_questions([s for row in scored.values() for s in row] + list(frozen.values()))
+    rewards = _rewards(scored, frozen)
     failed = tuple(f"{t.label}, seed {t.seed}: {t.error}" for t in d.journal.trials() if t.state == "failed")
     measured = Measured(split, questions, rewards, {k: tuple(v) for k, v in seeds.items()}, failed)
     texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
     keep_texts(d.journal.folder / f"examples-{split}.jsonl", texts)
     return _show(d.console, d.journal.folder, measured)
+
+
+def _rewards(
+    scored: Mapping[str, Sequence[Scored]], frozen: Mapping[Assignment, Scored]
+) -> dict[str, Sequence[Sequence[float]]]:
+    """(S, N) per arm, then what frozen candidates earn (S = 1), and the best of them per question in hindsight."""
+    rewards: dict[str, Sequence[Sequence[float]]] = {label: [s.rewards for s in row] for label, row in scored.items()}
+    rewards |= {f"always {', '.join(z)} (frozen)": [s.rewards] for z, s in frozen.items()}
+    rewards[ORACLE] = [[max(r) for r in zip(*(s.rewards for s in frozen.values()), strict=True)]]
+    return rewards
 
 
 def same_questions(scored: Sequence[Scored]) -> tuple[str, ...]:

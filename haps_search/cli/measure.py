@@ -36,16 +36,22 @@ def compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -
 
 async def _compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -> list[Row]:
     folder = journal.folder
-    routers = {JOINT: await _score(live, study, best, trial_folder(folder, best.number))}
+    trials = {JOINT: best}
     if not study.sweep.comparison:
-        return comparison({}, _rewards(routers), JOINT)
+        return comparison({}, _rewards(await _routers(live, folder, study, trials)), JOINT)
     wanted = [(s.label, s.parameters, s.seed) for s in comparisons(study, best)]
     for trial in journal.trials():
         if trial.state == "finished" and (trial.label, trial.parameters, trial.seed) in wanted:
-            routers[trial.label] = await _score(live, study, trial, trial_folder(folder, trial.number))
-    frozen = await _frozen(live, experiment_of(study, best), "validation")
+            trials[trial.label] = trial
+    routers = await _routers(live, folder, study, trials)
+    frozen = await frozen_scores(live, experiment_of(study, best), "validation")
     keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
     return comparison(_rewards(frozen), _rewards(routers), JOINT)
+
+
+async def _routers(live: Session, folder: Path, study: Study, trials: Mapping[str, TrialRecord]) -> dict[str, Scored]:
+    scored = await score_trials(live, folder, study, list(trials.values()), "validation")
+    return dict(zip(trials, scored, strict=True))
 
 
 def _rewards(scored: Mapping[Label, Scored]) -> dict[Label, tuple[float, ...]]:
@@ -70,53 +76,36 @@ def keep_texts(file: Path, scored: Mapping[str, Scored]) -> None:
     replace_text(file, "\n".join(lines) + "\n")
 
 
-def score_trials(
+async def score_trials(
     live: Session,
     sweep: Path,
     study: Study,
     trials: Sequence[TrialRecord],
     split: Split,
-    report: Callable[[TrialRecord, Scored], None],
+    report: Callable[[TrialRecord, Scored], None] | None = None,
 ) -> list[Scored]:
-    """The best checkpoint of each trial on a whole split, one after another in one router actor.
+    """The best checkpoint of each trial (one at least) on a whole split, one after another in one router actor.
 
     Raises:
         CheckpointError: a trial that left none.
     """
-    return asyncio.run(_score_trials(live, sweep, study, trials, split, report))
-
-
-async def _score_trials(
-    live: Session,
-    sweep: Path,
-    study: Study,
-    trials: Sequence[TrialRecord],
-    split: Split,
-    report: Callable[[TrialRecord, Scored], None],
-) -> list[Scored]:
-    scored: list[Scored] = []
-    engine: RayEngine | None = None
+    scored = []
+    engine = await RayEngine.start(experiment_of(study, trials[0]), live.profile, live.broker)
     try:
-        for trial in trials:
+        for index, trial in enumerate(trials):
             experiment = experiment_of(study, trial)
-            if engine is None:
-                engine = await RayEngine.start(experiment, live.profile, live.broker)
-            else:
+            if index:
                 await engine.load(experiment)
-            scored.append(await _scored(engine, experiment, trial, trial_folder(sweep, trial.number), split))
-            report(trial, scored[-1])
+            scored.append(await _score(engine, experiment, trial, trial_folder(sweep, trial.number), split))
+            if report is not None:
+                report(trial, scored[-1])
     finally:
-        if engine is not None:
-            await engine.close()
+        await engine.close()
     return scored
 
 
-def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
+async def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
     """Every assignment of frozen candidates on a whole split."""
-    return asyncio.run(_frozen(live, experiment, split))
-
-
-async def _frozen(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
     task = build_task(experiment.task)
     engine = await RayEngine.start(experiment, live.profile, live.broker)
     try:
@@ -126,16 +115,7 @@ async def _frozen(live: Session, experiment: Experiment, split: Split) -> dict[A
         await engine.close()
 
 
-async def _score(live: Session, study: Study, trial: TrialRecord, folder: Path) -> Scored:
-    experiment = experiment_of(study, trial)
-    engine = await RayEngine.start(experiment, live.profile, live.broker)
-    try:
-        return await _scored(engine, experiment, trial, folder, "validation")
-    finally:
-        await engine.close()
-
-
-async def _scored(engine: Engine, experiment: Experiment, trial: TrialRecord, folder: Path, split: Split) -> Scored:
+async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, folder: Path, split: Split) -> Scored:
     checkpoint = RunFolder(folder, experiment).best()
     if checkpoint is None:
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")

@@ -52,15 +52,6 @@ class QaTask:
         """
         return self._files.questions(split)
 
-    @property
-    def truncated(self) -> Mapping[Split, int]:
-        """How many contexts of each split read so far were cut at `max_context_chars`."""
-        return self._files.truncated
-
-    def leaks(self, splits: Sequence[Split] = ("train", "validation")) -> int:
-        """How many questions have the normalised text of one in an earlier split; reads these splits."""
-        return self._files.leaks(splits)
-
     def remarks(self) -> list[str]:
         """Cut contexts and leaks of train and validation.
 

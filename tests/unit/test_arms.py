@@ -107,7 +107,10 @@ def test_arms_may_change_the_task_but_not_what_is_measured() -> None:
 
 def test_fewer_candidates_and_other_prices_need_no_other_pool() -> None:
     adder = DESCRIBED["experiment"]["candidates"][0]
-    a_study_checked({"joint": {}, "one": {"candidates": [adder]}, "dear": {"candidates.0.price.read": 1.0}})
+    allowed = {"joint": {}, "one": {"candidates": [adder]}, "dear": {"candidates.0.price.read": 1.0}}
+    a_study_checked(allowed)
+    with pytest.raises(ConfigError, match="candidates"):
+        a_study_checked({**allowed, "slow": {"candidates.0.dtype": "float64"}})
 
 
 def test_finished_arms_come_in_the_order_of_the_study() -> None:
