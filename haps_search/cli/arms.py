@@ -69,7 +69,7 @@ def show_arms(d: Driver, study: Study, split: Held) -> Path:
         seeds.setdefault(trial.label, []).append(trial.seed)
     frozen = asyncio.run(frozen_scores(d.live, study.experiment, split))
     questions = same_questions([s for row in scored.values() for s in row] + list(frozen.values()))
-    rewards = _rewards(scored, frozen)
+    rewards = arm_rewards(scored, frozen)
     failed = tuple(f"{t.label}, seed {t.seed}: {t.error}" for t in d.journal.trials() if t.state == "failed")
     measured = Measured(split, questions, rewards, {k: tuple(v) for k, v in seeds.items()}, failed)
     texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
@@ -77,7 +77,7 @@ def show_arms(d: Driver, study: Study, split: Held) -> Path:
     return _show(d.console, d.journal.folder, measured)
 
 
-def _rewards(
+def arm_rewards(
     scored: Mapping[str, Sequence[Scored]], frozen: Mapping[Assignment, Scored]
 ) -> dict[str, Sequence[Sequence[float]]]:
     """(S, N) per arm, then what frozen candidates earn (S = 1), and the best of them per question in hindsight."""

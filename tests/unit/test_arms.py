@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from sweeps import DESCRIBED, a_trial
 
-from haps_search.cli.arms import finished_arms, same_questions
+from haps_search.cli.arms import arm_rewards, finished_arms, same_questions
 from haps_search.cli.data import read_arms
 from haps_search.config.load import dump, parse_study
 from haps_search.config.routing import NoLowLevel
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.evaluation.arms import POWER_80, arm_rows, resolvable, two_way_interval
+from haps_search.evaluation.comparison import ORACLE
 from haps_search.search.validation import Scored
 from haps_search.sweep.journal import differences
 from haps_search.sweep.plan import arms, experiment_of
@@ -182,3 +183,18 @@ def test_measurements_on_other_questions_are_not_paired() -> None:
     assert same_questions([scored(one), scored(one)]) == ("validation-0",)
     with pytest.raises(ConfigError, match="questions differ"):
         same_questions([scored(one), scored(other)])
+
+
+def test_each_arm_has_a_row_per_seed_and_the_oracle_takes_the_best_frozen_candidate_per_question() -> None:
+    def scored(*rewards: float) -> Scored:
+        return Scored(tuple(Episode(Question(str(i), "?", "!"), ("a",)) for i in range(len(rewards))), rewards)
+
+    arms = {"joint": [scored(1.0, 0.0), scored(0.0, 0.5)], "static": [scored(0.25, 0.25)]}
+    found = arm_rewards(arms, {("a",): scored(0.0, 1.0), ("b",): scored(0.5, 0.25)})
+    assert {label: [list(row) for row in rows] for label, rows in found.items()} == {
+        "joint": [[1.0, 0.0], [0.0, 0.5]],
+        "static": [[0.25, 0.25]],
+        "always a (frozen)": [[0.0, 1.0]],
+        "always b (frozen)": [[0.5, 0.25]],
+        ORACLE: [[0.5, 1.0]],
+    }

@@ -38,7 +38,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "train.jsonl").write_text(rows("one?", "two?"))
-    (tmp_path / "data" / "validation.jsonl").write_text(rows("Two", "three?"))
+    (tmp_path / "data" / "validation.jsonl").write_text(rows("Two", "three?", "four?"))
     (tmp_path / "own.yaml").write_text(STUDY.replace("REWARD", "{type: f1}"))
     return load_study("own.yaml")
 

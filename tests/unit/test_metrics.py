@@ -104,10 +104,16 @@ def test_a_collapsed_step_rings_both_alarms(experiment: Experiment) -> None:
     assert (found["route_entropy"], found["route_collapse"], found["answer_collapse"]) == (0.0, 1.0, 1.0)
 
 
-def test_a_fixed_assignment_cannot_collapse(tiny_lms: dict[str, Path]) -> None:
-    fixed = tiny_experiment(tiny_lms, routing__high_level={"type": "fixed", "assignment": [L]})
+@pytest.mark.parametrize(
+    ("high_level", "rings"), [({"type": "head"}, 1.0), ({"type": "fixed", "assignment": [L]}, 0.0)]
+)
+def test_a_fixed_assignment_cannot_collapse(
+    tiny_lms: dict[str, Path], high_level: dict[str, Any], rings: float
+) -> None:
+    same = [[episode(question(), (L,), said(text)) for text in "ab"]] * 2
     certain = taken(assignments=(((L,),) * 2,) * 2, marginals=(((1.0, 0.0),),) * 2)
-    assert step_metrics(certain, EPISODES, REWARDS, fixed)["route_collapse"] == 0.0
+    experiment = tiny_experiment(tiny_lms, routing__high_level=high_level)
+    assert step_metrics(certain, same, REWARDS, experiment)["route_collapse"] == rings
 
 
 @pytest.mark.parametrize(

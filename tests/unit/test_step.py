@@ -1,0 +1,82 @@
+"""One step with an engine that says what the test wrote down: what is drawn, and what the update gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import tiny_experiment
+from made import NumberTask, ScriptedEngine, question, routes
+
+from haps_search.config.candidates import Price
+from haps_search.search.step import step
+from haps_search.types import Assignment, Question, Rollouts, Routes, Signal, UpdateReport
+
+L, W = "llama", "qwen2"
+QUESTIONS = [question("q0", "x"), question("q1", "y")]
+TEXTS = {L: {"x": "1", "y": "0"}, W: {"x": "0", "y": "0.5"}}
+DRAWN: list[list[Assignment]] = [[(L,), (W,)], [(W,), (W,)]]
+LIKELIEST: list[list[Assignment]] = [[(L,)], [(W,)]]
+
+
+class StepEngine(ScriptedEngine):
+    """Draws `DRAWN`, finds `LIKELIEST` the likeliest, and keeps what it is to learn from."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXTS)
+        self.signals: list[Rollouts] = []
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        self.routed.append((len(questions), episodes))
+        return routes(DRAWN if episodes else LIKELIEST, marginals=[[[0.5, 0.5]]] * 2, version=7)
+
+    async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
+        assert isinstance(signal, Rollouts)
+        self.signals.append(signal)
+        return UpdateReport(8, {})
+
+
+PRICE = Price(read=100_000.0, written=0.0)
+
+
+def stepped(tiny_lms: dict[str, Path], **changes: Any) -> tuple[StepEngine, Rollouts, dict[str, float]]:
+    experiment = tiny_experiment(tiny_lms, run__episodes_per_question=2, **changes)
+    first, *others = experiment.candidates
+    priced = (first.model_copy(update={"price": PRICE}), *others)
+    experiment = experiment.model_copy(update={"candidates": priced})
+    engine = StepEngine()
+    metrics = asyncio.run(step(engine, NumberTask(), QUESTIONS, experiment, 0))
+    (signal,) = engine.signals
+    return engine, signal, metrics
+
+
+def test_a_step_plays_what_was_drawn_and_credits_what_it_earned(tiny_lms: dict[str, Path]) -> None:
+    engine, signal, metrics = stepped(tiny_lms)
+    assert engine.routed == [(2, 2)]
+    assert signal.assignments == tuple(map(tuple, DRAWN))
+    assert signal.version == 7
+    assert signal.architecture_credits == (pytest.approx((1.0, -1.0)), (0.0, 0.0))
+    assert metrics["reward"] == pytest.approx((1 + 0 + 0.5 + 0.5) / 4)
+
+
+def test_the_greedy_route_plays_the_likeliest_in_every_episode_and_does_not_weight_it(
+    tiny_lms: dict[str, Path],
+) -> None:
+    engine, signal, metrics = stepped(tiny_lms, learning__route="greedy", learning__credit="paper")
+    assert engine.routed == [(2, 0)]
+    assert signal.assignments == (((L,), (L,)), ((W,), (W,)))
+    assert signal.architecture_credits == ((0.0, 0.0), (0.0, 0.0))
+    assert metrics["reward"] == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
+
+
+def test_what_tokens_cost_lowers_the_credit_and_not_the_reward(tiny_lms: dict[str, Path]) -> None:
+    """3 tokens read at 100,000 per million cost 0.3 and weigh half: llama's 1 is worth 0.85."""
+    _, free, plain = stepped(tiny_lms, learning__cost_weight=0.0)
+    _, weighed, costly = stepped(tiny_lms, learning__cost_weight=0.5)
+    assert free.architecture_credits[0] == pytest.approx((1.0, -1.0))
+    assert weighed.architecture_credits[0] == pytest.approx((0.85, -0.85))
+    assert costly["reward"] == plain["reward"]
+    assert costly["cost"] == plain["cost"] == pytest.approx(0.3 / 4)
