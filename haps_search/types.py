@@ -140,7 +140,8 @@ class Response:
 
     `log_likelihood` is summed over the generated tokens, end token included, under the distribution that
     was sampled from (for greedy text: the model's own, at temperature 1). `gradient` and `kl_gradient` are
-    (P,) float tensors; they are None where none was asked for.
+    (P,) float tensors; they are None where none was asked for. `prompt_known`: the part of the prompt below
+    the patched layers was still there from an earlier batch.
     """
 
     text: str
@@ -151,6 +152,7 @@ class Response:
     gradient: Tensor | None = None
     kl: float | None = None
     kl_gradient: Tensor | None = None
+    prompt_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,3 +255,5 @@ class Snapshot:
 
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
+    fitted: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was fitted on training texts before the first step; it never changes, and may be large."""

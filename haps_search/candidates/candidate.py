@@ -16,6 +16,11 @@ class Candidate(Protocol):
         """Its patchable modules, for a router that never sees the model."""
         ...
 
+    @property
+    def room(self) -> int:
+        """Tokens, read and written, that it takes at once at present."""
+        ...
+
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """One response per request, in order; rows never influence one another.
 

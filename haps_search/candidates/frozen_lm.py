@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from haps_search.candidates.budget import TokenBudget
 from haps_search.candidates.chat import render
+from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
-from haps_search.candidates.generate import Decoder, Generated, generate
+from haps_search.candidates.fixed import FixedPlans, fixed_plans
+from haps_search.candidates.generate import Generated, generate
 from haps_search.candidates.gradient import RowGradients, row_gradients
+from haps_search.candidates.placed import on_several_devices
+from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.candidates.suffix import Kept, decoder_layers, first_patched
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
@@ -35,7 +40,11 @@ class FrozenLM:
         self.table = module_table(config.name, lm.model)
         stops = (*lm.stop_ids, *_tokens_with(config.stop, lm.tokenizer))
         pad = lm.tokenizer.pad_token_id
-        self._decoder = Decoder(lm.model, decoder_layers(lm.model) if config.suffix_replay else None, stops, pad)
+        layers = decoder_layers(lm.model) if config.suffix_replay and not on_several_devices(lm.model) else None
+        cache = PromptCache(int(config.prompt_cache_gb * 1e9))
+        with exact(lm.model.dtype):
+            self._decoder = Decoder(lm.model, layers, stops, pad, cache, _plans(config, lm))
+        self._budget = TokenBudget(config.batch_tokens)
         self._shapes = {(m.name, m.d_in, m.d_out) for m in self.table.modules}
 
     @classmethod
@@ -43,13 +52,19 @@ class FrozenLM:
         """Raises CandidateError naming the candidate and the way out."""
         from haps_search.candidates.sources import load_lm
 
+        assert config.source.type != "table", "a model of a table is a TableCandidate"
         lm = load_lm(config.name, config.source, config.dtype, config.device, config.trust_remote_code)
         return cls(config, lm)
 
+    @property
+    def room(self) -> int:
+        return self._budget.tokens
+
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         prompts = [self._prompt(request) for request in requests]
+        lengths = [len(p) + r.sampling.max_new_tokens for p, r in zip(prompts, requests, strict=True)]
         found: dict[int, Response] = {}
-        for rows in self._batches(prompts):
+        for rows in self._budget.batches(lengths, self._config.batch_rows):
             with exact(self._lm.model.dtype):
                 found.update(self._fitting(rows, requests, prompts))
         return [found[i] for i in range(len(requests))]
@@ -58,14 +73,21 @@ class FrozenLM:
         self, rows: list[int], requests: Sequence[Request], prompts: Sequence[list[int]]
     ) -> dict[int, Response]:
         """Answer these rows; where memory runs out, in halves."""
+        tokens = len(rows) * max(len(prompts[i]) + requests[i].sampling.max_new_tokens for i in rows)
         try:
             answers = self._respond([requests[i] for i in rows], [prompts[i] for i in rows])
+            self._budget.fitted(tokens)
             return dict(zip(rows, answers, strict=True))
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise
         # Past the except block, so that the failed attempt's tensors are not held by its traceback.
-        _log.warning("candidate %s: out of memory with %d rows, trying halves", self._config.name, len(rows))
+        self._budget.failed(tokens)
+        self._decoder.clear()
+        _log.warning(
+            "candidate %s: out of memory with %d rows; trying halves, at most %d tokens at once from now on",
+            self._config.name, len(rows), self.room,
+        )  # fmt: skip
         torch.cuda.empty_cache()
         half = len(rows) // 2
         return self._fitting(rows[:half], requests, prompts) | self._fitting(rows[half:], requests, prompts)
@@ -89,12 +111,6 @@ class FrozenLM:
             )
         return prompt
 
-    def _batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        # Prompts of like length share a batch, so that little is padded.
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for start in range(0, len(order), self._config.batch_rows):
-            yield order[start : start + self._config.batch_rows]
-
     def _respond(self, requests: list[Request], prompts: list[list[int]]) -> list[Response]:
         deltas = [r.delta for r in requests]
         learning = [r.delta if r.gradient or r.kl else None for r in requests]
@@ -112,7 +128,8 @@ class FrozenLM:
         ids = generated.token_ids(row)
         spoken = ids[:-1] if ids and ids[-1] in self._decoder.stop_ids else ids
         text = str(self._lm.tokenizer.decode(list(spoken), skip_special_tokens=True))
-        return Response(text, ids, float(generated.log_likelihood[row]), tokens_read, len(ids))
+        likelihood, known = float(generated.log_likelihood[row]), generated.known[row]
+        return Response(text, ids, likelihood, tokens_read, len(ids), prompt_known=known)
 
 
 def _with_gradients(request: Request, response: Response, found: RowGradients, row: int) -> Response:
@@ -122,6 +139,18 @@ def _with_gradients(request: Request, response: Response, found: RowGradients, r
         kl=found.kl[row] if request.kl else None,
         kl_gradient=found.kl_gradient[row] if request.kl else None,
     )
+
+
+def _plans(config: CandidateConfig, lm: LoadedLM) -> FixedPlans | None:
+    on_one = lm.device.type == "cuda" and not on_several_devices(lm.model)
+    if config.decode == "eager" or (config.decode == "auto" and not on_one):
+        return None
+    plans = fixed_plans(lm.model)
+    if plans is None:
+        _log.warning(
+            "candidate %s: %s has no static decoding; it decodes eagerly", config.name, type(lm.model).__name__
+        )
+    return plans
 
 
 def _tokens_with(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from haps_search.candidates.generate import Decoder, Generated, positions
+from haps_search.candidates.decoder import Decoder, positions
+from haps_search.candidates.generate import Generated
+from haps_search.candidates.head import Head
 from haps_search.candidates.policy import Policy
 from haps_search.candidates.suffix import Kept, Replay
 from haps_search.lora.injection import RowDeltas, injected
 from haps_search.types import Delta, Sampling
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+LOGITS = 2**25
+"""So many logits are formed at a time (128 MiB in float32), or those of one position of every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +39,92 @@ def row_gradients(
 ) -> RowGradients:
     """A second pass over the text (design section 3a): rows are separable, so one backward serves all.
 
-    With `kept` only the patched layers are replayed, without it the whole model.
+    With `kept` only the patched layers are replayed, without it the whole model. Logits are formed, and their
+    gradient taken, a few positions at a time, so that a large vocabulary does not decide the memory.
 
     The KL is that of the whole vocabulary at each sampled prefix, at the row's temperature and before
     truncation, summed over the text.
     """
-    model = decoder.model
-    logits = _replayed(decoder, generated, deltas, kept)
-    policy = Policy(samplings, model.device)
-    rows = RowDeltas(deltas, model.dtype, model.device)
+    hidden = _final_states(decoder, generated, deltas, kept)
+    policy = Policy(samplings, decoder.model.device)
+    rows = RowDeltas(deltas, decoder.model.dtype, decoder.model.device)
     rows.require_gradients()
-    with torch.enable_grad(), injected(model, rows):
-        tempered = policy.tempered(logits())
-    drawn = generated.tokens.unsqueeze(-1)
-    log_p = policy.log_probabilities(tempered, keep=drawn).gather(-1, drawn).squeeze(-1)
-    likelihood = torch.where(generated.token_mask, log_p, 0.0).sum()
-    gradients = rows.gradients(likelihood, retain_graph=kl)
-    if not kl:
-        return RowGradients(gradients, [0.0] * rows.rows, [None] * rows.rows)
+    with torch.enable_grad(), injected(decoder.model, rows):
+        learning = hidden()
     with torch.no_grad():
-        frozen = policy.tempered(logits())
-    per_token = (tempered.exp() * (tempered - frozen)).sum(-1)
-    per_row = torch.where(generated.token_mask, per_token, 0.0).sum(-1)
-    return RowGradients(gradients, per_row.detach().tolist(), rows.gradients(per_row.sum()))
+        frozen = hidden() if kl else None
+    along, kl_along, kls = _through_head(policy, decoder.head, generated, learning, frozen)
+    found = rows.gradients(learning, along, retain_graph=kl)
+    if kl_along is None:
+        return RowGradients(found, [0.0] * rows.rows, [None] * rows.rows)
+    return RowGradients(found, kls.tolist(), rows.gradients(learning, kl_along))
 
 
-def _replayed(
+def _through_head(
+    policy: Policy, head: Head, generated: Generated, states: Tensor, frozen: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """d log-likelihood / d states (n, T, H), the same of the KL to the `frozen` states', and that KL (n,)."""
+    along: list[Tensor] = []
+    kl_along: list[Tensor] = []
+    kls = torch.zeros(len(states), dtype=torch.float64, device=states.device)
+    for part in _parts(generated.tokens.shape, head.width):
+        said = _Said(policy, head, generated.tokens[:, part], generated.token_mask[:, part])
+        leaf = states[:, part].detach().requires_grad_()
+        with torch.enable_grad():
+            tempered = policy.tempered(head.logits(leaf))
+            along += torch.autograd.grad(said.log_likelihood(tempered), leaf, retain_graph=frozen is not None)
+            if frozen is not None:
+                per_row = said.kl(tempered, frozen[:, part])
+                kl_along += torch.autograd.grad(per_row.sum(), leaf)
+                kls += per_row.detach()
+    return torch.cat(along, 1), torch.cat(kl_along, 1) if kl_along else None, kls
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What was drawn at some positions, (n, t) each."""
+
+    policy: Policy
+    head: Head
+    tokens: Tensor
+    mask: Tensor
+
+    def log_likelihood(self, tempered: Tensor) -> Tensor:
+        drawn = self.tokens.unsqueeze(-1)
+        log_p = self.policy.log_probabilities(tempered, keep=drawn).gather(-1, drawn).squeeze(-1)
+        return torch.where(self.mask, log_p, 0.0).sum()
+
+    def kl(self, tempered: Tensor, frozen: Tensor) -> Tensor:
+        """(n,), to the distribution that the `frozen` states (n, t, H) give."""
+        with torch.no_grad():
+            base = self.policy.tempered(self.head.logits(frozen))
+        per_token = (tempered.exp() * (tempered - base)).sum(-1)
+        return torch.where(self.mask, per_token, 0.0).sum(-1)
+
+
+def _parts(shape: Sequence[int], vocabulary: int) -> Iterator[slice]:
+    """Positions of a text (n, T) whose logits are formed together."""
+    rows, steps = shape
+    together = max(1, LOGITS // (rows * vocabulary))
+    for start in range(0, steps, together):
+        yield slice(start, start + together)
+
+
+def _final_states(
     decoder: Decoder, generated: Generated, deltas: Sequence[Delta | None], kept: Kept | None
 ) -> Callable[[], Tensor]:
-    """What gives the logits (n, T, V) that predict each token of the text."""
+    """What gives the final hidden states (n, T, H) from which each token of the text is predicted."""
+    head = decoder.head
     if kept is None or decoder.layers is None:
-        return lambda: _whole(decoder.model, generated)
+        return lambda: _whole(head, generated)
     mask = torch.cat([generated.prompt_mask, torch.ones_like(generated.token_mask)], -1)[:, :-1]
-    replay = Replay(decoder.model, decoder.layers, kept, mask, positions(mask))
+    replay = Replay(head, decoder.layers, kept, mask, positions(mask))
     tail = replay.tail_suffices([t for delta in deltas if delta is not None for t in delta.layout.targets])
-    return lambda: replay.logits(tail)
+    return lambda: replay.hidden(tail)
 
 
-def _whole(model: PreTrainedModel, generated: Generated) -> Tensor:
+def _whole(head: Head, generated: Generated) -> Tensor:
     mask = torch.cat([generated.prompt_mask, generated.token_mask], -1)
-    steps = generated.tokens.shape[1]
-    out = model(
-        input_ids=torch.cat([generated.prompt, generated.tokens], -1),
-        attention_mask=mask,
-        position_ids=positions(mask),
-        use_cache=False,
-        logits_to_keep=steps + 1,
-    )
-    return out.logits[:, :-1]
+    ids = torch.cat([generated.prompt, generated.tokens], -1)
+    hidden, _ = head.hidden(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+    return hidden[:, generated.prompt.shape[1] - 1 : -1]

@@ -29,6 +29,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+BALANCED = "balanced"
+"""The device of an LLM whose layers lie on all GPUs of its process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +49,51 @@ class LoadedLM:
 def load_lm(owner: str, source: Source, dtype: Dtype, device: str, trust_remote_code: bool) -> LoadedLM:
     """Load the LLM of a candidate (or of the backbone), named `owner` in errors.
 
-    `dtype` auto keeps the checkpoint's, `device` auto takes a GPU where there is one.
+    `dtype` auto keeps the checkpoint's, `device` auto takes a GPU where there is one, `balanced` all there are.
 
     Raises:
         CandidateError: whatever stands in the way, with owner, source and the way out.
     """
     place = _device(owner, source, device)
     weights = _dtype(owner, source, dtype, place)
+    several = {"device_map": BALANCED} if device == BALANCED else {}
     with explained(owner, source), _no_progress_bars():
-        where, common = _locate(owner, source)
-        common["trust_remote_code"] = trust_remote_code
-        config = AutoConfig.from_pretrained(where, **common)
-        _check_causal(owner, source, config, trust_remote_code)
+        config, where, common = _configured(owner, source, trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left", **common)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, config=config, dtype=weights, output_loading_info=True, **common
+            where, config=config, dtype=weights, output_loading_info=True, **several, **common
         )
         model, report = loaded
         _check_complete(owner, source, model, report["missing_keys"])
-        model = model.eval().requires_grad_(False).to(place)
+        model = model.eval().requires_grad_(False)
+        model = model if several else model.to(place)
     stops = _stop_ids(model, tokenizer)
     _give_pad_token(owner, source, tokenizer, stops)
     return LoadedLM(model, tokenizer, place, stops)
+
+
+def meta_lm(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """The LLM of a source on torch's meta device: every shape and no number, from its config.json alone.
+
+    Raises:
+        CandidateError: no such model, or not a causal LM.
+    """
+    with explained(owner, source), _no_progress_bars(), torch.device("meta"):
+        config, _, common = _configured(owner, source, trust_remote_code)
+        weights = (config.dtype or torch.float32) if dtype == "auto" else DTYPES[dtype]
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=weights, trust_remote_code=common["trust_remote_code"]
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _configured(owner: str, source: Source, trust_remote_code: bool) -> tuple[PreTrainedConfig, str, dict[str, Any]]:
+    """A causal LM's configuration, and what `from_pretrained` takes to load it."""
+    where, common = _locate(owner, source)
+    common["trust_remote_code"] = trust_remote_code
+    config = AutoConfig.from_pretrained(where, **common)
+    _check_causal(owner, source, config, trust_remote_code)
+    return config, where, common
 
 
 def model_name(owner: str, source: Source) -> str:
@@ -109,12 +134,16 @@ def _folder(owner: str, source: Source, folder: Path) -> Path:
 
 
 def _device(owner: str, source: Source, device: str) -> torch.device:
+    if device == BALANCED:
+        if not torch.cuda.is_available():
+            raise refusal(owner, source, "`device: balanced` spreads over GPUs, and this process sees none: use `auto`")
+        return torch.device("cuda")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
     except RuntimeError as error:
-        reason = f"no device is called `{device}`: use `auto`, `cpu`, `cuda` or `cuda:1`"
+        reason = f"no device is called `{device}`: use `auto`, `cpu`, `cuda`, `cuda:1` or `balanced`"
         raise refusal(owner, source, reason) from error
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if place.type == "cuda" and (place.index or 0) >= there:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from haps_search.candidates.head import Head
+from haps_search.candidates.stack import run_below, run_from
 from haps_search.types import Delta, LinearModule
 
 if TYPE_CHECKING:
@@ -47,11 +49,20 @@ def _replays(model: PreTrainedModel, layers: nn.ModuleList) -> bool:
     if len(kept.states) != 1:
         return False
     kept.states = list(kept.states[0].split(1, dim=1))
+    head = Head.of(model)
+    inputs = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
     try:
-        replayed = Replay(model, layers, kept, mask, positions).logits(tail=False)
+        replayed = head.logits(Replay(head, layers, kept, mask, positions).hidden(tail=False))
+        if len(layers) == 1:
+            return _close(replayed, whole)
+        below, _ = run_below(head, layers, kept.first, input_ids=ids, **inputs)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return False
-    return replayed.shape == whole.shape and torch.allclose(replayed.float(), whole.float(), rtol=1e-2, atol=1e-2)
+    return _close(replayed, whole) and _close(below, torch.cat(kept.states, 1))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-2)
 
 
 def first_patched(deltas: Sequence[Delta | None]) -> int | None:
@@ -89,13 +100,11 @@ def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
 
 
 class Replay:
-    """Text logits (n, T, V) from kept states, as often as they are wanted: with deltas, and without for the KL."""
+    """Final hidden states (n, T, H) from kept ones, as often as wanted: with deltas, and without for the KL."""
 
-    def __init__(
-        self, model: PreTrainedModel, layers: nn.ModuleList, kept: Kept, mask: Tensor, positions: Tensor
-    ) -> None:
+    def __init__(self, head: Head, layers: nn.ModuleList, kept: Kept, mask: Tensor, positions: Tensor) -> None:
         """`mask` and `positions` are (n, S + T - 1), the positions that were fed."""
-        self._model, self._layers, self._first = model, layers, kept.first
+        self._head, self._layers, self._first = head, layers, kept.first
         self._mask, self._positions = mask, positions
         self._states = torch.cat(kept.states, 1)
         self._steps = len(kept.states)
@@ -111,53 +120,24 @@ class Replay:
         after = all(t.layer == last and t.name.rsplit(".", 1)[-1] in _AFTER_ATTENTION for t in targets)
         return after and self._past is not None and self._rolls_back()
 
-    def logits(self, tail: bool) -> Tensor:
+    def hidden(self, tail: bool) -> Tensor:
         if not tail:
-            return self._forward(self._states, self._positions, None)
+            return self._run(self._states, self._positions, None)
         start = self._states.shape[1] - self._steps
         past = copy.copy(self._past)
         past.layers = [copy.copy(layer) for layer in self._past.layers]
         past.crop(-self._steps)
-        return self._forward(self._states[:, start:], self._positions[:, start:], past)
+        return self._run(self._states[:, start:], self._positions[:, start:], past)
 
-    def _forward(self, states: Tensor, positions: Tensor, past: Any) -> Tensor:
-        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            # Some models scale embeddings or add positions to them: what was kept must not go through that again.
-            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
-
-        handle = self._layers[self._first].register_forward_pre_hook(enter, with_kwargs=True)
-        with handle, _skipping(self._layers, self._first):
-            out = self._model(
-                inputs_embeds=states,
-                attention_mask=self._mask,
-                position_ids=positions,
-                past_key_values=past,
-                use_cache=past is not None,
-                logits_to_keep=self._steps,
-            )
-        return out.logits
+    def _run(self, states: Tensor, positions: Tensor, past: Any) -> Tensor:
+        hidden, _ = run_from(
+            self._head, self._layers, self._first, states,
+            attention_mask=self._mask, position_ids=positions, past_key_values=past, use_cache=past is not None,
+        )  # fmt: skip
+        return hidden[:, -self._steps :]
 
     def _rolls_back(self) -> bool:
         # A sliding window that has moved on has dropped what the first text position saw.
         windows = [getattr(layer, "sliding_window", None) for layer in self._past.layers]
         fed = self._states.shape[1]
         return all(window is None or fed < window for window in windows)
-
-
-class _Skip(nn.Module):
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
-
-
-@contextmanager
-def _skipping(layers: nn.ModuleList, first: int) -> Iterator[None]:
-    """While open, the layers below `first` pass their input on; they keep their places, so that what a model
-    looks up by a layer's number stays right."""
-    whole = [layers[i] for i in range(first)]
-    try:
-        for i in range(first):
-            layers[i] = _Skip()
-        yield
-    finally:
-        for i, layer in enumerate(whole):
-            layers[i] = layer

@@ -1,6 +1,6 @@
 """How long a run is, how it samples, when it validates and saves."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -8,6 +8,7 @@ from haps_search.config.base import Config
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import EngineConfig, RayEngineConfig
 from haps_search.config.learning import LearningConfig
+from haps_search.config.replay_checks import replay_problem
 from haps_search.config.routing import FixedHighLevel, RoutingConfig
 from haps_search.config.tasks import TaskConfig
 
@@ -59,6 +60,9 @@ class RunConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     validation: ValidationConfig = ValidationConfig()
     collapse: CollapseConfig = CollapseConfig()
+    record_every: PositiveInt = 1
+    """Steps from one record of metrics to the next; validated steps always have one. Replay takes thousands of steps
+    a minute, more than a tracker wants to hear of."""
     checkpoint_every: PositiveInt = 25
     keep_checkpoints: PositiveInt = 2
     """The newest so many are kept, beside the best by validation."""
@@ -66,6 +70,9 @@ class RunConfig(Config):
     """A run, such as one of `haps warmup`, with whose high level and backbone this one begins: a folder, or the NAME
     of a run beside this one. Low level and optimiser start afresh."""
     warmup: WarmupConfig = WarmupConfig()
+    staleness: Literal[0, 1] = 0
+    """1 plays the next step's episodes while the router learns from this one's, so they are routed by a router one
+    update old; their gradient is taken at its weights. Not before a step that is saved. 0 waits."""
 
 
 class Experiment(Config):
@@ -84,11 +91,20 @@ class Experiment(Config):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"candidates: names must differ, got {', '.join(twice)} twice")
-        if self.run.episodes_per_question == 1 and self.learning.credit != "paper":
+        problem = replay_problem(self.task, self.candidates, self.routing, self.learning)
+        if problem is not None:
+            raise ValueError(problem)
+        if (
+            self.run.episodes_per_question == 1
+            and self.learning.credit != "paper"
+            and self.learning.signal == "rollouts"
+        ):
             raise ValueError(
                 f"learning.credit: {self.learning.credit} compares episodes of a question and needs "
                 "run.episodes_per_question >= 2; use credit: paper for one episode"
             )
+        if self.run.staleness and self.learning.signal == "outcomes":
+            raise ValueError("run.staleness: with learning.signal outcomes nothing is played ahead; leave it at 0")
         high = self.routing.high_level
         if isinstance(high, FixedHighLevel):
             unknown = sorted(set(high.assignment) - set(names))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,14 +14,19 @@ from haps_search.config.learning import LearningConfig, ScheduleConfig
 from haps_search.errors import CheckpointError, Diverged, StaleUpdate
 from haps_search.learning.outcome_loss import outcome_loss
 from haps_search.routing.router import Reading, Router
+from haps_search.seeds import derive_seed
 from haps_search.types import Outcomes, Question, Rollouts, Routes, Signal, Snapshot, UpdateReport
 
 
 class Learner:
-    """A router with its optimiser and version. It keeps no graph between calls."""
+    """A router with its optimiser and version. It keeps no graph between calls.
 
-    def __init__(self, router: Router, config: LearningConfig, steps: int) -> None:
-        self.router, self._config, self._steps = router, config, steps
+    With `staleness` 1 it also keeps the weights before the last update, for signals that were routed by them.
+    """
+
+    def __init__(self, router: Router, config: LearningConfig, steps: int, staleness: int = 0) -> None:
+        self.router, self._config, self._steps, self._staleness = router, config, steps, staleness
+        self._before: dict[str, Tensor] = {}
         self.version = 0
         rates = {"high": config.learning_rate.high, "low": config.learning_rate.low}
         groups = [
@@ -42,23 +48,50 @@ class Learner:
 
         loss = learning.outcome_loss - entropy_bonus * mean H(z).
 
+        A signal of the version before is allowed for by `staleness`: its gradient is taken at the weights that made
+        it, and applied to the present ones.
+
         Raises:
             StaleUpdate: the signal was made with another version of the router.
             Diverged: a loss or gradient that is not finite; the weights are left as they were.
         """
-        if signal.version != self.version:
-            raise StaleUpdate(f"an update for router version {signal.version} reached version {self.version}")
+        age = self._age(signal)
         metrics: dict[str, float] = {"routing_prompts_cut": float(self.router.truncated(questions))}
         if self._optimiser is not None:
             self._optimiser.zero_grad(set_to_none=True)
-            with torch.enable_grad():
-                reading = self.router.read(questions)
+            with self._weights_of(age), torch.enable_grad():
+                noise = torch.Generator().manual_seed(derive_seed("noise", self.version))
+                reading = self.router.read(questions, noise if isinstance(signal, Outcomes) else None)
                 tensors, gradients = self._roots(reading, signal, metrics)
                 if tensors:
                     torch.autograd.backward(tensors, gradients)
             metrics |= self._take_step(self._optimiser)
+        if self._staleness:
+            metrics["staleness"] = float(age)
         self.version += 1
         return UpdateReport(self.version, metrics)
+
+    def _age(self, signal: Signal) -> int:
+        age = self.version - signal.version
+        if age != 0 and not (age == 1 == self._staleness and (self._before or self._optimiser is None)):
+            raise StaleUpdate(f"an update for router version {signal.version} reached version {self.version}")
+        return age
+
+    @contextmanager
+    def _weights_of(self, age: int) -> Iterator[None]:
+        """While open, the router has the weights of that many updates ago; gradients go to the same parameters."""
+        if not age:
+            yield
+            return
+        learned = {name: p for name, p in self.router.named_parameters() if name in self._before}
+        present = {name: p.data for name, p in learned.items()}
+        try:
+            for name, p in learned.items():
+                p.data = self._before[name]
+            yield
+        finally:
+            for name, p in learned.items():
+                p.data = present[name]
 
     def _roots(
         self, reading: Reading, signal: Signal, metrics: dict[str, float]
@@ -109,6 +142,8 @@ class Learner:
             )
         for group in optimiser.param_groups:
             group["lr"] = group["base_lr"] * factor
+        if self._staleness:
+            self._before = {name: p.clone() for name, p in self.router.learned().items()}
         optimiser.step()
         return {"gradient_norm": norm, "learning_rate_factor": factor}
 
@@ -117,7 +152,7 @@ class Learner:
         tensors = {f"router.{k}": v.cpu().clone() for k, v in self.router.learned().items()}
         for key, value in self._moments().items():
             tensors[key] = value.cpu().clone()
-        return Snapshot(tensors, {"version": self.version})
+        return Snapshot(tensors, {"version": self.version}, self.router.fitted())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Raises CheckpointError where the tensors are not this router's."""
@@ -129,8 +164,15 @@ class Learner:
         with torch.no_grad():
             for name, parameter in learned.items():
                 parameter.copy_(found[name])
-        self.version = int(snapshot.state["version"])
+        self._refit(snapshot.fitted)
+        self.version, self._before = int(snapshot.state["version"]), {}
         self._load_moments(snapshot.tensors)
+
+    def _refit(self, fitted: Mapping[str, Tensor]) -> None:
+        try:
+            self.router.refit(fitted)
+        except ValueError as error:
+            raise CheckpointError(f"the checkpoint reads other features than this router: {error}") from error
 
     def _moments(self) -> dict[str, Tensor]:
         if self._optimiser is None:

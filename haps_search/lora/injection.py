@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,9 @@ from haps_search.types import Delta, DeltaLayout
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
+
+Stacks = dict[str, tuple[Tensor, Tensor]]
+"""Per module name: A (rows, r, d_in) and scaled B (rows, d_out, r)."""
 
 
 class RowDeltas:
@@ -31,7 +34,7 @@ class RowDeltas:
         # bf16 and fp16 models keep float32 deltas; a float64 model lifts them to its own precision.
         self.dtype = torch.promote_types(torch.float32, dtype)
         self.leaves = {
-            layout: torch.stack([deltas[row].values for row in rows]).to(device, self.dtype)  # type: ignore[union-attr]
+            layout: _sent(torch.stack([deltas[row].values for row in rows]), device, self.dtype)  # type: ignore[union-attr]
             for layout, rows in self._groups.items()
         }
 
@@ -39,21 +42,22 @@ class RowDeltas:
         for leaf in self.leaves.values():
             leaf.requires_grad_()
 
-    def gradients(self, total: Tensor, retain_graph: bool = False) -> list[Tensor | None]:
+    def gradients(self, states: Tensor, along: Tensor, retain_graph: bool = False) -> list[Tensor | None]:
         """d total / d delta of each row: (P,) tensors on the CPU, None for rows without a delta.
 
-        Rows do not interact, so the gradient of a sum over rows is each row's own.
+        `along` is d total / d states, of the states' shape. Rows do not interact, so the gradient of a sum over
+        rows is each row's own.
         """
         layouts = list(self.leaves)
-        found = torch.autograd.grad(total, [self.leaves[x] for x in layouts], retain_graph=retain_graph)
+        found = torch.autograd.grad(states, [self.leaves[x] for x in layouts], along, retain_graph=retain_graph)
         by_row: list[Tensor | None] = [None] * self.rows
         for layout, gradient in zip(layouts, found, strict=True):
             for row, values in zip(self._groups[layout], gradient.detach().cpu(), strict=True):
                 by_row[row] = values
         return by_row
 
-    def stacks(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per module name: A (rows, r, d_in) and scaled B (rows, d_out, r), r the largest rank among rows."""
+    def stacks(self) -> Stacks:
+        """The rows' matrices, r the largest rank among rows."""
         parts: dict[str, list[tuple[list[int], Tensor, Tensor]]] = {}
         for layout, leaf in self.leaves.items():
             for target, (a, b) in zip(layout.targets, matrices(layout, leaf), strict=True):
@@ -74,12 +78,24 @@ class RowDeltas:
         return all_a, all_b
 
 
-@contextmanager
-def injected(model: nn.Module, deltas: RowDeltas) -> Iterator[None]:
+def _sent(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """To the device; a GPU fetches it while the CPU goes on."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True).to(dtype)
+    return values.to(device, dtype)
+
+
+def injected(model: nn.Module, deltas: RowDeltas) -> AbstractContextManager[None]:
     """While open, row i of every batch through `model` runs under delta i. Hooks go also when the body raises."""
+    return patched(model, deltas.stacks())
+
+
+@contextmanager
+def patched(model: nn.Module, stacks: Stacks) -> Iterator[None]:
+    """The same, from the matrices themselves."""
     handles: list[RemovableHandle] = []
     try:
-        for name, (a, b) in deltas.stacks().items():
+        for name, (a, b) in stacks.items():
             handles.append(model.get_submodule(name).register_forward_hook(_Update(a, b)))
         yield
     finally:
@@ -94,5 +110,6 @@ class _Update:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         # Some models flatten (n, T, d) to (n T, d) before their MLP.
         x = inputs[0].reshape(len(self.a_t), -1, inputs[0].shape[-1])
-        update = (x.to(self.a_t.dtype) @ self.a_t) @ self.b_t
+        # A model's layers may lie on several devices, its deltas lie on the first.
+        update = (x.to(self.a_t.dtype) @ self.a_t.to(x.device)) @ self.b_t.to(x.device)
         return output + update.reshape(output.shape).to(output.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 
 def module_table(candidate: str, model: nn.Module) -> ModuleTable:
-    """All linear modules that stand in a numbered layer of the model."""
+    """All linear modules that stand in a numbered layer of the model; on the meta device their norms are NaN."""
     from torch import nn
 
     found = []
     for name, module in model.named_modules():
         layer = _LAYER.search(name)
         if layer and isinstance(module, nn.Linear):
-            norm = float(module.weight.detach().float().norm())
+            norm = math.nan if module.weight.is_meta else float(module.weight.detach().float().norm())
             found.append(LinearModule(name, int(layer[1]), module.in_features, module.out_features, norm))
     layers = max((m.layer for m in found), default=-1) + 1
     return ModuleTable(candidate, layers, tuple(found))

@@ -25,7 +25,8 @@ def step_metrics(
 ) -> dict[str, float]:
     """Metrics of Q x G episodes: reward, route shares and entropy (nats), delta norm, KL, tokens, alarms.
 
-    `parse_failures` counts the utterances that could not be read, `parse_failure_share/ROLE/CANDIDATE` is their share.
+    `parse_failures` counts the utterances that could not be read, `parse_failure_share/ROLE/CANDIDATE` is their share;
+    `prompts_known` is the share of utterances whose prompt the candidate still had from before.
     """
     flat = [episode for row in episodes for episode in row]
     utterances = [u for episode in flat for u in episode.utterances]
@@ -33,7 +34,7 @@ def step_metrics(
     measured = {
         "reward": fmean(r for row in rewards for r in row),
         "reward_spread": fmean(max(row) - min(row) for row in rewards),
-        "route_entropy": fmean(_entropy(role) for row in routes.marginals for role in row),
+        "route_entropy": fmean(entropy(role) for row in routes.marginals for role in row),
         "answer_share": _largest_share(str(e.answer) for e in flat),
         "parse_failures": float(sum(u.parsed.failure is not None for u in utterances)),
         "contexts_cut": contexts_cut(row[0].question for row in episodes),
@@ -45,6 +46,8 @@ def step_metrics(
     kls = [u.response.kl for u in utterances if u.response.kl is not None]
     if kls:
         measured["kl"] = fmean(kls)
+    if any(c.prompt_cache_gb for c in experiment.candidates):
+        measured["prompts_known"] = fmean(u.response.prompt_known for u in utterances)
     played = [e.assignment for e in flat]
     measured |= {f"parse_failure_share/{seat}": share for seat, share in failure_shares(flat).items()}
     measured |= {f"share/{name}": share for name, share in route_shares(played, names).items()}
@@ -78,11 +81,15 @@ def contexts_cut(questions: Iterable[Question]) -> float:
 
 def alarms(measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int) -> dict[str, float]:
     """1 where routes or utterances have collapsed, 0 where not."""
-    routes = candidates > 1 and measured["route_entropy"] < limits.route_entropy and top_share > limits.assignment_share
     return {
-        "route_collapse": float(routes),
+        "route_collapse": float(route_collapse(measured["route_entropy"], top_share, limits, candidates)),
         "answer_collapse": float(measured["answer_share"] > limits.answer_share),
     }
+
+
+def route_collapse(entropy: float, top_share: float, limits: CollapseConfig, candidates: int) -> bool:
+    """Whether nearly everything goes to one of several choices, and the router is sure of it."""
+    return candidates > 1 and entropy < limits.route_entropy and top_share > limits.assignment_share
 
 
 def delta_norm(deltas: Iterable[Delta]) -> float:
@@ -94,7 +101,8 @@ def delta_norm(deltas: Iterable[Delta]) -> float:
     return float(torch.cat(norms).mean()) if norms else 0.0
 
 
-def _entropy(probabilities: Sequence[float]) -> float:
+def entropy(probabilities: Sequence[float]) -> float:
+    """Nats."""
     return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
 
 

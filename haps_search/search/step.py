@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from haps_search.config.run import Experiment
 from haps_search.episodes.play import Play, play
@@ -21,37 +21,71 @@ from haps_search.search.engine import Engine
 from haps_search.search.metrics import step_metrics
 from haps_search.seeds import derive_seed
 from haps_search.tasks.task import Task
-from haps_search.types import Question, Routes
+from haps_search.types import Episode, Question, Routes
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """The Q questions of step `index` and who answers them."""
+
+    index: int
+    questions: Sequence[Question]
+    routes: Routes
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What was said, Q rows of G episodes, and how long routing and playing took."""
+
+    routed: Routed
+    episodes: Sequence[Sequence[Episode]]
+    seconds: float
 
 
 async def step(
     engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment, index: int
 ) -> dict[str, float]:
     """Step `index` of a run on Q questions; returns its metrics. All randomness follows from seed and index."""
+    routed = await route(engine, questions, experiment, index)
+    return await learn(engine, task, await played(engine, task, routed, experiment), experiment)
+
+
+async def route(engine: Engine, questions: Sequence[Question], experiment: Experiment, index: int) -> Routed:
     began = time.perf_counter()
-    seed = derive_seed(experiment.run.seed, "step", index)
+    return Routed(index, questions, await _routes(engine, questions, experiment, _seed(experiment, index)), began)
 
-    routes = await _routes(engine, questions, experiment, seed)
+
+async def played(engine: Engine, task: Task, routed: Routed, experiment: Experiment) -> Played:
+    seed = _seed(experiment, routed.index)
     how = Play(experiment.run.sampling, seed, gradient=True, kl=experiment.learning.kl_weight > 0)
-    episodes = await play(engine.speak, task, questions, routes.assignments, routes.deltas, how)
-    rolled_out = time.perf_counter()
+    routes = routed.routes
+    episodes = await play(engine.speak, task, routed.questions, routes.assignments, routes.deltas, how)
+    return Played(routed, episodes, time.perf_counter() - routed.began)
 
+
+async def learn(engine: Engine, task: Task, said: Played, experiment: Experiment) -> dict[str, float]:
+    began = time.perf_counter()
+    episodes, routes = said.episodes, said.routed.routes
     rewards = [[task.reward(episode) for episode in row] for row in episodes]
     price = prices(experiment.candidates)
     worth = utilities(rewards, episodes, price, experiment.learning.cost_weight)
     signal = rollouts(routes, episodes, worth, experiment.learning)
-    report = await engine.update(questions, signal)
+    report = await engine.update(said.routed.questions, signal)
 
     measured = step_metrics(routes, episodes, rewards, experiment)
-    ended = time.perf_counter()
     return {
         **measured,
         **report.metrics,
         "cost": mean_cost([episode for row in episodes for episode in row], price),
-        "rollout_seconds": rolled_out - began,
-        "step_seconds": ended - began,
-        "tokens_per_second": measured["tokens_written"] / (rolled_out - began),
+        "rollout_seconds": said.seconds,
+        "step_seconds": said.seconds + time.perf_counter() - began,
+        "tokens_per_second": measured["tokens_written"] / said.seconds,
     }
+
+
+def _seed(experiment: Experiment, index: int) -> int:
+    return derive_seed(experiment.run.seed, "step", index)
 
 
 async def _routes(engine: Engine, questions: Sequence[Question], experiment: Experiment, seed: int) -> Routes:

@@ -10,6 +10,7 @@ import torch
 from dense_task import DenseTask
 from experiments import tiny_experiment
 
+from haps_search import errors
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError
@@ -106,3 +107,28 @@ def test_a_run_that_patience_ended_ends_there_again(tiny_lms: dict[str, Path], t
     again, _ = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
     assert again == first
     assert [step for step, _ in records(tmp_path)] == list(range(1, first.steps + 1))
+
+
+@pytest.mark.parametrize("asked_at", [1, 3, 5])
+def test_a_run_that_is_asked_to_leave_loses_no_step(tiny_lms: dict[str, Path], tmp_path: Path, asked_at: int) -> None:
+    """It saves the step it was at, also where no checkpoint was due."""
+    experiment = tiny_experiment(tiny_lms, run__checkpoint_every=100, run__validation={"every": 100, "questions": 6})
+    whole, weights = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "whole")
+    engine, asked = LocalEngine.build(experiment, DenseTask()), iter(range(1, 100))
+    folder = RunFolder(tmp_path / "parts", experiment)
+    with pytest.raises(errors.Interrupted, match=f"saved at step {asked_at}"):
+        asyncio.run(run(engine, DenseTask(), experiment, folder, leaves=lambda: next(asked) == asked_at))
+    rest = InterruptedEngine.build(experiment, DenseTask())
+    rest.updates_left = experiment.run.steps - asked_at
+    resumed, resumed_weights = finished(rest, experiment, tmp_path / "parts")
+    assert resumed.metrics["validation_reward"] == whole.metrics["validation_reward"]
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    for name, tensor in weights.tensors.items():
+        assert torch.equal(resumed_weights.tensors[name], tensor), name
+
+
+def test_a_run_that_is_asked_at_its_last_step_has_ended(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    experiment = tiny_experiment(tiny_lms, run__steps=1)
+    engine = LocalEngine.build(experiment, DenseTask())
+    result = asyncio.run(run(engine, DenseTask(), experiment, RunFolder(tmp_path, experiment), leaves=lambda: True))
+    assert result.reason == "steps"

@@ -7,30 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES, build_family
 
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.suffix import Replay, decoder_layers
-from haps_search.candidates.zoo.tokenizer import build_tokenizer
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
 from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
 
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"head_dim": 8},
-    "qwen2": {"head_dim": 8},
-    "qwen3": {"head_dim": 8},
-    "mistral": {"head_dim": 8, "sliding_window": None},
-    "mistral-sliding": {"head_dim": 8, "sliding_window": 6},
-    "gemma3_text": {
-        "head_dim": 8, "sliding_window": 7,
-        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    },
-    "phi": {},
-    "granite": {"embedding_multiplier": 12.0, "logits_scaling": 3.0},
-    "opt": {"ffn_dim": 40, "word_embed_proj_dim": 32, "dropout": 0.0},
-    "bloom": {"n_layer": 3, "n_head": 4},
-}  # fmt: skip
 AFTER = {"phi": ("dense", "fc2"), "opt": ("out_proj", "fc2"), "bloom": ("dense", "dense_4h_to_h")}
 KEYS = {"bloom": ("query_key_value",)}
 LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
@@ -38,24 +23,7 @@ LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    tokenizer = build_tokenizer()
-    config = AutoConfig.for_model(
-        request.param.removesuffix("-sliding"), vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40,
-        num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        **FAMILIES[request.param],
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    folder = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return request.param, folder
+    return request.param, build_family(tmp_path_factory.mktemp(request.param), request.param)
 
 
 def load(folder: Path, suffix: bool) -> FrozenLM:
@@ -143,8 +111,8 @@ def test_a_stack_whose_replay_gives_other_logits_is_replayed_whole(
     """Were states to enter by the embeddings, as in a model that scales these, the probe would notice."""
     _, folder = family
     model = load(folder, suffix=True)._lm.model
-    right = Replay.logits
-    monkeypatch.setattr(Replay, "logits", lambda self, tail: 1.5 * right(self, tail))
+    right = Replay.hidden
+    monkeypatch.setattr(Replay, "hidden", lambda self, tail: 1.5 * right(self, tail))
     assert decoder_layers(model) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import subprocess
 import sys
@@ -462,6 +463,67 @@ async def test_an_unknown_candidate_is_refused_with_those_there_are() -> None:
 
 
 @asynchronous
+async def test_a_lease_keeps_to_the_room_of_its_worker_and_a_narrowed_room_is_counted() -> None:
+    """Each of these parcels is estimated at four tokens a row."""
+    broker = make()
+    session = await join(broker)
+    waiting = asked(broker, parcel("a"), parcel("b"), parcel("c", "d", "e"), parcel("f"))
+    await asyncio.sleep(0)
+    first = await broker.exchange("llama/0", session, None, 11)
+    assert first is not None
+    assert texts(first.parcels) == [["a"], ["b"]]
+    second = await broker.exchange("llama/0", session, answered(first), 5)
+    assert second is not None
+    assert texts(second.parcels) == [["c", "d", "e"]], "one parcel always goes"
+    third = await broker.exchange("llama/0", session, answered(second), 10)
+    assert third is not None
+    await broker.exchange("llama/0", session, answered(third), 10)
+    assert texts(await asyncio.gather(*waiting)) == [["a"], ["b"], ["c", "d", "e"], ["f"]]
+    status = await broker.status()
+    assert status["narrowed"] == 1
+    assert status["workers"]["llama/0"]["room"] == 10  # type: ignore[index]
+
+
+@asynchronous
+async def test_a_flood_of_one_trial_leaves_the_other_its_share_of_each_lease() -> None:
+    """The fast trial has all its parcels waiting, the slow one asks for the next when it has its answer."""
+    broker = make(rows=8)
+    session = await join(broker)
+    flood = [asyncio.create_task(broker.submit("llama", parcel(f"f{i}"), "fast")) for i in range(200)]
+    leases: list[list[str]] = []
+
+    async def slow() -> None:
+        for turn in range(10):
+            await asyncio.gather(*(broker.submit("llama", parcel(f"s{turn}.{i}"), "slow") for i in range(4)))
+
+    waiting, done = asyncio.create_task(slow()), None
+    await asyncio.sleep(0)
+    while not waiting.done():
+        work = await leased(broker, session, done)
+        leases.append([text for part in texts(work.parcels) for text in part])
+        done = answered(work)
+        await asyncio.sleep(0.002)  # the slow one hears its answers
+    shares = [sum(text.startswith("s") for text in lease) for lease in leases]
+    assert shares == [0, *[4, 0] * 10][: len(shares)], "what it asks for after a lease was cut comes in the next"
+    assert not all(task.done() for task in flood)
+    for task in flood:
+        task.cancel()
+
+
+@asynchronous
+async def test_prompts_that_workers_still_had_are_counted() -> None:
+    broker = make()
+    session = await join(broker)
+    (waiting,) = asked(broker, parcel("a", "b"))
+    await asyncio.sleep(0)
+    work = await leased(broker, session)
+    known = pack_responses([Response(t, (1,), -1.0, 1, 1, prompt_known=t == "a") for t in ("a", "b")])
+    await broker.exchange("llama/0", session, Done(work.lease, (known,)))
+    await waiting
+    assert (await broker.status())["known"] == 1
+
+
+@asynchronous
 async def test_status_counts_what_happened() -> None:
     broker = make()
     session = await join(broker)
@@ -477,7 +539,9 @@ async def test_status_counts_what_happened() -> None:
         "parcels": 3, "rows": 4, "leases": 1, "requeued": 0, "late": 0, "leased": 1,
     }  # fmt: skip
     assert status["waiting"] == {"llama": 1}
-    assert status["workers"] == {"llama/0": {"candidate": "llama", "pid": 7, "node": "node", "registrations": 3}}
+    assert status["workers"] == {
+        "llama/0": {"candidate": "llama", "pid": 7, "node": "node", "registrations": 3, "room": math.inf}
+    }
     assert status["ended"] is None
 
 
@@ -568,5 +632,5 @@ async def test_a_pool_that_cannot_be_placed_says_so() -> None:
     await broker._notice_absence(clock.now)
     clock.now += 601.0
     await broker._notice_absence(clock.now)
-    with pytest.raises(PoolError, match="no worker was placed within"):
+    with pytest.raises(PoolError, match=r"no worker of .* was placed within"):
         await broker.tables()

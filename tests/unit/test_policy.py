@@ -14,9 +14,11 @@ from experiments import tiny_experiment
 from made import layout
 from torch import Tensor
 
+from haps_search.candidates.decoder import Decoder, pad_left, positions
 from haps_search.candidates.frozen_lm import FrozenLM, _tokens_with
-from haps_search.candidates.generate import Decoder, Generated, distinct, generate, pad_left, positions
+from haps_search.candidates.generate import Generated, generate
 from haps_search.candidates.policy import Policy, uniforms
+from haps_search.candidates.read import distinct
 from haps_search.types import Delta, Message, Request, Response, Sampling
 
 CPU = torch.device("cpu")

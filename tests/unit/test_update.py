@@ -286,3 +286,43 @@ def test_the_architecture_loss_is_the_mean_of_credit_and_surprise(build: Build) 
     learner = build()
     report = learner.update(QUESTIONS, signal(learner, credit=0.5))
     assert report.metrics["architecture_loss"] == pytest.approx(0.5 * math.log(2))
+
+
+def test_a_signal_one_update_old_gives_the_gradient_at_the_weights_that_routed_it(build: Build) -> None:
+    late, reference = build(run__staleness=1, **PLAIN), build(**PLAIN)
+    first, second = signal(late, seed=1), signal(late, seed=2)
+    late.update(QUESTIONS, first)
+    present = late.snapshot()
+    report = late.update(QUESTIONS, second)  # made by version 0, reaches version 1
+    reference.update(QUESTIONS, second)
+    wanted = taken_gradients(reference)
+    assert wanted
+    for name, gradient in taken_gradients(late).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+    assert (report.version, report.metrics["staleness"]) == (2, 1.0)
+
+    by_hand = build(**PLAIN)
+    by_hand.restore(present)
+    for name, p in by_hand.router.named_parameters():
+        p.grad = wanted.get(name)
+    by_hand._take_step(by_hand._optimiser)  # type: ignore[arg-type]
+    for name, p in late.router.learned().items():
+        torch.testing.assert_close(p, by_hand.router.learned()[name], rtol=1e-9, atol=1e-12)
+
+    afresh = build(**PLAIN)
+    afresh.update(QUESTIONS, first)
+    afresh.update(QUESTIONS, replace(second, version=1))
+    assert any(not torch.equal(g, wanted[name]) for name, g in taken_gradients(afresh).items())
+
+
+def test_a_signal_two_updates_old_is_refused_and_so_is_one_of_the_day_before_a_restore(build: Build) -> None:
+    learner = build(run__staleness=1)
+    old = signal(learner)
+    learner.update(QUESTIONS, old)
+    saved = learner.snapshot()
+    learner.update(QUESTIONS, signal(learner))
+    with pytest.raises(StaleUpdate):
+        learner.update(QUESTIONS, old)
+    learner.restore(saved)
+    with pytest.raises(StaleUpdate):
+        learner.update(QUESTIONS, old)

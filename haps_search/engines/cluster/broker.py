@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from haps_search.config.engines import Leases
+from haps_search.engines.cluster.queue import FairQueue
 from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel
 from haps_search.errors import HapsError, PoolError
 from haps_search.types import ModuleTable
@@ -26,8 +27,19 @@ IDLE_POLL_S = 5.0
 class _Job:
     parcel: RequestParcel
     answer: asyncio.Future[ResponseParcel]
+    trial: str
+    rows: int
+    length: int
     attempts: int = 0
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def cost(self) -> int:
+        return self.rows * self.length
+
+    @property
+    def gone(self) -> bool:
+        return self.answer.done()
 
 
 @dataclass
@@ -38,6 +50,7 @@ class _Worker:
     node: str
     registrations: int
     heard: float
+    room: float = math.inf
 
 
 @dataclass
@@ -82,7 +95,7 @@ class Broker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seats, self._settings, self._silence_s, self._clock = dict(seats), leases, silence_s, clock
-        self._queues: dict[str, deque[_Job]] = {name: deque() for name in seats}
+        self._queues: dict[str, FairQueue[_Job]] = {name: FairQueue() for name in seats}
         self._arrived: dict[str, asyncio.Event] = {name: asyncio.Event() for name in seats}
         self._tables: dict[str, ModuleTable] = {}
         self._workers: dict[str, _Worker] = {}
@@ -91,23 +104,27 @@ class Broker:
         self._began: float | None = None
         self._numbers = itertools.count(1)
         self._starts: dict[str, int] = {}
+        self._unplaced = set(seats)
         self._ended: PoolError | None = None
         self._cause: HapsError | None = None
         self._changed = asyncio.Event()
         self._idle_since = dict.fromkeys(seats, clock())
-        self._counts = {"parcels": 0, "rows": 0, "leases": 0, "requeued": 0, "late": 0}
+        self._counts = {"parcels": 0, "rows": 0, "leases": 0, "requeued": 0, "late": 0, "narrowed": 0, "known": 0}
         self._reaper: asyncio.Task[None] | None = None
 
     # What trials call.
 
-    async def submit(self, candidate: str, parcel: RequestParcel) -> ResponseParcel:
-        """Answer a parcel. Raises PoolError where the machines gave up, CandidateError where the candidate did."""
+    async def submit(self, candidate: str, parcel: RequestParcel, trial: str = "") -> ResponseParcel:
+        """Answer a parcel. Those of different trials take turns.
+
+        Raises PoolError where the machines gave up, CandidateError where the candidate did.
+        """
         self._start_reaper()
         if self._ended is not None:
             raise self._ended
         if candidate not in self._queues:
             raise PoolError(f"no candidate {candidate} in this pool: it hosts {', '.join(self._queues)}")
-        job = _Job(parcel, asyncio.get_running_loop().create_future())
+        job = _Job(parcel, asyncio.get_running_loop().create_future(), trial, parcel.rows, parcel.length)
         self._counts["parcels"] += 1
         self._counts["rows"] += parcel.rows
         self._enqueue(candidate, [job])
@@ -130,7 +147,11 @@ class Broker:
         return dict(self._tables)
 
     async def status(self) -> dict[str, object]:
-        """Counts, queue lengths and workers, for displays and tests."""
+        """Counts, queue lengths and workers, for displays and tests.
+
+        `narrowed`: how often a worker halved its room after its memory ran out; `known`: how many prompts workers
+        still had.
+        """
         return {
             **self._counts,
             "waiting": {name: len(queue) for name, queue in self._queues.items()},
@@ -141,6 +162,7 @@ class Broker:
                     "pid": w.pid,
                     "node": w.node,
                     "registrations": w.registrations,
+                    "room": w.room,
                 }
                 for key, w in self._workers.items()
             },
@@ -156,6 +178,7 @@ class Broker:
         """
         self._start_reaper()
         self._replace(worker)
+        self._unplaced.discard(candidate)
         starts = self._starts[worker] = self._starts.get(worker, 0) + 1
         if starts > self._settings.restarts + 1:
             await self.fail_all(
@@ -176,9 +199,10 @@ class Broker:
         self._changed.set()
         return session
 
-    async def exchange(self, worker: str, session: int, done: Done | None) -> Work | None:
+    async def exchange(self, worker: str, session: int, done: Done | None, room: float = math.inf) -> Work | None:
         """Hand in an outcome and lease the next parcels, in one call so that the two cannot overtake each other.
 
+        `room` is how many tokens the worker takes at once; a lease has no more, unless a single parcel has.
         Returns None where nothing came within `IDLE_POLL_S`. Raises PoolError when the pool has ended or the
         worker was replaced: it should leave.
         """
@@ -188,13 +212,15 @@ class Broker:
         if holder is None or holder.session != session:
             raise PoolError(f"worker {worker} was replaced")
         holder.heard = self._clock()
+        self._counts["narrowed"] += math.isfinite(holder.room) and room < holder.room
+        holder.room = room
         if self._ended is None and not self._queues[holder.candidate] and not await self._arrival(holder.candidate):
             return None
         if self._ended is not None:
             raise self._ended
         if self._workers[worker].session != session:  # replaced while it waited: nobody would answer its lease
             raise PoolError(f"worker {worker} was replaced")
-        jobs = self._take(holder.candidate)
+        jobs = self._take(holder)
         if not jobs:
             return None
         number = next(self._numbers)
@@ -224,11 +250,7 @@ class Broker:
     # Inside.
 
     def _enqueue(self, candidate: str, jobs: Sequence[_Job], first: bool = False) -> None:
-        queue = self._queues[candidate]
-        if first:
-            queue.extendleft(reversed(jobs))
-        else:
-            queue.extend(jobs)
+        self._queues[candidate].put(jobs, first)
         self._arrived[candidate].set()
 
     async def _arrival(self, candidate: str) -> bool:
@@ -239,15 +261,10 @@ class Broker:
             return self._ended is not None
         return True
 
-    def _take(self, candidate: str) -> list[_Job]:
-        queue, jobs, rows = self._queues[candidate], list[_Job](), 0
-        while queue and (not jobs or rows + queue[0].parcel.rows <= self._settings.rows):
-            job = queue.popleft()
-            if job.answer.done():  # its trial is gone
-                continue
+    def _take(self, holder: _Worker) -> list[_Job]:
+        jobs = self._queues[holder.candidate].take(self._settings.rows, holder.room)
+        for job in jobs:
             job.attempts += 1
-            rows += job.parcel.rows
-            jobs.append(job)
         return jobs
 
     def _settle(self, done: Done) -> None:
@@ -265,6 +282,7 @@ class Broker:
         again = []
         for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
             if isinstance(outcome, ResponseParcel):
+                self._counts["known"] += sum(response.prompt_known for response in outcome.responses)
                 _answer(job, outcome)
             elif outcome.final:
                 _answer(job, outcome.error)
@@ -318,10 +336,12 @@ class Broker:
     async def _notice_absence(self, now: float) -> None:
         if self._began is None:
             self._began = now
-        if not self._starts and now - self._began > self._silence_s:
+        if self._unplaced and now - self._began > self._silence_s:
+            names = ", ".join(name for name in self._seats if name in self._unplaced)
             await self.fail_all(
-                f"no worker was placed within {self._silence_s:g} s: the cluster has no free CPUs or GPUs for them, "
-                "or none of its nodes has what one worker asks for together (candidate in the cluster profile)"
+                f"no worker of {names} was placed within {self._silence_s:g} s: the cluster has no free CPUs or GPUs, "
+                "or none of its nodes has what one worker asks for together (candidate in the cluster profile); "
+                "`haps plan` says who needs what"
             )
 
     async def _notice_silence(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.router_actor import RouterActor, opened
-from haps_search.engines.cluster.wire import pack_requests, pack_tensors, unpack_responses
+from haps_search.engines.cluster.wire import estimated_tokens, pack_requests, pack_tensors, unpack_responses
 from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
@@ -22,11 +23,20 @@ def parcel_rows(profile: ClusterProfile, requests: int) -> int:
     return max(1, min(profile.leases.rows, -(-requests // replicas)))
 
 
-async def ask_pool(broker: Any, rows: int, candidate: str, requests: Sequence[Request]) -> list[Response]:
-    """One response per request, in order, sent in parcels of `rows`. Raises CandidateError, PoolError."""
-    parts = [requests[i : i + rows] for i in range(0, len(requests), rows)]
-    parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, pack_requests(part))) for part in parts))
-    return [response for parcel in parcels for response in unpack_responses(parcel)]
+async def ask_pool(
+    broker: Any, rows: int, candidate: str, requests: Sequence[Request], trial: str = ""
+) -> list[Response]:
+    """One response per request, in order, sent in parcels of `rows` that hold requests of like length.
+
+    Raises CandidateError, PoolError.
+    """
+    order = sorted(range(len(requests)), key=lambda i: estimated_tokens(requests[i].messages, requests[i].sampling))
+    parts = [order[i : i + rows] for i in range(0, len(order), rows)]
+    packed = [pack_requests([requests[i] for i in part]) for part in parts]
+    parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, p, trial)) for p in packed))
+    responses = [response for parcel in parcels for response in unpack_responses(parcel)]
+    found = dict(zip(order, responses, strict=True))
+    return [found[i] for i in range(len(requests))]
 
 
 class RayEngine:
@@ -34,6 +44,7 @@ class RayEngine:
 
     def __init__(self, broker: Any, router: Any, profile: ClusterProfile) -> None:
         self._broker, self._router, self._profile = broker, router, profile
+        self._trial = uuid.uuid4().hex
         self._layouts: dict[str, Any] = {}
         self._rows = 1
 
@@ -69,7 +80,7 @@ class RayEngine:
         return opened(bare, keys, packed, self._layouts)
 
     async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return await ask_pool(self._broker, self._rows, candidate, requests)
+        return await ask_pool(self._broker, self._rows, candidate, requests, self._trial)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if isinstance(signal, Outcomes):

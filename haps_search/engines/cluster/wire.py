@@ -48,6 +48,11 @@ class RequestParcel:
     def rows(self) -> int:
         return len(self.requests)
 
+    @property
+    def length(self) -> int:
+        """Tokens of its longest request with its answer, by estimate."""
+        return max((estimated_tokens(r.messages, r.sampling) for r in self.requests), default=0)
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseParcel:
@@ -56,6 +61,11 @@ class ResponseParcel:
     responses: tuple[Response, ...]
     gradients: PackedTensors
     kl_gradients: PackedTensors
+
+
+def estimated_tokens(messages: Sequence[Message], sampling: Sampling) -> int:
+    """Four characters to a token, and those to be written: good enough to tell long requests from short ones."""
+    return sum(len(message.content) for message in messages) // 4 + sampling.max_new_tokens
 
 
 def pack_requests(requests: Sequence[Request]) -> RequestParcel:

@@ -55,7 +55,7 @@ def serve(broker: Any, worker: str, candidate: Candidate) -> None:
     done: Done | None = None
     while True:
         try:
-            work: Work | None = ray.get(broker.exchange.remote(worker, session, done))
+            work: Work | None = ray.get(broker.exchange.remote(worker, session, done, candidate.room))
         except ray.exceptions.RayError as error:
             # A broker that ended the pool, or is gone itself: either way there is nobody left to serve.
             if isinstance(unwrapped(error), PoolError):

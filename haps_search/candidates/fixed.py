@@ -1,0 +1,155 @@
+"""Decoding in tensors of one shape, so that a GPU can replay a step as one CUDA graph instead of launching each kernel.
+
+Keys and values, mask, token, position and deltas keep their places in memory. A plan serves every batch of its
+shape; what differs is copied in. On a CPU the same code runs without a graph.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import DynamicLayer
+
+from haps_search.candidates.read import Prompts
+from haps_search.candidates.suffix import Kept
+from haps_search.lora.injection import Stacks, patched
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WIDTH = 64
+"""Caches are so many positions wide, or a multiple, so that batches of like length share a plan."""
+PLANS = 4
+"""So many shapes are kept; each holds the keys and values of a batch."""
+
+
+class FixedPlan:
+    """One shape: n rows, `width` positions, and the shapes of their deltas."""
+
+    def __init__(self, model: PreTrainedModel, rows: int, width: int, stacks: Stacks) -> None:
+        self._model, device = model, model.device
+        self._cache: Any = StaticCache(config=model.config, max_cache_len=width)
+        self._token, self._at = (torch.zeros(rows, 1, dtype=torch.long, device=device) for _ in range(2))
+        self._mask = torch.zeros(rows, 1, 1, width, dtype=model.dtype, device=device)
+        self._deltas = {name: (torch.empty_like(a), torch.empty_like(b)) for name, (a, b) in stacks.items()}
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._out, self._entering = torch.empty(0), torch.empty(0)
+        self._kept: Kept | None = None
+        self._filled = 0
+
+    def start(self, heard: Prompts, at: Tensor, stacks: Stacks, kept: Kept | None) -> None:
+        """Take over a batch whose prompts were read; `at` (n, 1) is the position of their last token."""
+        self._filled, self._kept = heard.mask.shape[1], kept
+        self._at.copy_(at)
+        self._mask.fill_(torch.finfo(self._mask.dtype).min)
+        self._mask[:, 0, 0, : self._filled].masked_fill_(heard.mask, 0.0)
+        for name, (a, b) in stacks.items():
+            self._deltas[name][0].copy_(a)
+            self._deltas[name][1].copy_(b)
+        for fixed, grown in zip(self._cache.layers, heard.cache.layers, strict=True):
+            if not fixed.is_initialized:
+                fixed.lazy_initialization(grown.keys, grown.values)
+            fixed.keys[:, :, : self._filled].copy_(grown.keys)
+            fixed.values[:, :, : self._filled].copy_(grown.values)
+        self._rewind()
+        if self._graph is None and self._token.is_cuda:
+            self._graph = self._captured()
+
+    def logits(self, token: Tensor) -> Tensor:
+        """Feed one token (n,) per row; logits (n, V) of the next."""
+        self._token.copy_(token.unsqueeze(-1))
+        self._at.add_(1)
+        self._mask[..., self._filled] = 0.0
+        self._filled += 1
+        if self._graph is None:
+            with patched(self._model, self._deltas):
+                return self._step()
+        self._graph.replay()
+        if self._kept is not None:
+            self._kept.states.append(self._entering.clone())
+        return self._out
+
+    @property
+    def cache(self) -> DynamicCache:
+        """Keys and values of all positions fed, as the replay takes them."""
+        grown: Any = DynamicCache(config=self._model.config)
+        for layer, fixed in zip(grown.layers, self._cache.layers, strict=True):
+            layer.lazy_initialization(fixed.keys, fixed.values)
+            layer.keys, layer.values = fixed.keys[:, :, : self._filled], fixed.values[:, :, : self._filled]
+        return grown
+
+    def _step(self) -> Tensor:
+        logits: Tensor = self._model(
+            input_ids=self._token, attention_mask=self._mask, position_ids=self._at,
+            past_key_values=self._cache, use_cache=True, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
+        return logits
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        before = 0 if self._kept is None else len(self._kept.states)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with patched(self._model, self._deltas):
+            with torch.cuda.stream(aside):
+                for _ in range(2):  # libraries allocate what they need at their first calls
+                    self._step()
+            torch.cuda.current_stream().wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._out = self._step()
+        if self._kept is not None:
+            self._entering = self._kept.states[-1]
+            del self._kept.states[before:]
+        self._rewind()
+        return graph
+
+    def _rewind(self) -> None:
+        for layer in self._cache.layers:
+            layer.cumulative_length.fill_(self._filled)
+
+
+class FixedPlans:
+    """The plans of a model, by shape; the least recently used leaves."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._plans: OrderedDict[Any, FixedPlan] = OrderedDict()
+
+    def start(self, heard: Prompts, at: Tensor, steps: int, stacks: Stacks, kept: Kept | None) -> FixedPlan:
+        rows, read = heard.mask.shape
+        width = -(-(read + steps + 2) // WIDTH) * WIDTH
+        shapes = tuple((name, a.shape, b.shape) for name, (a, b) in stacks.items())
+        key = (rows, width, shapes, None if kept is None else kept.first)
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            if len(self._plans) == PLANS:
+                self._plans.popitem(last=False)
+            plan = FixedPlan(self._model, rows, width, stacks)
+        self._plans[key] = plan
+        plan.start(heard, at, stacks, kept)
+        return plan
+
+    def clear(self) -> None:
+        self._plans.clear()
+
+
+@torch.no_grad()
+def fixed_plans(model: PreTrainedModel) -> FixedPlans | None:
+    """Plans for a model, None where its steps cannot be had in one shape: sliding windows, masks of other kinds."""
+    ids = torch.arange(4, device=model.device).view(1, 4)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    try:
+        out = model(input_ids=ids[:, :3], attention_mask=mask[:, :3], use_cache=True)
+        if any(type(layer) is not DynamicLayer for layer in out.past_key_values.layers):
+            return None
+        heard = Prompts(ids[:, :3], mask[:, :3], out.logits[:, -1], out.past_key_values, (False,))
+        found = FixedPlans(model).start(heard, ids[:, 2:3], 1, {}, None).logits(ids[:, 3])
+        wanted = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return None
+    same = torch.allclose(found.float(), wanted.float(), rtol=1e-2, atol=1e-2)
+    return FixedPlans(model) if same else None

@@ -1,0 +1,99 @@
+"""What the frozen layers below the patched ones made of a prompt, kept across steps and trials.
+
+No delta reaches these layers, so whoever asks the same prompt finds the same keys, values and states. Entries are
+free of padding; the least recently used go first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+PromptKey = tuple[int, tuple[int, ...]]
+"""The first patched layer, and the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """One prompt of s tokens below layer `first`: states (s, H) that enter it, and per layer below it keys and values
+    (heads, s or the window's length, d)."""
+
+    states: Tensor
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        tensors = [self.states, *(t for pair in self.layers for t in pair)]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class PromptCache:
+    """Entries up to `budget` bytes, 0 for none."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.size = budget, 0
+        self._entries: OrderedDict[PromptKey, Below] = OrderedDict()
+
+    def get(self, key: PromptKey) -> Below | None:
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+        return found
+
+    def put(self, key: PromptKey, below: Below) -> None:
+        if below.size > self.budget:
+            return
+        self._forget(self._entries.pop(key, None))
+        self._entries[key] = below
+        self.size += below.size
+        while self.size > self.budget:
+            self._forget(self._entries.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.size = 0
+
+    def _forget(self, below: Below | None) -> None:
+        self.size -= below.size if below is not None else 0
+
+
+def entries(states: Tensor, cache: Any, first: int, lengths: Sequence[int]) -> list[Below] | None:
+    """Rows of a batch that was padded on the left, apart; None where a layer keeps anything but keys and values."""
+    layers = cache.layers[:first]
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return None
+    return [
+        Below(
+            states[row, -length:].clone(),
+            tuple((layer.keys[row, :, -length:].clone(), layer.values[row, :, -length:].clone()) for layer in layers),
+        )
+        for row, length in enumerate(lengths)
+    ]
+
+
+def joined(found: Sequence[Below], config: Any) -> tuple[Tensor, Any]:
+    """Entries as one batch, padded on the left: states (n, S, H), and a cache filled below the first patched layer."""
+    states = _stacked([below.states for below in found])
+    cache = DynamicCache(config=config)
+    for number in range(len(found[0].layers)):
+        layer: Any = cache.layers[number]
+        keys, values = (_stacked([below.layers[number][i] for below in found]) for i in (0, 1))
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length = states.shape[1]
+    return states, cache
+
+
+def _stacked(rows: Sequence[Tensor]) -> Tensor:
+    """(n, ..., S, d) from rows (..., s, d)."""
+    width = max(row.shape[-2] for row in rows)
+    return torch.stack([nn.functional.pad(row, (0, 0, width - row.shape[-2], 0)) for row in rows])

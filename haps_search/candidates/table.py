@@ -1,0 +1,50 @@
+"""A candidate whose answers stand in an outcome table."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haps_search.errors import CandidateError
+from haps_search.tasks.replay import ReplayTask
+from haps_search.types import ModuleTable, Request, Response
+
+
+class TableCandidate:
+    """Implements `Candidate` by look-up: asked for a question's id, it says its score. No module can be patched."""
+
+    def __init__(self, name: str, scores: NDArray[np.float32], place: Mapping[str, int]) -> None:
+        """`scores` (N,) with NaN where missing; `place` is question id -> row."""
+        self.table = ModuleTable(name, 0, ())
+        self._scores, self._place = scores, place
+
+    @classmethod
+    def of(cls, name: str, task: ReplayTask) -> TableCandidate:
+        """Raises ConfigError where the table has no such model."""
+        return cls(name, task.table.rewards[:, task.column(name)], task.place)
+
+    @property
+    def room(self) -> int:
+        """No bound: nothing is read or written."""
+        return sys.maxsize
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        return [self._look_up(request) for request in requests]
+
+    def _look_up(self, request: Request) -> Response:
+        name, asked = self.table.candidate, request.messages[-1].content
+        if request.delta is not None:
+            raise CandidateError(f"{name}: a model of a table takes no delta: set routing.low_level: {{type: none}}")
+        if asked not in self._place:
+            raise CandidateError(f"{name}: the table has no question `{asked}`")
+        score = float(self._scores[self._place[asked]])
+        if math.isnan(score):
+            raise CandidateError(
+                f"{name}: the table has no score of it on question `{asked}`: set learning.signal: outcomes, which "
+                "leaves missing cells out, or task.table.missing: drop"
+            )
+        return Response(repr(score), (), 0.0, 0, 0)

@@ -1,0 +1,85 @@
+"""Decoding in tensors of one shape says what decoding in growing ones says. Here without a graph, on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from families import build_family
+
+from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.config.candidates import CandidateConfig, PathSource
+from haps_search.config.routing import LoraConfig
+from haps_search.lora.spec import resolve
+from haps_search.types import Delta, Message, Request, Response, Sampling
+
+SPECS = [LoraConfig(rank=2), LoraConfig(rank=3, targets=("k_proj", "down_proj"), layers=(1,))]
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen3", "phi"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return build_family(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def load(folder: Path, **how: object) -> FrozenLM:
+    source = PathSource(path=str(folder))
+    return FrozenLM.load(CandidateConfig(name="lm", source=source, dtype="float64", device="cpu", **how))  # type: ignore[arg-type]
+
+
+def requests(lm: FrozenLM, texts: list[str], seed: int, steps: int = 6) -> list[Request]:
+    """Two ranks and sets of modules in one batch, early stops, a row without a delta."""
+    names = {m.name.rsplit(".", 1)[-1] for m in lm.table.modules}
+    specs = SPECS if "o_proj" in names else [LoraConfig(rank=2, targets=("dense",)), LoraConfig(targets=("k_proj",))]
+    layouts = [resolve(spec, lm.table) for spec in specs]
+    draw = torch.Generator().manual_seed(seed)
+    asked = []
+    for row, text in enumerate(texts):
+        layout = layouts[row % 2]
+        delta = Delta(layout, 0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64))
+        learns = row != len(texts) - 1
+        sampling = Sampling(steps + row, 0.9, seed=row)
+        asked.append(Request((Message("user", text),), sampling, delta if learns else None, learns, learns))
+    return asked
+
+
+def same(found: list[Response], wanted: list[Response]) -> None:
+    assert len({r.token_ids for r in wanted}) > 2
+    for a, b in zip(found, wanted, strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
+        if b.gradient is not None:
+            torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(a.kl_gradient, b.kl_gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_static_decoding_is_eager_decoding(folder: Path) -> None:
+    fixed, grown = load(folder, decode="static"), load(folder, decode="eager")
+    assert fixed._decoder.plans is not None
+    assert grown._decoder.plans is None
+    long = ["a question of some length " * 3, "short", "x", "the last one"]
+    for seed, texts in enumerate([["hello", "x", "why", "frozen"], ["other words", "y", "so", "z"], long]):
+        asked = requests(fixed, texts, seed)
+        same(fixed.respond(asked), grown.respond(asked))
+    # The second batch found the plan of the first, with its keys, values and deltas still in it.
+    assert len(fixed._decoder.plans._plans) == 2
+
+
+def test_shapes_that_were_not_used_lately_leave(folder: Path) -> None:
+    fixed = load(folder, decode="static")
+    plans = fixed._decoder.plans
+    assert plans is not None
+    for rows in range(1, 7):
+        fixed.respond(requests(fixed, ["hello"] * rows, 0))
+    assert len(plans._plans) == 4
+    fixed._decoder.clear()
+    assert not plans._plans
+
+
+def test_a_model_with_sliding_windows_decodes_eagerly_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load(build_family(tmp_path, "gemma3_text"), decode="static")._decoder.plans is None
+    assert "decodes eagerly" in caplog.text
+    assert load(tmp_path, decode="auto")._decoder.plans is None

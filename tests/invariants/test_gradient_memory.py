@@ -1,0 +1,140 @@
+"""What the gradient needs: logits a piece at a time, and nothing of the layers below the patched ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from families import build_family
+from torch import Tensor, nn
+
+from haps_search.candidates import gradient as gradient_module
+from haps_search.candidates.decoder import Decoder
+from haps_search.candidates.exact import exact
+from haps_search.candidates.generate import generate
+from haps_search.candidates.gradient import RowGradients, row_gradients
+from haps_search.candidates.head import Head
+from haps_search.candidates.sources import LoadedLM, load_lm
+from haps_search.candidates.suffix import Kept, decoder_layers
+from haps_search.config.candidates import Dtype, PathSource
+from haps_search.config.routing import LoraConfig
+from haps_search.lora.spec import module_table, resolve
+from haps_search.types import Delta, Sampling
+
+PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
+Build = Callable[..., LoadedLM]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    torch.set_num_threads(1)
+
+    def loaded(family: str = "llama", dtype: Dtype = "float64", layers: int = 3) -> LoadedLM:
+        folder = build_family(tmp_path_factory.mktemp(family), family, layers)
+        return load_lm("lm", PathSource(path=str(folder)), dtype, "cpu", False)
+
+    return loaded
+
+
+class Spoken:
+    """A batch that was generated, and its gradients by the suffix or by the whole second pass."""
+
+    def __init__(self, lm: LoadedLM, steps: int = 7, rows: int = 3, top_k: int = 0) -> None:
+        model = lm.model
+        self.decoder = Decoder(model, decoder_layers(model), (), 0)
+        layout = resolve(LoraConfig(rank=2), module_table("lm", model))
+        draw = torch.Generator().manual_seed(0)
+        values = [0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64) for _ in range(rows)]
+        self.deltas = [Delta(layout, v) for v in values]
+        self.samplings = [Sampling(steps - row, 0.8, row, top_k=top_k) for row in range(rows)]
+        self.kept = Kept(layout.targets[0].layer)
+        with exact(model.dtype):
+            self.text = generate(self.decoder, PROMPTS[:rows], self.samplings, self.deltas, self.kept)
+
+    def gradients(self, suffix: bool = True, kl: bool = True, decoder: Decoder | None = None) -> RowGradients:
+        decoder = decoder or self.decoder
+        with exact(decoder.model.dtype):
+            return row_gradients(decoder, self.text, self.samplings, self.deltas, kl, self.kept if suffix else None)
+
+
+def same(a: RowGradients, b: RowGradients) -> None:
+    for found, wanted in ((a.log_likelihood, b.log_likelihood), (a.kl_gradient, b.kl_gradient)):
+        for x, y in zip(found, wanted, strict=True):
+            assert x is not None
+            assert float(x.norm()) > 1e-4
+            torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+    assert a.kl == pytest.approx(b.kl, abs=1e-9)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "granite"])
+@pytest.mark.parametrize(("top_k", "suffix"), [(0, True), (0, False), (20, True)])
+def test_logits_in_pieces_give_the_gradient_of_all_at_once(
+    build: Build, monkeypatch: pytest.MonkeyPatch, family: str, top_k: int, suffix: bool
+) -> None:
+    spoken = Spoken(build(family), top_k=top_k)
+    at_once = spoken.gradients(suffix)
+    formed: list[int] = []
+    head = spoken.decoder.model.get_output_embeddings()
+    rows, vocabulary = 3, head.weight.shape[0]
+    with head.register_forward_hook(lambda m, args, out: formed.append(out.numel())):
+        monkeypatch.setattr(gradient_module, "LOGITS", 2 * rows * vocabulary + 1)
+        same(spoken.gradients(suffix), at_once)
+        assert max(formed) == 2 * rows * vocabulary
+        assert len(formed) == 2 * 4, "seven positions, with the delta and without"
+        formed.clear()
+        monkeypatch.setattr(gradient_module, "LOGITS", 1)
+        same(spoken.gradients(suffix), at_once)
+        assert max(formed) == rows * vocabulary
+
+
+def test_a_head_that_cannot_be_had_apart_gives_the_same_gradients(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = build()
+    wanted = Spoken(lm).gradients()
+    monkeypatch.setattr(lm.model, "get_decoder", lambda: nn.Linear(2, 2))
+    whole = Head.of(lm.model)
+    assert whole.logits(states := torch.zeros(1)) is states
+    same(Spoken(lm).gradients(), wanted)
+
+
+def saved_bytes(spoken: Spoken, suffix: bool) -> int:
+    """What autograd keeps for the backward pass, the model's own weights apart."""
+    weights, kept = {p.data_ptr() for p in spoken.decoder.model.parameters()}, [0]
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[0] += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        spoken.gradients(suffix, kl=False)
+    return kept[0]
+
+
+def test_what_is_kept_for_the_gradient_does_not_grow_with_the_layers(build: Build) -> None:
+    """Neither at once nor per token: with the last layer patched, depth is free whatever the length."""
+    saved = {
+        (layers, steps): saved_bytes(Spoken(lm, steps, rows=1), suffix=True)
+        for layers, lm in ((3, build(layers=3)), (6, build(layers=6)))
+        for steps in (8, 32)
+    }
+    assert saved[3, 8] == saved[6, 8]
+    assert saved[3, 32] == saved[6, 32] > saved[3, 8]
+
+
+def test_the_suffix_errs_in_bf16_no_more_than_twice_what_the_whole_pass_does(build: Build) -> None:
+    low = build(dtype="bfloat16")
+    spoken = Spoken(low, steps=12)
+    by_suffix, by_whole = spoken.gradients(kl=False), spoken.gradients(suffix=False, kl=False)
+    low.model.float()  # the same weights, exactly
+    precise = spoken.gradients(suffix=False, kl=False, decoder=Decoder(low.model, None, (), 0))
+
+    def error(found: RowGradients) -> float:
+        pairs = zip(found.log_likelihood, precise.log_likelihood, strict=True)
+        return max(float((a - b).norm() / b.norm()) for a, b in pairs if a is not None and b is not None)
+
+    assert all(g is not None and g.dtype == torch.float32 for g in by_suffix.log_likelihood)
+    assert 0 < error(by_whole) < 0.3
+    assert error(by_suffix) <= 2 * error(by_whole)

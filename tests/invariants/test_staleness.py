@@ -1,0 +1,112 @@
+"""Rollouts one update ahead: they overlap with learning, begin afresh after each save, and off means off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dense_task import DenseTask
+from experiments import tiny_experiment
+from pydantic import ValidationError
+from replays import replay_experiment
+
+from haps_search.config.run import Experiment
+from haps_search.engines.local import LocalEngine
+from haps_search.records.jsonl import read_records
+from haps_search.records.run_folder import RunFolder
+from haps_search.search.loop import run
+from haps_search.types import Question, Request, Response, Signal, Snapshot, UpdateReport
+
+TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+SETTINGS: dict[str, Any] = {
+    "run__steps": 8, "run__checkpoint_every": 4, "run__validation": {"every": 8, "questions": 4},
+}  # fmt: skip
+
+
+class Killed(Exception):
+    pass
+
+
+class Watched(LocalEngine):
+    """Writes down what happens, learns slowly, and may die in its n-th update."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.events: list[str] = []
+        self.ages: list[int] = []
+        self.updates_left = 100
+
+    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        self.events.append("speak")
+        return await super().speak(candidate, requests)
+
+    async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
+        if not self.updates_left:
+            raise Killed
+        self.updates_left -= 1
+        self.events.append("update begins")
+        await asyncio.sleep(0.01)
+        self.ages.append(self._learner.version - signal.version)
+        report = await super().update(questions, signal)
+        self.events.append("update ends")
+        return report
+
+
+def played(engine: Watched, experiment: Experiment, folder: Path) -> tuple[list[dict[str, float]], Snapshot]:
+    asyncio.run(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
+    records = read_records(folder / "metrics.jsonl")
+    metrics = [{k: v for k, v in r.metrics.items() if k not in TIMES} for r in records]
+    return metrics, asyncio.run(engine.snapshot())
+
+
+def during_updates(events: Sequence[str]) -> int:
+    """How many updates somebody spoke in."""
+    cut = "".join({"speak": "s", "update begins": "(", "update ends": ")"}[event] for event in events)
+    return sum("s" in part.split(")")[0] for part in cut.split("(")[1:])
+
+
+def test_the_next_rollouts_begin_while_the_router_learns_and_afresh_after_a_save(
+    tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__staleness=1, **SETTINGS)
+    engine = Watched.build(experiment, DenseTask())
+    assert isinstance(engine, Watched)
+    metrics, _ = played(engine, experiment, tmp_path)
+    assert engine.ages == [0, 1, 1, 1, 0, 1, 1, 1]
+    assert [m["staleness"] for m in metrics] == engine.ages
+    assert during_updates(engine.events) == 6
+
+
+def test_without_staleness_nothing_is_played_ahead(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    experiment = tiny_experiment(tiny_lms, **SETTINGS)
+    engine = Watched.build(experiment, DenseTask())
+    assert isinstance(engine, Watched)
+    metrics, _ = played(engine, experiment, tmp_path)
+    assert engine.ages == [0] * 8
+    assert during_updates(engine.events) == 0
+    assert "staleness" not in metrics[0]
+
+
+def test_a_run_with_staleness_that_was_interrupted_and_resumed_is_the_run_that_was_not(
+    tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__staleness=1, **SETTINGS)
+    engines = [Watched.build(experiment, DenseTask()) for _ in range(3)]
+    whole, broken, resumed = (engine for engine in engines if isinstance(engine, Watched))
+    wanted, weights = played(whole, experiment, tmp_path / "whole")
+    broken.updates_left = 6
+    with pytest.raises(Killed):
+        played(broken, experiment, tmp_path / "parts")
+    found, same = played(resumed, experiment, tmp_path / "parts")
+    assert resumed.ages == [0, 1, 1, 1]
+    assert found == wanted
+    assert all(torch.equal(weights.tensors[name], tensor) for name, tensor in same.tensors.items())
+
+
+def test_outcomes_are_not_played_so_nothing_can_be_ahead(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"run\.staleness.*leave it at 0"):
+        replay_experiment(tmp_path / "table.csv", run__staleness=1)
