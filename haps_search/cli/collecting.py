@@ -64,16 +64,16 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, console: C
     if not missing:
         return
     local = isinstance(study.experiment.engine, LocalEngineConfig)
-    opened = _local(study) if local else _on_ray(study, wanted, parts.folder / "logs")
+    opened = _local(study, task) if local else _on_ray(study, wanted, parts.folder / "logs")
     with opened as speak, counting(console, "episodes", done, total) as advance:
         asyncio.run(collect(speak, task, wanted, parts, advance))
 
 
 @contextmanager
-def _local(study: Study) -> Iterator[Speak]:
+def _local(study: Study, task: Task) -> Iterator[Speak]:
     from haps_search.engines.local import load_candidates
 
-    candidates = load_candidates(study.experiment)
+    candidates = load_candidates(study.experiment, task)
 
     async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
         return candidates[candidate].respond(requests)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from haps_search.config.features import EncoderFeatures
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.errors import ConfigError
+from haps_search.routing.features.encoder_revision import named
 from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
+from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import Inspected
 
 
@@ -15,9 +18,17 @@ def read_task(experiment: Experiment) -> list[str]:
     """Read train and validation; what should be known of them, a line each.
 
     Raises:
-        ConfigError, DataError: files, rows or functions that trials would stumble over.
+        ConfigError, DataError, CandidateError: files, rows, functions or encoders that trials would stumble over.
     """
     task = build_task(experiment.task)
+    for features in getattr(experiment.routing.backbone, "features", ()):
+        if isinstance(features, EncoderFeatures):
+            named(features)
+    if isinstance(task, ReplayTask):
+        for candidate in experiment.candidates:
+            task.column(candidate.name)
+        if experiment.learning.cost_weight or experiment.learning.cost_conditioned:
+            task.cost_unit  # noqa: B018 - refuses a table without costs
     if isinstance(task, Inspected):
         return task.remarks()
     for split in ("train", "validation"):

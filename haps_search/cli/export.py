@@ -35,7 +35,7 @@ def export(
     deltas = loaded.deltas(asked)
     if not deltas:
         raise ConfigError("routing.low_level: none: this run has no adapters to export")
-    bases = {c.name: model_name(c.name, c.source) for c in found.experiment.candidates}
+    bases = {c.name: model_name(c.name, c.source) for c in found.experiment.candidates if c.source.type != "table"}
     revisions = {c.name: getattr(c.source, "revision", None) for c in found.experiment.candidates}
     routes = asyncio.run(loaded.engine.route(asked, 0, 0))
     out.mkdir(parents=True, exist_ok=True)

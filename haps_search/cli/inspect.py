@@ -14,6 +14,9 @@ def inspect(
         str, typer.Option(help="auto, llmrouter, routerbench, long or collected; others by --config.")
     ] = "auto",
     config: Annotated[Path | None, typer.Option(help="A YAML that says which columns of which file hold what.")] = None,
+    candidates: Annotated[
+        bool, typer.Option("--candidates", help="Only print the candidates of a replay study.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep all numbers in this file as well.")] = None,
 ) -> None:
     """Say what a table of outcomes holds, what is wrong with it, and what routing could gain on it."""
@@ -36,6 +39,12 @@ def inspect(
     else:
         described = parse_table({"file": str(table), "layout": {"type": layout}, "missing": "keep"})
     loaded = load_outcomes(described)
+    if candidates:
+        from haps_search.tasks.replay import candidate_names
+
+        listed = [f"  - {{name: {name}, source: {{type: table}}}}" for name in candidate_names(loaded.table)]
+        typer.echo("\n".join(["candidates:", *listed]))
+        return
     report = pool_report(loaded.table)
     if json_file is not None:
         counted = {"dropped": loaded.dropped, "repeated": loaded.repeated, "cost_unit": loaded.cost_unit}

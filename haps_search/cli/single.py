@@ -35,7 +35,6 @@ def train_on_ray(study: Study, folder: Path) -> None:
     """On a pool of its own."""
     from haps_search.cli.drive import profile_of
     from haps_search.cli.logs import log_to
-    from haps_search.engines.cluster.engine import RayEngine
     from haps_search.engines.cluster.session import session
 
     profile = profile_of(study)
@@ -44,7 +43,7 @@ def train_on_ray(study: Study, folder: Path) -> None:
         live.wait_for_candidates()
 
         async def opened(experiment: Experiment, task: Task) -> Engine:
-            return await RayEngine.start(experiment, profile, live.broker)
+            return await live.engine(experiment)
 
         asyncio.run(_train(study, folder, opened))
 
@@ -75,11 +74,14 @@ async def _train(study: Study, folder: Path, opened: Opener) -> RunResult:
 
 
 def _line(step: int, metrics: Mapping[str, float], experiment: Experiment) -> str:
-    alarms = " ".join(f"! {name.replace('_', ' ')}" for name in ("route_collapse", "answer_collapse") if metrics[name])
+    alarms = " ".join(
+        f"! {name.replace('_', ' ')}" for name in ("route_collapse", "answer_collapse") if metrics.get(name)
+    )
+    delta = f"delta norm {metrics['delta_norm']:.3f}  " if "delta_norm" in metrics else ""
     return (
         f"step {step}/{experiment.run.steps}  reward {metrics['reward']:.3f}  "
         f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
-        f"delta norm {metrics['delta_norm']:.3f}  {metrics['step_seconds']:.2f} s/step  {alarms}"
+        f"{delta}{metrics['step_seconds']:.2f} s/step  {alarms}"
     ).rstrip()
 
 

@@ -1,9 +1,46 @@
 """The base of every configuration model."""
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Config(BaseModel):
     """Frozen, unknown keys refused, attribute docstrings kept as descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""Names become folders: no separator, nothing hidden, no way up."""
+Name = Annotated[str, Field(pattern=NAME)]
+
+_HOOK = r"^[\w.]+:\w+$"
+Hook = Annotated[str, Field(pattern=_HOOK)]
+"""`module:function`, the user's own Python code. Nothing else in a configuration names code but `trust_remote_code`."""
+
+
+def hooks(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted path, `module:function`) of every hook in plain values of a study, and of every model whose code runs."""
+    key = path.rpartition(".")[2]
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from hooks(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from hooks(inner, path)
+    elif key == "trust_remote_code" and value is True:
+        yield path, "the model's own code"
+    elif isinstance(value, str) and key in _hook_fields(Config):
+        yield path, value
+
+
+def _hook_fields(model: type[BaseModel]) -> set[str]:
+    """Names of the fields of all configuration models that are a `Hook`."""
+    own = {
+        name
+        for name, info in model.model_fields.items()
+        if any(getattr(part, "pattern", None) == _HOOK for part in info.metadata)
+    }
+    return own.union(*(_hook_fields(below) for below in model.__subclasses__()))

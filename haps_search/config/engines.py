@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from haps_search.config.base import Config
 
@@ -12,8 +12,27 @@ class Resources(Config):
 
     cpus: NonNegativeFloat = 1.0
     gpus: NonNegativeFloat = 0.0
+    """Whole GPUs, or a fraction of one, which may use that fraction of its memory."""
     threads: PositiveInt = 1
     """Threads torch may use; processes that share cores fight over them otherwise."""
+
+    @model_validator(mode="after")
+    def _whole_or_a_part_of_one(self) -> Self:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus: got {self.gpus:g}; Ray gives whole GPUs or a part of one: use {int(self.gpus)}")
+        return self
+
+
+class Nodes(Config):
+    """Equal machines of a cluster, for `haps plan` to count with. GB are 10^9 bytes."""
+
+    count: PositiveInt = 1
+    cpus: PositiveFloat
+    gpus: NonNegativeInt = 0
+    gpu_memory_gb: PositiveFloat | None = None
+    """Of one GPU; null: what sits on GPUs is not compared with their memory."""
+    memory_gb: PositiveFloat | None = None
+    """Of one machine; null: what sits on CPUs is not compared with it."""
 
 
 class Leases(Config):
@@ -35,6 +54,8 @@ class ClusterProfile(Config):
     name: str
     description: str = ""
     candidate: Resources = Resources()
+    candidates: dict[str, Resources] = {}
+    """Candidates that need other resources than `candidate`, by name; each kind of resources is a Train run."""
     router: Resources = Resources()
     trial: Resources = Resources(cpus=0.0)
     replicas: dict[str, PositiveInt] = {}
@@ -44,14 +65,31 @@ class ClusterProfile(Config):
     health_check_interval_s: PositiveFloat = 2.0
     address: str | None = None
     """null starts Ray on this machine; `auto` joins the cluster this process runs on."""
+    dashboard: str | None = None
+    """URL of the cluster's dashboard, for `haps submit --profile`; null: `--address` says it."""
     logical_cpus: PositiveInt | None = None
     """For a Ray started here: CPUs to declare, null for the machine's own."""
+    nodes: tuple[Nodes, ...] = ()
+    """The machines `haps plan` and `haps sweep` count with, the head's first; empty: they are not known."""
 
     @model_validator(mode="after")
     def _a_trial_asks_for_something(self) -> Self:
         if not any((self.trial.cpus, self.trial.gpus, self.router.cpus, self.router.gpus)):
             raise ValueError("trial and router ask for no CPU and no GPU, so Ray cannot place them: give router.cpus")
         return self
+
+    def resources_of(self, candidate: str) -> Resources:
+        """What each worker of this candidate takes."""
+        return self.candidates.get(candidate, self.candidate)
+
+    def workers_of(self, candidate: str) -> int:
+        return self.replicas.get(candidate, 1)
+
+    def machines(self) -> tuple[Nodes, ...]:
+        """The declared nodes; where Ray is started here with declared CPUs, this machine; empty: not known."""
+        if self.nodes or self.address is not None or self.logical_cpus is None:
+            return self.nodes
+        return (Nodes(cpus=self.logical_cpus),)
 
 
 class LocalEngineConfig(Config):

@@ -29,6 +29,16 @@ class TfidfFeatures(Config):
     """Terms are hashed into so many; a term may meet another there."""
     dimensions: PositiveInt = 128
     """At most so many; fewer where there are fewer training texts or buckets."""
+    ngrams: PositiveInt = 2
+    """Terms are single words, pairs, up to so many in a row."""
+
+
+class HeadingFeatures(Config):
+    """Which of the first lines often seen in training a text begins with: with `task.task_name`, its task."""
+
+    type: Literal["heading"] = "heading"
+    dimensions: PositiveInt = 64
+    """At most so many first lines, the most frequent."""
 
 
 class EncoderFeatures(Config):
@@ -46,4 +56,4 @@ class EncoderFeatures(Config):
     batch_rows: PositiveInt = 32
 
 
-FeaturesConfig = Annotated[TfidfFeatures | EncoderFeatures, Field(discriminator="type")]
+FeaturesConfig = Annotated[TfidfFeatures | HeadingFeatures | EncoderFeatures, Field(discriminator="type")]

@@ -1,8 +1,8 @@
 """The objective and the optimiser."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from haps_search.config.base import Config
 
@@ -52,9 +52,25 @@ class Contrastive(Config):
 OutcomeLoss = Annotated[ExpectedReward | SoftTargets | Pairwise | Contrastive, Field(discriminator="type")]
 
 
+class CostRange(Config):
+    """Weights of cost, drawn uniformly in their logarithm."""
+
+    low: PositiveFloat
+    high: PositiveFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"high: got {self.high:g}, needs more than low, {self.low:g}")
+        return self
+
+
 class LearningConfig(Config):
     """Reward-augmented training of both levels."""
 
+    signal: Literal["rollouts", "outcomes"] = "rollouts"
+    """What a step learns from: episodes that were played, or (task `replay`) the whole row of the table, whose
+    expectation is exact."""
     credit: Literal["paper", "leave_one_out", "group_normalised"] = "leave_one_out"
     """How rewards become credits; `paper`: the reward, or -1 where it is 0."""
     route: Literal["sampled", "greedy"] = "sampled"
@@ -63,7 +79,13 @@ class LearningConfig(Config):
     outcome_loss: OutcomeLoss = SoftTargets()
     """What the high level learns from where every assignment's reward is known (warm-up, replay)."""
     cost_weight: NonNegativeFloat = 0.0
-    """Reward given up per unit of price; prices stand with the candidates."""
+    """Reward given up per unit of price; prices stand with the candidates. In replay the unit is the mean cost of
+    the dearest model over the training questions."""
+    cost_conditioned: CostRange | None = None
+    """Draw the weight of cost for each question from a range, and let the router read it: one router serves every
+    weight at use time. Where nobody says one, it is `cost_weight`, at least `low`."""
+    task_smoothing: float = Field(default=0.0, ge=0, le=1)
+    """In replay: so much of each reward is replaced by the model's mean on the question's task (training rows)."""
     entropy_bonus: NonNegativeFloat = 0.01
     """Weight of the route entropy, nats."""
     kl_weight: NonNegativeFloat = 0.0

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from haps_search.config.anchors import anchored
 from haps_search.config.arm_checks import arm_problems
 from haps_search.config.conditions import canonical
-from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render
-from haps_search.config.engines import ClusterProfile
+from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render, scalar
+from haps_search.config.engines import ClusterProfile, Nodes
 from haps_search.config.explain import validate
 from haps_search.config.overrides import override
 from haps_search.config.schema import suggest
@@ -26,7 +26,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study in a YAML file, or in `search_spaces/NAME.yaml` where `path` is a bare name.
+    """The study of `read_study`, its file names absolute from the working directory. Raises ConfigError."""
+    return anchored(read_study(path, overrides))
+
+
+def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a YAML file, or in `search_spaces/NAME.yaml` where `path` is a bare name; file names as written.
 
     `overrides` are `path=value` strings; a path is dotted inside the file, or inside its `experiment`.
 
@@ -38,7 +43,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     problems = [*document.problems, *override(document.value, document.lines, overrides)]
     study, found = validate(Study, document.value)
     problems += found + _space(document.value, study)
-    return anchored(_result(study, problems, document, file))
+    return _result(study, problems, document, file)
 
 
 def load_profile(name_or_path: str | Path) -> ClusterProfile:
@@ -51,6 +56,23 @@ def load_profile(name_or_path: str | Path) -> ClusterProfile:
     document = _read(file)
     profile, found = validate(ClusterProfile, document.value)
     return _result(profile, [*document.problems, *found], document, file)
+
+
+def parse_nodes(specs: Sequence[str]) -> tuple[Nodes, ...]:
+    """Machines from texts such as `count=2,cpus=64,gpus=8,gpu_memory_gb=80`, a kind each.
+
+    Raises:
+        ConfigError: every problem found, with the text.
+    """
+    found = []
+    for spec in specs:
+        pairs = [part.partition("=") for part in spec.split(",")]
+        if not all(key and equals for key, equals, _ in pairs):
+            raise ConfigError(f"got {spec!r}, needs key=value pairs with commas, as in cpus=64,gpus=8", "--nodes")
+        values = {key.strip(): scalar(value) for key, _, value in pairs}
+        nodes, problems = validate(Nodes, values)
+        found.append(_result(nodes, problems, Document(values, {}, ()), f"--nodes {spec}"))
+    return tuple(found)
 
 
 def load_table(path: str | Path) -> TableConfig:

@@ -1,11 +1,12 @@
 """The hierarchical router: backbone, high level, low level, LoRA."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from haps_search.config.base import Config
 from haps_search.config.candidates import Dtype, Source, ZooSource
+from haps_search.config.features import FeaturesConfig, TfidfFeatures
 
 
 class LastLayers(Config):
@@ -51,8 +52,9 @@ Tuning = Annotated[FullTuning | FrozenTuning | LoraTuning, Field(discriminator="
 
 
 class BackboneConfig(Config):
-    """The shared reading of the routing prompt (theta of the paper)."""
+    """The shared reading of the routing prompt by an LM (theta of the paper)."""
 
+    type: Literal["lm"] = "lm"
     source: Source = ZooSource(name="adder")
     tuning: Tuning = FullTuning()
     dtype: Dtype = "float32"
@@ -61,6 +63,33 @@ class BackboneConfig(Config):
     max_tokens: PositiveInt = 1024
     """Longer routing prompts keep their end, where the question stands, and are counted. For high level `lm` the
     chat template and the instruction count and stay whole, and the model's own positions are a bound too."""
+
+
+class FeaturesBackboneConfig(Config):
+    """Frozen features of the routing prompt and an MLP over them that learns: for machines without GPUs.
+
+    What is fitted on texts is fitted on the training questions and kept with every checkpoint. Use `prompt:
+    question`: all that the full prompt adds is the same for every question.
+    """
+
+    type: Literal["features"] = "features"
+    features: tuple[FeaturesConfig, ...] = Field(default=(TfidfFeatures(),), min_length=1)
+    """Side by side; the rows of each are scaled to length 1."""
+    hidden: tuple[PositiveInt, ...] = ()
+    """Widths of the layers of the MLP; empty leaves a linear head over the features."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the features that a step leaves out, others each time; needs `learning.signal: outcomes`."""
+
+
+def _lm_where_nothing_is_said(value: Any) -> Any:
+    """Studies and checkpoints from before there was another kind of backbone name none."""
+    return value.get("type", "lm") if isinstance(value, dict) else getattr(value, "type", None)
+
+
+AnyBackbone = Annotated[
+    Annotated[BackboneConfig, Tag("lm")] | Annotated[FeaturesBackboneConfig, Tag("features")],
+    Discriminator(_lm_where_nothing_is_said),
+]
 
 
 class HeadHighLevel(Config):
@@ -138,13 +167,19 @@ class RoutingConfig(Config):
 
     prompt: Literal["question", "full"] = "full"
     """`full`: task, roles, candidate cards and question; `question`: the question's text alone."""
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: AnyBackbone = BackboneConfig()
     share_backbone: bool = True
     """false gives the low level a copy of its own, equal at the start, under the low learning rate. The router
     then holds the backbone twice, its optimiser moments too."""
     high_level: HighLevel = HeadHighLevel()
     low_level: LowLevel = GeneratedLowLevel()
     lora: LoraConfig = LoraConfig()
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.backbone.type == "features" and self.high_level.type == "lm":
+            raise ValueError("high_level: type lm asks an LM, got backbone type features: use type head")
+        return self
 
     @model_validator(mode="after")
     def _something_to_share(self) -> Self:

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from haps_search.config.base import Config
+from haps_search.config.base import Config, Name
 from haps_search.config.run import Experiment
+from haps_search.config.secrets import concealed
 
 Conditions = dict[str, Any]
 """Parent path -> value, or list of values, under which a parameter is active."""
@@ -92,9 +93,9 @@ Scheduler = Annotated[Asha | NoScheduler, Field(discriminator="type")]
 class Objective(Config):
     """A metric of a run's end."""
 
-    metric: Literal["validation_reward", "validation_tokens", "validation_cost", "step_seconds", "delta_norm"] = (
-        "validation_reward"
-    )
+    metric: Literal[
+        "validation_reward", "validation_utility", "validation_tokens", "validation_cost", "step_seconds", "delta_norm"
+    ] = "validation_reward"
     mode: Literal["max", "min"] = "max"
 
 
@@ -120,13 +121,23 @@ class TrackingConfig(Config):
 
     mlflow: bool = True
     uri: str | None = None
-    """null: an sqlite file under the runs folder."""
+    """null: what MLFLOW_TRACKING_URI says, else an sqlite file under the runs folder."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_secrets(cls, uri: str | None) -> str | None:
+        if uri is not None and concealed(uri) != uri:
+            raise ValueError(
+                "it holds a password, and a study is copied into runs and MLflow: put the whole address into the "
+                "environment (MLFLOW_TRACKING_URI), or user and password (MLFLOW_TRACKING_USERNAME, _PASSWORD)"
+            )
+        return uri
 
 
 class Study(Config):
     """One file of search_spaces/."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: Name
     description: str = ""
     expected: str = ""
     """The number to expect and where it comes from."""

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from haps_search.config.base import Config
+from haps_search.config.base import Config, Hook
 from haps_search.config.hotpotqa import HotpotqaTask
+from haps_search.config.replay import ReplayTask
 
 
 class SkillsTask(Config):
@@ -74,7 +75,7 @@ class FunctionReward(Config):
     """The user's own `function(question, answer) -> float in [0, 1]`, as `module:function`."""
 
     type: Literal["function"] = "function"
-    function: str = Field(pattern=r"^[\w.]+:\w+$")
+    function: Hook
 
 
 Reward = Annotated[F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")]
@@ -100,4 +101,4 @@ class QaTask(Config):
     """Longer contexts are cut at the end, and counted."""
 
 
-TaskConfig = Annotated[SkillsTask | QaTask | HotpotqaTask, Field(discriminator="type")]
+TaskConfig = Annotated[SkillsTask | QaTask | HotpotqaTask | ReplayTask, Field(discriminator="type")]

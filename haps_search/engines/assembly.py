@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
+from haps_search.config.routing import FeaturesBackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.learning.update import Learner
+from haps_search.routing.features.place import features_cache
+from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.prompt import RoutingPrompt
 from haps_search.routing.router import Router
 from haps_search.seeds import derive_seed
@@ -36,5 +39,15 @@ def build_learner(experiment: Experiment, task: Task, tables: Mapping[str, Modul
     """The router of a run with its optimiser; the same seed gives the same weights on every engine."""
     cards = tuple(CandidateCard(c.name, c.description) for c in experiment.candidates)
     prompt = RoutingPrompt(experiment.routing.prompt, task.description, task.roles, cards)
-    router = Router(experiment.routing, prompt, tables, derive_seed(experiment.run.seed, "router"))
-    return Learner(router, experiment.learning, experiment.run.steps)
+    features = _features(experiment, task, prompt)
+    router = Router(experiment.routing, prompt, tables, derive_seed(experiment.run.seed, "router"), features)
+    return Learner(router, experiment.learning, experiment.run.steps, experiment.run.staleness)
+
+
+def _features(experiment: Experiment, task: Task, prompt: RoutingPrompt) -> Callable[[], FeaturesBackbone] | None:
+    """What makes the backbone that is fitted on the training questions, where one is wanted."""
+    backbone = experiment.routing.backbone
+    if not isinstance(backbone, FeaturesBackboneConfig):
+        return None
+    train, validation = (prompt.render(task.questions(split)) for split in ("train", "validation"))
+    return lambda: FeaturesBackbone.load(backbone, experiment.learning, train, [*train, *validation], features_cache())

@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from haps_search.candidates.candidate import Candidate
-from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.candidates.table import TableCandidate
+from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner, prepare_torch
 from haps_search.learning.update import Learner
+from haps_search.tasks.build import build_task
+from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import Task
 from haps_search.types import Delta, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
-def load_candidates(experiment: Experiment) -> dict[str, FrozenLM]:
-    """Every candidate of the experiment in this process; raises CandidateError."""
+def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
+    """Every candidate of the experiment in this process; raises CandidateError, ConfigError."""
     engine = experiment.engine
     prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
-    return {c.name: FrozenLM.load(c) for c in experiment.candidates}
+    return {c.name: _load(c, task) for c in experiment.candidates}
+
+
+def _load(config: CandidateConfig, task: Task) -> Candidate:
+    if isinstance(task, ReplayTask):
+        return TableCandidate.of(config.name, task)
+    from haps_search.candidates.frozen_lm import FrozenLM  # transformers, which replay does not need
+
+    return FrozenLM.load(config)
 
 
 class LocalEngine:
@@ -30,8 +41,13 @@ class LocalEngine:
     @classmethod
     def build(cls, experiment: Experiment, task: Task) -> LocalEngine:
         """Load every candidate of the experiment; raises CandidateError, ConfigError."""
-        candidates = load_candidates(experiment)
+        candidates = load_candidates(experiment, task)
         return cls(candidates, build_learner(experiment, task, {n: c.table for n, c in candidates.items()}))
+
+    async def load(self, experiment: Experiment) -> None:
+        """Put this experiment's fresh router in the place of the one before. Raises CandidateError, ConfigError."""
+        tables = {name: candidate.table for name, candidate in self._candidates.items()}
+        self._learner = build_learner(experiment, build_task(experiment.task), tables)
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         return self._learner.route(questions, episodes, seed)

@@ -1,11 +1,14 @@
 """What a run needs to go on: tensors as safetensors, scalars as JSON, a digest per file. Nothing is pickled.
 
 folder/step-000050/{tensors.safetensors, state.json, digests.json}    folder/best.json
+
+A router that was fitted on texts has `fitted.safetensors` beside them: one file, linked into every step.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-TENSORS, STATE, BEST = "tensors.safetensors", "state.json", "best.json"
+TENSORS, FITTED, STATE, BEST = "tensors.safetensors", "fitted.safetensors", "state.json", "best.json"
 _STEP = re.compile(r"^step-(\d{6,})(\.old-\d+)?$")
 
 
@@ -82,6 +85,8 @@ class CheckpointStore:
         target = self._path(step)
         aside = sealed.open_aside(target)
         save_file(_storable(snapshot.tensors), aside / TENSORS)
+        if snapshot.fitted:
+            self._keep_fitted(snapshot.fitted, aside / FITTED)
         (aside / STATE).write_text(json.dumps(self._head(step, snapshot, state), indent=1) + "\n")
         self._point(step, best)
         sealed.seal(aside, target)
@@ -104,7 +109,7 @@ class CheckpointStore:
         self._check(path, head)
         return Checkpoint(
             step=head["step"],
-            snapshot=Snapshot(tensors=load_file(path / TENSORS), state=head["snapshot"]),
+            snapshot=Snapshot(load_file(path / TENSORS), head["snapshot"], _fitted(path)),
             state=head["run"],
             path=path,
         )
@@ -140,6 +145,18 @@ class CheckpointStore:
         """
         step = self._best_step()
         return None if step is None else self.load(step)
+
+    def _keep_fitted(self, fitted: Mapping[str, Tensor], target: Path) -> None:
+        """Written once and linked afterwards: it is large and never changes."""
+        for step in reversed(self.steps()):
+            stored = self._path(step) / FITTED
+            if stored.is_file() and sealed.intact(stored):
+                try:
+                    os.link(stored, target)
+                except OSError:
+                    break  # a file system without links
+                return
+        save_file(_storable(fitted), target)
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"
@@ -218,6 +235,10 @@ class CheckpointStore:
         if skipped_already:
             return f"No intact checkpoint is left: remove {self._folder} to start from step 0."
         return "Restore the file, or resume from the newest intact checkpoint (skip_damaged)."
+
+
+def _fitted(path: Path) -> dict[str, Tensor]:
+    return load_file(path / FITTED) if (path / FITTED).exists() else {}
 
 
 def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

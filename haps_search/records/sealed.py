@@ -64,6 +64,11 @@ def verify(folder: Path) -> None:
             raise DamagedCheckpoint(f"{path}: damaged: expected sha256 {expected}, got {got}")
 
 
+def intact(file: Path) -> bool:
+    """Whether a file of a sealed folder matches its digest."""
+    return _read_digests(file.with_name(DIGESTS)).get(file.name) == _digest(file)
+
+
 def locate(target: Path) -> Path | None:
     """Where the folder's content is now: at `target`, or aside if a writer was killed between two renames."""
     if target.is_dir():

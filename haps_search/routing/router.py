@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from haps_search.config.routing import GeneratedLowLevel, LmHighLevel, NoLowLevel, RoutingConfig
+from haps_search.config.routing import BackboneConfig, GeneratedLowLevel, LmHighLevel, NoLowLevel, RoutingConfig
 from haps_search.lora.spec import resolve
-from haps_search.routing.backbone import Backbone
-from haps_search.routing.choices import choices
 from haps_search.routing.distribution import Distribution
+from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
 from haps_search.routing.hypernetwork import ParameterGenerator, StaticDelta
-from haps_search.routing.lm import LmBackbone
 from haps_search.routing.prompt import RoutingPrompt
 from haps_search.types import Assignment, Delta, ModuleTable, Question, Routes
+
+if TYPE_CHECKING:
+    from haps_search.routing.backbone import Backbone
+    from haps_search.routing.lm import LmBackbone
 
 Level = str
 
@@ -38,9 +40,14 @@ class Router(nn.Module):
     """
 
     def __init__(
-        self, config: RoutingConfig, prompt: RoutingPrompt, tables: Mapping[str, ModuleTable], seed: int
+        self,
+        config: RoutingConfig,
+        prompt: RoutingPrompt,
+        tables: Mapping[str, ModuleTable],
+        seed: int,
+        features: Callable[[], FeaturesBackbone] | None = None,
     ) -> None:
-        """Initial weights follow from `seed` alone.
+        """Initial weights follow from `seed` alone. `features` makes the backbone of type features, which needs texts.
 
         Raises:
             ConfigError: targets or layers that a candidate does not have; an LM that cannot say the assignments.
@@ -54,7 +61,7 @@ class Router(nn.Module):
         }  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone, self.high = _high_level(config, prompt, self.names)
+            self.backbone, self.high = _high_level(config, prompt, self.names, features)
             self.low_backbone = None if config.share_backbone else self.backbone.apart()
             width, dtype = self.backbone.width, self.backbone.head_dtype
             self.low = nn.ModuleDict({_key(name): self._low_level(config, width, name) for name in self.layouts})
@@ -68,15 +75,27 @@ class Router(nn.Module):
         assert not isinstance(low, NoLowLevel)
         return StaticDelta(low, self.layouts[name])
 
-    def read(self, questions: Sequence[Question]) -> Reading:
-        texts = self._prompt.render(questions)
-        pooled, evidence = self.backbone.read(texts)
+    def read(self, questions: Sequence[Question], noise: torch.Generator | None = None) -> Reading:
+        """`noise` drives the dropout of features; None for all that is not a step on outcomes."""
+        if isinstance(self.backbone, FeaturesBackbone):
+            pooled = evidence = self.backbone(self._prompt.render(questions), questions, noise)
+        else:
+            pooled, evidence = self.backbone.read(self._prompt.render(questions))
         if self.low_backbone is not None:
-            pooled = self.low_backbone(texts)
+            pooled = self._low_reading(questions)
         return Reading(pooled, self.high(evidence))
 
+    def _low_reading(self, questions: Sequence[Question]) -> Tensor:
+        """What the low level reads where nothing else is wanted."""
+        reader = self.backbone if self.low_backbone is None else self.low_backbone
+        texts = self._prompt.render(questions)
+        pooled: Tensor = reader(texts, questions, None) if isinstance(reader, FeaturesBackbone) else reader(texts)
+        return pooled
+
     def truncated(self, questions: Sequence[Question]) -> int:
-        """How many routing prompts are cut."""
+        """How many routing prompts are cut; features do not count what an encoder leaves out."""
+        if isinstance(self.backbone, FeaturesBackbone):
+            return 0
         return self.backbone.truncated(self._prompt.render(questions))
 
     def delta_values(self, reading: Reading, name: str, rows: Sequence[int]) -> Tensor:
@@ -107,8 +126,7 @@ class Router(nn.Module):
     def all_deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
         """Deltas of every candidate for every question."""
         everyone = [[self.names]] * len(questions)
-        reader = self.backbone if self.low_backbone is None else self.low_backbone
-        return self._deltas(reader(self._prompt.render(questions)), everyone)
+        return self._deltas(self._low_reading(questions), everyone)
 
     def _deltas(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Delta]:
         deltas = {}
@@ -128,15 +146,39 @@ class Router(nn.Module):
         """What training changes; the rest comes from the backbone's source again."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
+    def fitted(self) -> dict[str, Tensor]:
+        """What was fitted on training texts before the first step, and stays; empty for an LM."""
+        return self.backbone.fitted() if isinstance(self.backbone, FeaturesBackbone) else {}
+
+    def refit(self, fitted: Mapping[str, Tensor]) -> None:
+        """Read texts by what another router was fitted on. Raises ValueError where it does not fit this one."""
+        if isinstance(self.backbone, FeaturesBackbone):
+            self.backbone.refit(fitted)
+        elif fitted:
+            raise ValueError(f"got {', '.join(fitted)}, an LM is fitted on nothing")
+
 
 def _high_level(
-    config: RoutingConfig, prompt: RoutingPrompt, names: tuple[str, ...]
-) -> tuple[Backbone | LmBackbone, Head | Constant | Lm]:
-    """The backbone, and what decides from its reading."""
+    config: RoutingConfig,
+    prompt: RoutingPrompt,
+    names: tuple[str, ...],
+    features: Callable[[], FeaturesBackbone] | None,
+) -> tuple[Backbone | LmBackbone | FeaturesBackbone, Head | Constant | Lm]:
+    """The backbone, and what decides from its reading. LMs are imported where one is asked for: features need none."""
     high, roles = config.high_level, [role.name for role in prompt.roles]
+    if not isinstance(config.backbone, BackboneConfig):
+        assert features is not None
+        assert not isinstance(high, LmHighLevel)
+        over = features()
+        return over, build_high_level(high, over.width, len(roles), names)
     if not isinstance(high, LmHighLevel):
+        from haps_search.routing.backbone import Backbone
+
         plain = Backbone.load(config.backbone)
         return plain, build_high_level(high, plain.width, len(roles), names)
+    from haps_search.routing.choices import choices
+    from haps_search.routing.lm import LmBackbone
+
     asked = choices(roles, names, high.max_joint)
     lm = LmBackbone.load(config.backbone, asked, high.batch_rows)
     return lm, Lm(high, len(roles), names, asked.joint, lm.learns)

@@ -9,14 +9,18 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from haps_search.config.run import Experiment
+from haps_search.errors import Interrupted
 from haps_search.learning.cost import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
+from haps_search.search.ahead import Ahead
 from haps_search.search.engine import Engine
-from haps_search.search.step import step
-from haps_search.search.validation import score_router, validation_metrics
+from haps_search.search.outcome_step import outcome_step
+from haps_search.search.outcome_validation import score_known
+from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
-from haps_search.tasks.task import Task
+from haps_search.tasks.task import Tabled, Task
+from haps_search.types import Question
 
 Item = TypeVar("Item")
 Report = Callable[[int, Mapping[str, float]], None]
@@ -52,11 +56,17 @@ class RunResult:
 
 
 async def run(
-    engine: Engine, task: Task, experiment: Experiment, folder: RunFolder, report: Report | None = None
+    engine: Engine,
+    task: Task,
+    experiment: Experiment,
+    folder: RunFolder,
+    report: Report | None = None,
+    leaves: Callable[[], bool] = lambda: False,
 ) -> RunResult:
-    """Run to the end, or give back the result of a run that already ended.
+    """Run to the end, or give back the result of a run that already ended. `leaves` is asked after each step.
 
     Raises:
+        Interrupted: `leaves` said so; the step is saved.
         Diverged, PoolError, CandidateError, DataError: the last checkpoint stays and the run can go on.
     """
     ended = folder.result()
@@ -66,31 +76,73 @@ async def run(
     settings = experiment.run
     train = task.questions("train")
     held_out = task.questions("validation")[: settings.validation.questions]
+    ahead = Ahead(engine, task, experiment)
     reason: Literal["steps", "patience"] = "steps"
     for index in range(progress.step, settings.steps):
         if settings.validation.patience and progress.since_best >= settings.validation.patience:
             reason = "patience"
             break
         done = index + 1
-        metrics = await step(engine, task, batch(train, experiment, index), experiment, index)
-        progress = replace(progress, step=done)
         last = done == settings.steps
         validates = last or done % settings.validation.every == 0
+        saves = validates or done % settings.checkpoint_every == 0
+        overlaps = settings.staleness == 1 and not saves
+        following = batch(train, experiment, done) if overlaps else None
+        metrics = await _step(engine, task, batch(train, experiment, index), experiment, index, ahead, following)
+        progress = replace(progress, step=done)
         if validates:
-            scored = await score_router(engine, task, held_out, settings.sampling)
-            metrics |= validation_metrics(scored, [c.name for c in experiment.candidates])
-            metrics["validation_cost"] = mean_cost(scored.episodes, prices(experiment.candidates))
-            progress = progress.validated(done, scored.mean)
+            scored, found = await _validate(engine, task, held_out, experiment)
+            metrics |= found
+            progress = progress.validated(done, found.get("validation_utility", scored.mean))
             folder.keep_examples(done, scored.episodes, scored.rewards)
-        folder.log(done, metrics)
-        if validates or done % settings.checkpoint_every == 0:
-            best = validates and progress.best_step == done
-            folder.save(done, await engine.snapshot(), asdict(progress), best)
+        if validates or done % settings.record_every == 0:
+            folder.log(done, metrics)
+        left = not last and leaves()
+        if validates or left or done % settings.checkpoint_every == 0:
+            await _save(engine, folder, progress, validates)
         if validates and report is not None:
             report(done, metrics)
+        if left:
+            raise Interrupted(f"asked to leave, saved at step {done}")
+    return _finish(folder, reason, progress)
+
+
+async def _save(engine: Engine, folder: RunFolder, progress: Progress, validated: bool) -> None:
+    best = validated and progress.best_step == progress.step
+    folder.save(progress.step, await engine.snapshot(), asdict(progress), best)
+
+
+def _finish(folder: RunFolder, reason: Literal["steps", "patience"], progress: Progress) -> RunResult:
     result = RunResult(reason, progress.step, progress.best_step, folder.metrics_at(progress.best_step))
     folder.finish(result.to_json())
     return result
+
+
+async def _step(
+    engine: Engine,
+    task: Task,
+    questions: Sequence[Question],
+    experiment: Experiment,
+    index: int,
+    ahead: Ahead,
+    following: Sequence[Question] | None,
+) -> dict[str, float]:
+    if experiment.learning.signal == "rollouts":
+        return await ahead.step(questions, index, following)
+    assert isinstance(task, Tabled)
+    return await outcome_step(engine, task, questions, experiment, index)
+
+
+async def _validate(
+    engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment
+) -> tuple[Scored, dict[str, float]]:
+    """Greedy choices and their metrics; where cost weighs, `validation_utility` says which step is best."""
+    if experiment.learning.signal == "outcomes":
+        return await score_known(engine, task, questions, experiment)
+    scored = await score_router(engine, task, questions, experiment.run.sampling)
+    found = validation_metrics(scored, [c.name for c in experiment.candidates])
+    paid = mean_cost(scored.episodes, prices(experiment.candidates))
+    return scored, {"validation_cost": paid, **found}
 
 
 def batch(questions: Sequence[Item], experiment: Experiment, index: int) -> list[Item]:

@@ -65,10 +65,17 @@ async def score_assignment(
     sampling: SamplingConfig,
 ) -> Scored:
     """One assignment for every question, frozen candidates, greedy texts."""
+    return await score_choices(engine, task, questions, [assignment] * len(questions), sampling)
+
+
+async def score_choices(
+    engine: Engine, task: Task, questions: Sequence[Question], chosen: Sequence[Assignment], sampling: SamplingConfig
+) -> Scored:
+    """A given assignment per question, frozen candidates, greedy texts."""
     episodes: list[Episode] = []
     for start in range(0, len(questions), CHUNK):
-        part = questions[start : start + CHUNK]
-        episodes += await _greedy(engine, task, part, [assignment] * len(part), {}, sampling)
+        part = slice(start, start + CHUNK)
+        episodes += await _greedy(engine, task, questions[part], chosen[part], {}, sampling)
     return _scored(task, episodes, 0.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from haps_search.config.routing import AnyBackbone, BackboneConfig, FeaturesBackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.run_folder import RunFolder
@@ -54,11 +55,21 @@ def _reading(experiment: Experiment) -> dict[str, str]:
         "candidates (names and order)": ", ".join(c.name for c in experiment.candidates),
         "candidates' descriptions, which the full prompt shows": cards,
         "routing.prompt": routing.prompt,
-        "routing.backbone.source": routing.backbone.source.model_dump_json(),
-        "routing.backbone.max_tokens": str(routing.backbone.max_tokens),
-        "routing.backbone.tuning.alpha": str(getattr(routing.backbone.tuning, "alpha", "")),
+        **_backbone(routing.backbone),
         "routing.high_level.temperature": str(getattr(routing.high_level, "temperature", "")),
         "routing.high_level.max_joint": str(getattr(routing.high_level, "max_joint", "")),
+    }
+
+
+def _backbone(config: AnyBackbone) -> dict[str, str]:
+    lm = config if isinstance(config, BackboneConfig) else None
+    features = config.features if isinstance(config, FeaturesBackboneConfig) else ()
+    return {
+        "routing.backbone.type": config.type,
+        "routing.backbone.source": lm.source.model_dump_json() if lm else "",
+        "routing.backbone.max_tokens": str(lm.max_tokens) if lm else "",
+        "routing.backbone.tuning.alpha": str(getattr(lm.tuning, "alpha", "")) if lm else "",
+        "routing.backbone.features": "; ".join(each.model_dump_json() for each in features),
     }
 
 
@@ -94,4 +105,4 @@ def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:
             f"run.warm_start: high level and backbone of that run do not fit this router ({named}): set "
             "routing.high_level, routing.backbone.tuning and the task's roles as they are there, or warm_start: null"
         )
-    return Snapshot({**fresh.tensors, **taken}, fresh.state)
+    return Snapshot({**fresh.tensors, **taken}, fresh.state, source.fitted)

@@ -16,6 +16,7 @@ from haps_search.config.schema import suggest
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError
 from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, decode, encode, fold
+from haps_search.sweep.layout import lock_file
 from haps_search.sweep.lock import Lock
 
 FILE = "journal.jsonl"
@@ -112,6 +113,16 @@ class Journal:
             raise ConfigError("no sweep was begun in this folder", str(self.folder))
         return parse_study(started.study, str(self.file))
 
+    @property
+    def leaving(self) -> bool:
+        """Whether this driver was asked to leave."""
+        return self._lock is not None and self._lock.leaving
+
+    def leave(self) -> None:
+        """Ask the trials to save and leave; none is begun after."""
+        if self._lock is not None:
+            self._lock.leave()
+
     def close(self) -> None:
         """Free the sweep for another driver."""
         if self._lock is not None:
@@ -130,7 +141,7 @@ def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
         known = sorted(f.parent.name for f in folder.parent.glob(f"*/{FILE}"))
         raise ConfigError(f"no such sweep; {suggest(folder.name, known, 'there are')}", folder.name)
     folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder, Lock(folder / "lock"))
+    journal = Journal(folder, Lock(lock_file(folder)))
     try:
         _take_up(journal, study)
     except (ConfigError, DataError, OSError):

@@ -1,4 +1,4 @@
-"""Where a sweep keeps what: runs/NAME/journal.jsonl, runs/NAME/trials/003/, runs/NAME/logs/."""
+"""Where a sweep keeps what: runs/NAME/{journal.jsonl,lock}, runs/NAME/trials/003/, inputs/, logs/."""
 
 from __future__ import annotations
 
@@ -11,3 +11,12 @@ def trial_name(number: int) -> str:
 
 def trial_folder(sweep: Path, number: int) -> Path:
     return sweep / "trials" / trial_name(number)
+
+
+def sweep_of(trial: Path) -> Path:
+    """The sweep's folder of a trial's."""
+    return trial.parents[1]
+
+
+def lock_file(sweep: Path) -> Path:
+    return sweep / "lock"

@@ -43,6 +43,8 @@ def arms(study: Study) -> list[Setting]:
 
 def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     """Architecture-only and static delta at the best trial's other settings, unless the best is one itself."""
+    if study.experiment.task.type == "replay":
+        return []  # no candidate there takes a delta
     routing = experiment_of(study, best).routing
     low = routing.low_level
     others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
@@ -63,6 +65,8 @@ def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
 def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: int) -> list[Setting]:
     """The best `top` settings again, each on the same `seeds` seeds that no search trial has used.
 
+    In replay each seed validates on another fold, the searched one last, so that their mean is over folds too.
+
     Raises:
         ConfigError: fewer finished trials than asked for.
     """
@@ -70,10 +74,15 @@ def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: 
         raise ConfigError(f"confirm: {len(ranked)} finished trials, {top} asked for; resume the sweep or ask for less")
     fresh = [derive_seed(study.experiment.run.seed, "confirm", i) % 2**31 for i in range(seeds)]
     return [
-        Setting(record.parameters, seed, "confirm", f"trial {record.number}")
+        Setting({**record.parameters, **_fold(study, i)}, seed, "confirm", f"trial {record.number}")
         for record in ranked[:top]
-        for seed in fresh
+        for i, seed in enumerate(fresh)
     ]
+
+
+def _fold(study: Study, index: int) -> dict[str, int]:
+    task = study.experiment.task
+    return {"task.fold": (task.fold + 1 + index) % task.folds} if task.type == "replay" else {}
 
 
 def missing(settings: Sequence[Setting], trials: Sequence[TrialRecord]) -> list[Setting]:

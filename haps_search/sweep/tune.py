@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from haps_search.config.conditions import Space, canonical, finite
 from haps_search.config.sweep import Asha, GridSampler, Objective, Study, TpeSampler
-from haps_search.engines.cluster.session import Session
+from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS, run_trial
 from haps_search.errors import PoolError
 from haps_search.seeds import derive_seed
@@ -38,6 +38,7 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.plan import Setting, experiment_of
 from haps_search.sweep.space import grid, suggest
+from haps_search.tasks.tables.held import held
 
 _log = logging.getLogger(__name__)
 _DIRECTIONS = {"max": "MAXIMIZE", "min": "MINIMIZE"}
@@ -66,13 +67,15 @@ def fit(
     search = _JournalSearch(journal, study, session, unfinished, wanted)
     attempts = sum(1 for _ in (journal.folder / "tune").glob("*")) + 1
     tuner = tune.Tuner(
-        tune.with_resources(run_trial, _resources(session)),
+        tune.with_resources(_trainable(study), _resources(session)),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=_scheduler(study, journal, kind),
             num_samples=len(unfinished) + new,
             max_concurrent_trials=study.sweep.concurrency,
             time_budget_s=time_left_s,
+            # A replay trial takes seconds, as long as a process takes to start.
+            reuse_actors=study.experiment.task.type == "replay",
         ),
         run_config=tune.RunConfig(
             name=f"{attempts:03d}",
@@ -87,6 +90,12 @@ def fit(
             number = int(result.config["number"])
             lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
             journal.append(TrialEnded(number, "failed", error=lines[-1]))
+
+
+def _trainable(study: Study) -> Any:
+    """A trial; where it replays, with the table put into the object store once, which trials map and do not copy."""
+    task = study.experiment.task
+    return tune.with_parameters(run_trial, table=held(task.table)) if task.type == "replay" else run_trial
 
 
 def settle(journal: Journal) -> None:
@@ -193,7 +202,7 @@ class _JournalSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         # Without its pool every further trial would fail, and be suggested knowing nothing of the others.
-        if self._pool_ended:
+        if self._pool_ended or self._journal.leaving:
             return Searcher.FINISHED
         record = self._unfinished.pop(0) if self._unfinished else self._create()
         if record is None:
@@ -242,6 +251,8 @@ class _JournalSearch(Searcher):
         self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
         number = self._numbers[trial_id]
         end = written_ending(number, trial_folder(self._journal.folder, number))
+        if end is None and self._journal.leaving:
+            return  # it saved its state and goes on under the next driver
         self._journal.append(end or stopped(number, self._last.get(number, {})))
 
     # The journal is the truth, so Tune's own saving of searchers has nothing to save.
@@ -305,6 +316,9 @@ def _scheduler(study: Study, journal: Journal, kind: Kind) -> TrialScheduler:
 def _resources(session: Session) -> tune.PlacementGroupFactory:
     """A trial's process, and beside it the bundle that its router actor takes."""
     trial, router = session.profile.trial, session.profile.router
+    if isinstance(session, TableSession):  # the router is in the trial's own process
+        both = session.profile.trial.cpus + session.profile.router.cpus
+        return tune.PlacementGroupFactory([{"CPU": both}])
     bundles = [{kind: amount for kind, amount in (("CPU", r.cpus), ("GPU", r.gpus)) if amount} for r in (trial, router)]
     return tune.PlacementGroupFactory(bundles if bundles[1] else bundles[:1])
 

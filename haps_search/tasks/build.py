@@ -15,6 +15,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "skills": ("haps_search.tasks.skills", "SkillsTask"),
     "qa": ("haps_search.tasks.qa", "QaTask"),
     "hotpotqa": ("haps_search.tasks.hotpotqa.task", "HotpotqaTask"),
+    "replay": ("haps_search.tasks.replay", "ReplayTask"),
 }
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from haps_search.types import Episode, Parsed, Question, Role, Split, Turn
 
@@ -57,4 +61,26 @@ class Inspected(Protocol):
         Raises:
             ConfigError, DataError: files, rows or functions that trials would stumble over.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class KnownOutcomes:
+    """What K models did on Q questions, each (Q, K). Made by a task of known outcomes, read by the outcome step.
+
+    `rewards` is NaN where a cell is missing. `task_means` are mean training rewards over the question's task.
+    `costs` are in units of the dearest model's mean training cost, NaN where missing; None where nobody knows them.
+    """
+
+    rewards: NDArray[np.float32]
+    task_means: NDArray[np.float64]
+    costs: NDArray[np.float32] | None
+
+
+@runtime_checkable
+class Tabled(Protocol):
+    """A task of one role whose outcomes are all known, so that nothing has to be sampled."""
+
+    def outcomes(self, questions: Sequence[Question], models: Sequence[str]) -> KnownOutcomes:
+        """What these models earned and cost. Raises ConfigError for a model that the table does not have."""
         ...

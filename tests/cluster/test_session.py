@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from haps_search.config.candidates import CandidateConfig
 from haps_search.config.load import load_profile
 from haps_search.engines.cluster import session as module
 from haps_search.errors import ConfigError, PoolError
+
+CANDIDATE = CandidateConfig.model_validate({"name": "adder", "source": {"type": "zoo", "name": "adder"}})
 
 
 class RecordedPool:
@@ -44,7 +47,7 @@ IN_ORDER = ["pool starts", "told that the session ended", "pool joined", "broker
 
 
 def test_a_session_ends_from_the_inside_out(calls: list[str], tmp_path: Path) -> None:
-    with module.session("s", [], load_profile("local-cpu"), tmp_path):
+    with module.session("s", [CANDIDATE], load_profile("local-cpu"), tmp_path):
         pass
     assert calls == IN_ORDER
 
@@ -53,7 +56,7 @@ def test_an_error_waits_for_the_pool_too(calls: list[str], tmp_path: Path) -> No
     """Ray ends a process at once, the error unsaid, where the pool's thread calls it after its shutdown."""
     with (
         pytest.raises(ConfigError, match="said inside"),
-        module.session("s", [], load_profile("local-cpu"), tmp_path),
+        module.session("s", [CANDIDATE], load_profile("local-cpu"), tmp_path),
     ):
         raise ConfigError("said inside")
     assert calls == IN_ORDER
@@ -68,7 +71,7 @@ def test_a_broker_that_is_gone_does_not_hide_the_error(
     monkeypatch.setattr(module, "_call", gone)
     with (
         pytest.raises(ConfigError, match="said inside"),
-        module.session("s", [], load_profile("local-cpu"), tmp_path),
+        module.session("s", [CANDIDATE], load_profile("local-cpu"), tmp_path),
     ):
         raise ConfigError("said inside")
     assert calls[-3:] == ["pool joined", "broker killed", "ray shut down"]

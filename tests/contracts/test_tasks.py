@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from haps_search.config.hotpotqa import HotpotqaTask
+from haps_search.config.replay import ReplayTask
+from haps_search.config.tables import TableConfig
 from haps_search.config.tasks import QaFields, QaTask, SkillsTask, TaskConfig
 from haps_search.tasks.build import TASKS, build_task
 from haps_search.tasks.task import Task
@@ -16,6 +18,7 @@ from haps_search.types import Episode, Question, Response, Split, Utterance
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TEXTS = ("", "  \n", "42", "yes", "B", "the Kaal district", "#12 {question} \x00")
+TABLE = str(Path(__file__).parents[1] / "assets" / "replay_tiny.jsonl")
 TINY = str(Path(__file__).parents[1] / "assets" / "hotpotqa_tiny.jsonl")
 
 CONFIGS: dict[str, TaskConfig] = {
@@ -27,6 +30,7 @@ CONFIGS: dict[str, TaskConfig] = {
         fields=QaFields(id="_id", reference="answer", context="context", supporting="supporting_facts"),
     ),
     "hotpotqa": HotpotqaTask(train=TINY, validation=TINY, test=TINY, max_student_turns=4),
+    "replay": ReplayTask(table=TableConfig(file=TABLE)),
 }
 ANSWERS = {"hotpotqa": "Finish[{}]"}
 """How an answer is written, where it is not the text itself."""

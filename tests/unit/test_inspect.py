@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from haps_search.cli.main import app
+from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import ConfigError, DataError
 
 ASSETS = Path(__file__).parents[1] / "assets" / "tables"
@@ -89,3 +91,11 @@ def test_one_table_is_needed_and_one_only(tmp_path: Path) -> None:
             haps(*arguments)
     with pytest.raises(ConfigError, match=r"layout\.type: got \"llmruoter\".*did you mean llmrouter\?"):
         haps(tmp_path / "t.jsonl", "--layout", "llmruoter")
+
+
+def test_candidates_of_a_replay_study_are_written_out(tmp_path: Path) -> None:
+    file = tmp_path / "table.jsonl"
+    rows = [{"id": str(i), "query": f"text {i}", "split": "train", "scores": {"lab/a": 1, "b": 0}} for i in (0, 1)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    listed = yaml.safe_load(haps(file, "--candidates"))["candidates"]
+    assert [CandidateConfig.model_validate(each).name for each in listed] == ["lab-a", "b"]

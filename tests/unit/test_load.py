@@ -70,16 +70,17 @@ def test_all_problems_are_listed_at_once_with_path_and_line(write):
         (
             "type: skills, digits: 2",
             "type: skils",
-            'experiment.task.type (line 3): got "skils", needs one of skills, qa, hotpotqa; did you mean skills?',
+            'experiment.task.type (line 3): got "skils", needs one of skills, qa, hotpotqa, replay; '
+            "did you mean skills?",
         ),
-        ("type: skills, ", "", "experiment.task.type (line 3): missing; needs one of skills, qa, hotpotqa"),
+        ("type: skills, ", "", "experiment.task.type (line 3): missing; needs one of skills, qa, hotpotqa, replay"),
         (
             "{type: skills, digits: 2}",
             "3",
-            "experiment.task (line 3): got 3, needs a mapping with type: one of skills, qa, hotpotqa",
+            "experiment.task (line 3): got 3, needs a mapping with type: one of skills, qa, hotpotqa, replay",
         ),
         ("name: tiny\n", "", "name: missing, and it has no default"),
-        ("name: tiny", "name: a b", 'name (line 1): got "a b", needs text that matches ^[A-Za-z0-9._-]+$'),
+        ("name: tiny", "name: a b", 'name (line 1): got "a b", needs text that matches ^[A-Za-z0-9_][A-Za-z0-9._-]*$'),
         ("name: tiny", "name: 7", "name (line 1): got 7, needs text (put quotes around it)"),
         ("steps: 30", 'steps: "30"', 'experiment.run.steps (line 8): got "30", needs a whole number'),
         ("steps: 30", "steps: yes", "experiment.run.steps (line 8): got true, needs a whole number"),

@@ -20,7 +20,7 @@ from haps_search.config.features import EncoderFeatures, FeaturesConfig, Package
 from haps_search.errors import CandidateError
 from haps_search.routing.features import encoder
 from haps_search.routing.features.encoder_source import locate
-from haps_search.routing.features.text_features import build_features
+from haps_search.routing.features.text_features import fit_features, load_features
 from haps_search.routing.features.tfidf import SEED, TOKEN, HashedTfidf
 
 TEXTS = ["What is 3 + 4?", "reverse the word: stone", "sort these letters: hgfa", "What is 12 + 30?", "a", ""]
@@ -97,7 +97,7 @@ def test_an_embedding_is_the_mean_over_the_texts_tokens(
 ) -> None:
     """An encoder and an LM; whatever shares the batch."""
     folder = {**tiny_lms, "bert": bert}[architecture]
-    found = build_features(from_path(folder, normalise=False), [], tmp_path).transform(WORDS)
+    found = load_features(from_path(folder, normalise=False), {}, tmp_path).transform(WORDS)
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), build_tokenizer()
     for text, row in zip(WORDS, found, strict=True):
         with torch.no_grad():
@@ -106,25 +106,25 @@ def test_an_embedding_is_the_mean_over_the_texts_tokens(
 
 
 def test_long_texts_keep_their_beginning(bert: Path, tmp_path: Path) -> None:
-    found = build_features(from_path(bert, max_tokens=4), [], tmp_path).transform(["abcdefgh", "abcdxyz", "abcx"])
+    found = load_features(from_path(bert, max_tokens=4), {}, tmp_path).transform(["abcdefgh", "abcdxyz", "abcx"])
     np.testing.assert_allclose(found[0], found[1])
     assert np.abs(found[0] - found[2]).max() > 1e-3
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
 def test_what_is_kept_is_not_computed_again(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = build_features(from_path(bert), [], tmp_path).transform(WORDS)
+    first = load_features(from_path(bert), {}, tmp_path).transform(WORDS)
 
     def never(*args: object) -> None:
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(encoder, "load", never)
-    again = build_features(from_path(bert), [], tmp_path)
+    again = load_features(from_path(bert), {}, tmp_path)
     np.testing.assert_array_equal(again.transform(WORDS[::-1]), first[::-1])
     assert again.transform([]).shape == (0, 16)
     for other in (from_path(bert, max_tokens=3), from_path(bert, normalise=False)):
         with pytest.raises(AssertionError):
-            build_features(other, [], tmp_path).transform(WORDS)
+            load_features(other, {}, tmp_path).transform(WORDS)
     with pytest.raises(AssertionError):
         again.transform(["new"])
 
@@ -148,8 +148,8 @@ def test_a_package_is_read_without_running_it(bert: Path, tmp_path: Path, monkey
     located = locate(config)
     assert (located.name, located.width) == ("carries_a_model", 16)
     assert located.revision == locate(from_path(bert)).revision
-    found = build_features(config, [], tmp_path / "cache").transform(WORDS)
-    np.testing.assert_allclose(found, build_features(from_path(bert), [], tmp_path / "cache").transform(WORDS))
+    found = load_features(config, {}, tmp_path / "cache").transform(WORDS)
+    np.testing.assert_allclose(found, load_features(from_path(bert), {}, tmp_path / "cache").transform(WORDS))
     assert "carries_a_model" not in sys.modules
 
 
@@ -164,10 +164,10 @@ def test_a_package_is_read_without_running_it(bert: Path, tmp_path: Path, monkey
 )
 def test_an_encoder_that_is_not_there_says_what_to_do(source: dict[str, str], said: str, tmp_path: Path) -> None:
     with pytest.raises(CandidateError, match=said):
-        build_features(EncoderFeatures.model_validate({"source": source}), [], tmp_path)
+        load_features(EncoderFeatures.model_validate({"source": source}), {}, tmp_path)
 
 
 def test_yaml_names_features(tmp_path: Path) -> None:
     config: FeaturesConfig = TypeAdapter(FeaturesConfig).validate_python({"type": "tfidf", "dimensions": 2})
     assert isinstance(config, TfidfFeatures)
-    assert build_features(config, TEXTS, tmp_path).transform(TEXTS).shape == (6, 2)
+    assert load_features(config, fit_features(config, TEXTS), tmp_path).transform(TEXTS).shape == (6, 2)

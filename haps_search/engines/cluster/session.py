@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +17,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile
+from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.failures import unwrapped
-from haps_search.engines.cluster.pool import Pool, seats
+from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.failures import refused, unwrapped
+from haps_search.engines.cluster.pool import Pool
+from haps_search.engines.local import LocalEngine
+from haps_search.engines.placement.seats import crews
 from haps_search.errors import ConfigError, PoolError
+from haps_search.tasks.build import build_task
 
 _log = logging.getLogger(__name__)
 BROKER = "broker"
+LEFTOVER_S = 60.0
 LEAVING_S = 15.0
 """How long workers may take to leave at the end of a session; they are idle by then."""
 
@@ -58,6 +66,26 @@ class Session:
         """Counts, queues and workers of the broker."""
         return _call(self.broker.status)
 
+    async def engine(self, experiment: Experiment) -> RayEngine | LocalEngine:
+        """A router of its own over the session's candidates. Raises CandidateError, ConfigError, PoolError."""
+        return await RayEngine.start(experiment, self.profile, self.broker)
+
+
+class TableSession(Session):
+    """A session without a pool: what the candidates say stands in a table, and each trial has it at hand."""
+
+    def wait_for_candidates(self) -> None:
+        return None
+
+    def ended(self) -> bool:
+        return False
+
+    def status(self) -> dict[str, Any]:
+        return {"ended": None}
+
+    async def engine(self, experiment: Experiment) -> LocalEngine:
+        return LocalEngine.build(experiment, build_task(experiment.task))
+
 
 @contextmanager
 def session(
@@ -71,17 +99,30 @@ def session(
     namespace = f"haps-{name}"
     started = _connect(profile, namespace, folder)
     try:
-        require(candidates, profile)
-        broker = _start_broker(candidates, profile)
-        pool = Pool(candidates, profile, BROKER, namespace)
-        pool.start(folder)
-        try:
-            yield Session(namespace, profile, broker)
-        finally:
-            _end(broker, pool)
+        pooled = [c for c in candidates if c.source.type != "table"]
+        require(pooled, profile)
+        if pooled:
+            with _pool(pooled, profile, namespace, folder) as broker:
+                yield Session(namespace, profile, broker)
+        else:
+            yield TableSession(namespace, profile, None)
     finally:
         if started:
             ray.shutdown()
+
+
+@contextmanager
+def _pool(
+    candidates: Sequence[CandidateConfig], profile: ClusterProfile, namespace: str, folder: Path
+) -> Iterator[Any]:
+    """The broker of a running pool."""
+    broker = _start_broker(candidates, profile)
+    pool = Pool(candidates, profile, BROKER, namespace)
+    pool.start(folder)
+    try:
+        yield broker
+    finally:
+        _end(broker, pool)
 
 
 def _end(broker: Any, pool: Pool) -> None:
@@ -98,19 +139,19 @@ def _end(broker: Any, pool: Pool) -> None:
 
 def require(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> None:
     """Refuse at once what could never be placed. Raises ConfigError."""
-    there = ray.cluster_resources()
-    workers = len(seats(candidates, profile))
-    problems = []
-    for kind, per_candidate, per_router in (
-        ("GPU", profile.candidate.gpus, profile.router.gpus),
-        ("CPU", profile.candidate.cpus, profile.router.cpus + profile.trial.cpus),
+    there, problems = ray.cluster_resources(), []
+    pool, router, trial = crews(candidates, profile), profile.router, profile.trial
+    for kind, shares, per_trial in (
+        ("GPU", [(len(c.seats), c.resources.gpus) for c in pool], router.gpus + trial.gpus),
+        ("CPU", [(len(c.seats), c.resources.cpus) for c in pool], router.cpus + trial.cpus),
     ):
-        needed, found = workers * per_candidate + per_router, there.get(kind, 0.0)
+        needed, found = sum(count * each for count, each in shares) + per_trial, there.get(kind, 0.0)
         if needed > found + 1e-9:
+            workers = " + ".join(f"{count} candidate workers x {each:g}" for count, each in shares)
             problems.append(
-                f"profile {profile.name} needs {needed:g} {kind} ({workers} candidate workers x {per_candidate:g} "
-                f"+ {per_router:g} for one trial), this cluster has {found:g}: use another profile "
-                "(experiment.engine.profile), fewer candidates or replicas, or a larger cluster"
+                f"profile {profile.name} needs {needed:g} {kind} ({workers} + {per_trial:g} for one trial), "
+                f"this cluster has {found:g}: use another profile (experiment.engine.profile), fewer candidates or "
+                "replicas, or a larger cluster"
             )
     if problems:
         raise ConfigError(problems)
@@ -130,14 +171,25 @@ def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
     if not joins:
         # Said outright, since Ray would otherwise join whatever else runs on this machine.
         options |= {"address": "local", "num_cpus": profile.logical_cpus, "include_dashboard": False}
-    ray.init(
-        namespace=namespace,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": _path()}},
-        **options,
-    )
+    try:
+        ray.init(
+            namespace=namespace,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": _environment()},
+            **options,
+        )
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        raise refused(error, profile.address or os.environ.get("RAY_ADDRESS", "this machine")) from error
     return True
+
+
+def _environment() -> dict[str, str]:
+    """Variables of every process of the session. Under `ray job submit` what the job was given goes first."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    given = (job.get("runtime_env") or {}).get("env_vars") or {}
+    own = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": _path()}
+    return {name: value for name, value in own.items() if name not in given}
 
 
 def _path() -> str:
@@ -146,7 +198,8 @@ def _path() -> str:
 
 
 def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> Any:
-    counts = {c.name: profile.replicas.get(c.name, 1) for c in candidates}
+    counts = {c.name: profile.workers_of(c.name) for c in candidates}
+    _wait_for_the_name()
     # An actor without CPUs may land on a node that is lost next; the driver's node is the one that must live.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (
@@ -154,6 +207,20 @@ def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile
         .options(name=BROKER, num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
         .remote(counts, profile.leases, profile.worker_start_timeout_s)
     )
+
+
+def _wait_for_the_name() -> None:
+    """Ray ends the actors of a driver that was killed, but not before it has noticed; the sweep's lock is ours."""
+    deadline = time.monotonic() + LEFTOVER_S
+    while True:
+        try:
+            ray.get_actor(BROKER)
+        except ValueError:
+            return
+        if time.monotonic() > deadline:
+            namespace = ray.get_runtime_context().namespace
+            raise PoolError(f"a broker of {namespace} has been there for {LEFTOVER_S:g} s: end its Ray job first")
+        time.sleep(0.5)
 
 
 def _call(method: Any, *arguments: Any) -> Any:

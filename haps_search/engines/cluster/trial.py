@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,32 @@ from ray import tune
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
+from haps_search.engines.assembly import prepare_torch
 from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.session import BROKER
-from haps_search.errors import HapsError, PoolError
+from haps_search.engines.local import LocalEngine
+from haps_search.errors import HapsError, Interrupted, PoolError
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.sealed import replace_text
-from haps_search.search.loop import RunResult, run
+from haps_search.search.engine import Engine
+from haps_search.search.loop import run
+from haps_search.sweep.layout import lock_file, sweep_of
+from haps_search.sweep.lock import told_to_leave
 from haps_search.tasks.build import build_task
+from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.tasks.tables.held import hold
+from haps_search.tasks.task import Task
 
+_log = logging.getLogger(__name__)
 ERROR_FILE = "error.json"
 METRICS = "metrics/"
 """Before the names of our metrics, as Tune flattens them, to tell them from its own."""
 
 
-def run_trial(config: Mapping[str, Any]) -> None:
+def run_trial(config: Mapping[str, Any], table: OutcomeTable | None = None) -> None:
     """Tune's trainable. Goes on from the run's own last checkpoint, whatever Tune remembers.
+
+    `table` is what task replay reads, from the object store; its router is then in this process.
 
     What the setting or the user's data broke is written down and ends the trial; what the machines broke
     is raised, so that Tune starts the trial again.
@@ -38,9 +50,12 @@ def run_trial(config: Mapping[str, Any]) -> None:
     torch.set_num_threads(profile.trial.threads)
     experiment = Experiment.model_validate(config["experiment"])
     folder = RunFolder(Path(config["folder"]), experiment)
+    if table is not None and experiment.task.type == "replay":
+        hold(experiment.task.table, table)
     try:
-        broker = _broker(config["namespace"])
-        asyncio.run(_run(experiment, profile, broker, folder))
+        asyncio.run(_run(experiment, profile, config["namespace"], folder))
+    except Interrupted as error:
+        _log.info("%s: %s", folder.path, error)  # and return: without a result the trial stays open in the journal
     except PoolError:
         raise
     except HapsError as error:
@@ -55,13 +70,23 @@ def _broker(namespace: str) -> Any:
         raise PoolError(f"the broker of {namespace} is gone") from error
 
 
-async def _run(experiment: Experiment, profile: ClusterProfile, broker: Any, folder: RunFolder) -> RunResult:
+async def _run(experiment: Experiment, profile: ClusterProfile, namespace: str, folder: RunFolder) -> None:
+    lock = lock_file(sweep_of(folder.path))
+    if told_to_leave(lock):
+        return
     task = build_task(experiment.task)
-    engine = await RayEngine.start(experiment, profile, broker)
+    engine = await _engine(experiment, profile, namespace, task)
     try:
-        return await run(engine, task, experiment, folder, _report)
+        await run(engine, task, experiment, folder, _report, lambda: told_to_leave(lock))
     finally:
         await engine.close()
+
+
+async def _engine(experiment: Experiment, profile: ClusterProfile, namespace: str, task: Task) -> Engine:
+    if experiment.task.type == "replay":
+        prepare_torch(profile.router.threads, profile.router.gpus)
+        return LocalEngine.build(experiment, task)
+    return await RayEngine.start(experiment, profile, _broker(namespace))
 
 
 def _report(step: int, metrics: Mapping[str, float]) -> None:

@@ -1,0 +1,205 @@
+"""Replay: questions of an outcome table, whose answers were given and paid for long ago."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haps_search.config.replay import ReplayTask as ReplayConfig
+from haps_search.config.schema import suggest
+from haps_search.errors import ConfigError, DataError
+from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.tasks.tables.held import held
+from haps_search.tasks.tables.splits import folds, hash_split
+from haps_search.tasks.task import KnownOutcomes
+from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
+
+TEST, EMPTY = -1, -2
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def partition(config: ReplayConfig, table: OutcomeTable) -> NDArray[np.int64]:
+    """Where each of N rows belongs, (N,): its fold, or `TEST`, or `EMPTY` for a row without any reward.
+
+    It depends on a row's own normalised text, so duplicates stay together and new rows move no old one.
+    """
+    texts = [question.text for question in table.questions]
+    part = folds(texts, config.folds)
+    part[hash_split(texts, config.held_out)] = TEST
+    part[np.isnan(table.rewards).all(axis=1)] = EMPTY
+    return part
+
+
+def candidate_names(table: OutcomeTable) -> tuple[str, ...]:
+    """What candidates are called that stand for the models of a table: `-` for what a name may not hold.
+
+    Raises:
+        ConfigError: two models that get the same name.
+    """
+    models: dict[str, str] = {}
+    for (model,) in table.assignments:
+        name = _FORBIDDEN.sub("-", model)
+        if models.setdefault(name, model) != model:
+            raise ConfigError(f"task.table: models `{models[name]}` and `{model}` are both named {name}: rename one")
+    return tuple(models)
+
+
+class ReplayTask:
+    """One role answers; a candidate says its score as a number, and that is the reward."""
+
+    name = "replay"
+    roles = (Role("answerer", "answers the question"),)
+
+    def __init__(self, config: ReplayConfig) -> None:
+        self.config = config
+        self.description = config.description
+
+    @cached_property
+    def table(self) -> OutcomeTable:
+        """Of one role: `assignments[c]` is (model,). Raises ConfigError, DataError as `read_table` does."""
+        table = held(self.config.table)
+        seats = len(table.assignments[0])
+        if seats != len(self.roles):
+            raise ConfigError(
+                f"task.table: its assignments have {seats} roles, replay has one: use a table of single models"
+            )
+        return table
+
+    @cached_property
+    def part(self) -> NDArray[np.int64]:
+        """`partition` of the table's rows."""
+        return partition(self.config, self.table)
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """The table's rows of a split. Raises DataError where there are none."""
+        wanted = {
+            "test": self.part == TEST,
+            "validation": self.part == self.config.fold,
+            "train": (self.part >= 0) & (self.part != self.config.fold),
+        }[split]
+        if not wanted.any():
+            raise DataError(
+                f"{self.config.table.file}: {len(self.part)} questions leave none for {split}: it needs more of "
+                "different texts, or other task.held_out and task.folds"
+            )
+        return np.flatnonzero(wanted)
+
+    def questions(self, split: Split) -> Sequence[Question]:
+        return self._questions(self.rows(split))
+
+    def turn(self, episode: Episode) -> Turn | None:
+        # Rows may share a text and differ in what they earned, so a look-up goes by id.
+        return None if episode.utterances else Turn("answerer", (Message("user", episode.question.id),))
+
+    def parse(self, question: Question, role: str, text: str) -> Parsed:
+        """A score in [0, 1]."""
+        try:
+            score = float(text)
+        except ValueError:
+            return Parsed(None, "a score was expected")
+        return Parsed(text.strip()) if 0 <= score <= 1 else Parsed(None, "a score lies in [0, 1]")
+
+    def reward(self, episode: Episode) -> float:
+        return 0.0 if episode.answer is None else float(episode.answer)
+
+    def measures(self, episode: Episode) -> Mapping[str, float]:
+        """`cost` in the table's money, where it is known."""
+        if self.table.costs is None:
+            return {}
+        cost = float(self.table.costs[self.place[episode.question.id], self.column(episode.assignment[0])])
+        return {} if math.isnan(cost) else {"cost": cost}
+
+    def remarks(self) -> list[str]:
+        """What the table gives; reads it. Raises ConfigError, DataError."""
+        counts = {split: len(self.rows(split)) for split in ("train", "validation", "test")}
+        empty, gaps = int((self.part == EMPTY).sum()), int(np.isnan(self.table.rewards[self.part != EMPTY]).sum())
+        found = [
+            ", ".join(f"{count} {split}" for split, count in counts.items()) + f" questions (fold {self.config.fold})"
+        ]
+        if empty:
+            found.append(f"warning: {empty} questions without any score left out")
+        if gaps:
+            found.append(f"warning: {gaps} missing cells: left out of the loss, and never chosen when measuring")
+        if any(self.table.splits):
+            found.append("the table's own splits are not used: replay splits by a hash of the text")
+        return found
+
+    def outcomes(self, questions: Sequence[Question], models: Sequence[str]) -> KnownOutcomes:
+        """What these models earned and cost on questions of this table. Raises ConfigError for an unknown model."""
+        rows = np.array([self.place[question.id] for question in questions], np.int64)
+        columns = np.array([self.column(model) for model in models], np.int64)
+        tasks = np.array([self._task_number[self.table.tasks[row]] for row in rows], np.int64)
+        costs = self.table.costs
+        return KnownOutcomes(
+            rewards=self.table.rewards[np.ix_(rows, columns)],
+            task_means=self._task_means[np.ix_(tasks, columns)],
+            costs=None if costs is None else costs[np.ix_(rows, columns)] / self.cost_unit,
+        )
+
+    @cached_property
+    def cost_unit(self) -> float:
+        """The mean training cost of the dearest model, in the table's money: what costs are divided by in learning.
+
+        Raises ConfigError where the table has no costs.
+        """
+        if self.table.costs is None:
+            raise ConfigError("task.table: it has no costs, so cost cannot weigh: set learning.cost_weight: 0")
+        costs = self.table.costs[self.rows("train")]
+        means = np.nanmean(costs[:, ~np.isnan(costs).all(axis=0)].astype(np.float64), axis=0)
+        return float(means.max()) or 1.0
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Question id -> row of the table."""
+        return {question.id: row for row, question in enumerate(self.table.questions)}
+
+    def column(self, candidate: str) -> int:
+        """The table's column of a candidate. Raises ConfigError with the nearest name."""
+        if candidate not in self._columns:
+            raise ConfigError(
+                f"candidates: the table has no model `{candidate}` ({suggest(candidate, self._columns, 'it has')}); "
+                "`haps inspect TABLE --candidates` writes all of them"
+            )
+        return self._columns[candidate]
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {name: c for c, name in enumerate(candidate_names(self.table))}
+
+    @cached_property
+    def _task_number(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(sorted(set(self.table.tasks)))}
+
+    @cached_property
+    def _task_means(self) -> NDArray[np.float64]:
+        """(tasks, models): mean training reward; where a task has no cell of a model, the model's mean over all."""
+        train = self.rows("train")
+        rewards = self.table.rewards[train].astype(np.float64)
+        numbers = np.array([self._task_number[self.table.tasks[row]] for row in train])
+        known = ~np.isnan(rewards)
+        overall = _means(rewards, known)
+        means = np.tile(np.where(np.isnan(overall), np.nanmin(rewards), overall), (len(self._task_number), 1))
+        for number in np.unique(numbers):
+            own = _means(rewards[numbers == number], known[numbers == number])
+            means[number] = np.where(np.isnan(own), means[number], own)
+        return means
+
+    def _questions(self, rows: NDArray[np.int64]) -> list[Question]:
+        return [self._question(int(row)) for row in rows]
+
+    def _question(self, row: int) -> Question:
+        stored, task = self.table.questions[row], self.table.tasks[row]
+        text = f"Task: {task}\n\n{stored.text}" if self.config.task_name and task else stored.text
+        return Question(stored.id, text, reference="1", attributes={"task": task})
+
+
+def _means(rewards: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Column means over known cells, NaN where there are none."""
+    count = known.sum(axis=0)
+    total = np.where(known, rewards, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
