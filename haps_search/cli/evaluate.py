@@ -20,13 +20,22 @@ class MeasuredSplit(StrEnum):
 
 def evaluate(
     run: RunPath,
-    split: Annotated[MeasuredSplit, typer.Option(help="The test split is read by this command only.")],
+    split: Annotated[
+        MeasuredSplit, typer.Option(help="The test split is read by this command only.")
+    ] = MeasuredSplit.validation,
+    again: Annotated[bool, typer.Option("--again", help="Replay: read a test split that was read before.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Measure the best checkpoint of a run; on the test split, beside validation and their difference."""
+    """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
+    on an outcome table is judged beside all references, and its test split is read once."""
     from haps_search.cli.find import find_run
 
     found = find_run(runs, run)
+    if found.experiment.task.type == "replay":
+        from haps_search.cli.judging.verb import judge_replay
+
+        judge_replay(runs, run, split.value, again)
+        return
 
     import asyncio
     import json

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
-from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.session import Session
 from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import Row, comparison, score_frozen
 from haps_search.records.run_folder import EXAMPLES, RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine
+from haps_search.search.outcome_validation import score_known
 from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
@@ -44,9 +44,17 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
         if trial.state == "finished" and (trial.label, trial.parameters, trial.seed) in wanted:
             trials[trial.label] = trial
     routers = await _routers(live, folder, study, trials)
-    frozen = await frozen_scores(live, experiment_of(study, best), "validation")
+    replays = study.experiment.task.type == "replay"  # its single models stand among the references
+    frozen = {} if replays else await frozen_scores(live, experiment_of(study, best), "validation")
     keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
-    return comparison(_rewards(frozen), _rewards(routers), JOINT)
+    references = _references(experiment_of(study, best)) if replays else {}
+    return comparison(_rewards(frozen), {**references, **_rewards(routers)}, JOINT)
+
+
+def _references(best: Experiment) -> dict[str, tuple[float, ...]]:
+    from haps_search.cli.judging.beside import beside  # scikit-learn, which other sweeps do not need
+
+    return beside(best)
 
 
 async def _routers(live: Session, folder: Path, study: Study, trials: Mapping[str, TrialRecord]) -> dict[str, Scored]:
@@ -90,7 +98,7 @@ async def score_trials(
         CheckpointError: a trial that left none.
     """
     scored = []
-    engine = await RayEngine.start(experiment_of(study, trials[0]), live.profile, live.broker)
+    engine = await live.engine(experiment_of(study, trials[0]))
     try:
         for index, trial in enumerate(trials):
             experiment = experiment_of(study, trial)
@@ -107,7 +115,7 @@ async def score_trials(
 async def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
     """Every assignment of frozen candidates on a whole split."""
     task = build_task(experiment.task)
-    engine = await RayEngine.start(experiment, live.profile, live.broker)
+    engine = await live.engine(experiment)
     try:
         names = [c.name for c in experiment.candidates]
         return await score_frozen(engine, task, task.questions(split), names, experiment.run.sampling)
@@ -121,4 +129,6 @@ async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, fol
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")
     await engine.restore(checkpoint.snapshot)
     task = build_task(experiment.task)
+    if experiment.learning.signal == "outcomes":
+        return (await score_known(engine, task, task.questions(split), experiment))[0]
     return await score_router(engine, task, task.questions(split), experiment.run.sampling)

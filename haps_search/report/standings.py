@@ -72,9 +72,9 @@ def arms_on(source: Source, split: str) -> Standings | None:
 def references(source: Source) -> Standings | None:
     """The references of a replay, of `references.json`.
 
-    `{"rows": [{"label", "mean", "low", "high", ...}], "router": LABEL}`: `router` (optional) names the searched
-    router's row, a row's `difference` (optional, {"mean", "low", "high"}) is the router minus the row, paired. Other
-    fields become columns; a {"mean", "low", "high"} becomes three.
+    `{"rows": [{"label", "mean", "low", "high", ...}], "router": LABEL, "split": SPLIT}`: `router` (optional) names the
+    searched router's row, `split` (optional) what was measured on; a row's `difference` (optional, {"mean", "low",
+    "high"}) is the router minus the row, paired. Other fields become columns; a {"mean", "low", "high"} becomes three.
     """
     stored = source.stored.get("references.json")
     if stored is None:
@@ -83,7 +83,8 @@ def references(source: Source) -> Standings | None:
     for each in stored.objects("rows"):
         rows.append(_row(each, each, "difference", _others(each, ("label", *SPREAD, "count", "difference"))))
     chief = stored.text("router") if stored.has("router") else ""
-    return Standings("references", "Mean score", f"{chief or 'router'} minus this", chief, tuple(rows))
+    title = f"Mean score on {stored.text('split')}" if stored.has("split") else "Mean score"
+    return Standings("references", title, f"{chief or 'router'} minus this", chief, tuple(rows))
 
 
 def standings(source: Source) -> list[Standings]:

@@ -8,6 +8,7 @@ from haps_search.evaluation.intervals import seed_interval
 from haps_search.report.shape import number
 from haps_search.report.source import Source
 from haps_search.report.standings import Gap, Standing, Standings, arms_on, comparison, references
+from haps_search.report.stored import Fields
 from haps_search.report.trouble import alarms
 from haps_search.sweep.events import TrialRecord
 
@@ -23,6 +24,7 @@ def verdict(source: Source) -> tuple[str, ...]:
         said += _arms(arms, split) if arms else []
     for found in (comparison(source), references(source)):
         said += _best_other(found) if found else []
+    said += _judged(source)
     return (*said, *_confirmed(source), *_troubles(source))
 
 
@@ -65,13 +67,32 @@ def _best_other(found: Standings) -> list[str]:
     if chief is None:
         return []
     said = [f"{found.title}: {chief.label} has {_interval(chief)}{_over(chief)}."]
-    others = [row for row in found.rows if row is not chief and row.label not in ORACLES]
+    others = [row for row in found.rows if row is not chief and _is_rival(row)]
     best = max(others, key=lambda row: row.mean, default=None)
     if best is not None and best.gap is not None:
         said.append(f"It {held_against(best.gap, f'{best.label}, the best row beside it ({number(best.mean)})')}.")
     elif best is not None:
         said.append(f"The best row beside it is {best.label} with {_interval(best)}; no paired difference is known.")
     return said
+
+
+def _is_rival(row: Standing) -> bool:
+    """Whether a router could be this row, and it is no other form of the searched router."""
+    return row.label not in ORACLES and row.extra.get("kind") != "router"
+
+
+def _judged(source: Source) -> list[str]:
+    """What judging a replay said of AIQ; of mean reward the rows above say it."""
+    stored = source.stored.get("references.json")
+    if stored is None or not stored.has("outcomes"):
+        return []
+    rows = stored.objects("outcomes")
+    gaps = [(row.text("measure"), row.text("reference"), _stored_gap(row)) for row in rows]
+    return [f"In {measure} it {held_against(gap, name)}." for measure, name, gap in gaps if measure != "mean reward"]
+
+
+def _stored_gap(fields: Fields) -> Gap:
+    return Gap(fields.number("mean"), fields.maybe("low"), fields.maybe("high"))
 
 
 def held_against(gap: Gap, other: str) -> str:

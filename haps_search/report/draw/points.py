@@ -1,4 +1,4 @@
-"""Dots over two axes, with a line through some of them where that means something."""
+"""Dots over two axes, with lines where they mean something."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ class Dot:
 def draw_points(
     name: str, title: str, description: str, dots: Sequence[Dot], xlabel: str, ylabel: str,
     line: Sequence[tuple[float, float]] = (), log: bool = False, choices: tuple[str, ...] = (),
+    beside: Sequence[tuple[float, float]] = (),
 ) -> str:  # fmt: skip
+    """`line` is drawn in the colour `best`, `beside` dashed in `series1`."""
+
     def paint(axes: Axes) -> None:
         if line:
             axes.plot(*zip(*line, strict=True), color=light("best"), linewidth=1.4, zorder=2)
+        if beside:
+            axes.plot(*zip(*beside, strict=True), "--", color=light("series1"), linewidth=1.2, zorder=2)
         for dot in sorted(dots, key=lambda d: d.colour == "best"):
             face = "none" if dot.hollow else light(dot.colour)
             axes.plot([dot.x], [dot.y], "o", markersize=6, markeredgecolor=light(dot.colour), markerfacecolor=face)

@@ -1,0 +1,103 @@
+"""Judge a replay: references tuned and fitted, checkpoints read, files written, the table printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from haps_search.cli.display import wide_console
+from haps_search.cli.judging.page import page
+from haps_search.cli.judging.routers import chosen_settings, routers
+from haps_search.cli.judging.subject import Subject, find_subject
+from haps_search.config.references import ReferencesConfig
+from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
+from haps_search.evaluation.replay.features import featurise, read_features
+from haps_search.evaluation.replay.judge import Judgement, judge
+from haps_search.evaluation.replay.questions import Asked, Held, ask, measured
+from haps_search.evaluation.replay.stored import contents
+from haps_search.records.readings import note_reading
+from haps_search.records.sealed import replace_text
+from haps_search.routing.features.place import features_cache
+from haps_search.tasks.build import build_task
+from haps_search.tasks.replay import ReplayTask
+
+FILES = ("references.json", "curve.json", "tasks.json", "calibration.json")
+Say = Callable[[str], None]
+
+
+def judge_replay(runs: Path, text: str, split: Held, again: bool) -> None:
+    """`haps evaluate` on a replay.
+
+    Raises:
+        ConfigError: no such sweep or run, none with a result, or the test split was read before.
+        CheckpointError: a run without a checkpoint.
+    """
+    console = wide_console()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    subject = find_subject(runs, text)
+    judgement, notes = judged(subject, split, again, say)
+    keep(subject.folder, judgement)
+    for part in page(judgement, notes):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    say(f"kept in {subject.folder}: {', '.join(contents(judgement))}; `haps report {subject.name}` shows them")
+
+
+def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgement, list[str]]:
+    """The judgement, and what a reader has to know of it, a line each."""
+    before = asked(subject.experiment, [subject.settings[0].searched.experiment], "validation")
+    count, validation = chosen_settings(subject, before[0].questions, before[0].test.rewards)
+    notes = _notes(subject, split, count)
+    if split == "test":
+        earlier = note_reading(subject.readings, f"{subject.name}, {count} settings", again)
+        notes += [f"the test split was read {len(earlier)} times before, first on {e.when}" for e in earlier[:1]]
+    inputs = [setting.searched.experiment for setting in subject.settings[:count]]
+    questions = asked(subject.experiment, inputs, split)
+    say(f"tuning references on {len(questions[0].train):,} questions, under {len(questions)} kinds of features")
+    found = measured(questions, ReferencesConfig())
+    say(f"reading {len(questions[0].test):,} {split} questions with the checkpoints of {count} settings")
+    known = routers(subject, split, questions[0].questions, count, validation)
+    names = [candidate.name for candidate in subject.experiment.candidates]
+    worth = {} if known.validation is None else {next(iter(known.policies)): known.validation}
+    return judge(known.policies, found, questions[0].train, questions[0].test, names, split, worth), notes
+
+
+def asked(base: Experiment, inputs: Sequence[Experiment], split: Held) -> list[Asked]:
+    """The questions of a split once for each different way in which these experiments read them."""
+    models = [candidate.name for candidate in base.candidates]
+    found: dict[str, Asked] = {}
+    for experiment in inputs:
+        features, task = read_features(experiment.routing), build_task(experiment.task)
+        if not isinstance(task, ReplayTask):
+            raise ConfigError(f"task: got type {experiment.task.type}, and only replay is judged beside references")
+        key = json.dumps([[f.model_dump(mode="json") for f in features], task.config.task_name])
+        if key not in found:
+            found[key] = ask(task, models, split, featurise(features, features_cache()))
+    return list(found.values())
+
+
+def keep(folder: Path, judgement: Judgement) -> None:
+    """Write the files; what an earlier judgement left and this one has not goes."""
+    found = contents(judgement)
+    for name in FILES:
+        if name in found:
+            replace_text(folder / name, json.dumps(found[name], indent=1, allow_nan=False))
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _notes(subject: Subject, split: Held, count: int) -> list[str]:
+    alone = [s.label for s in subject.settings[:count] if not s.confirmed]
+    notes = [f"the router is the mean over {count} settings: {', '.join(s.label for s in subject.settings[:count])}"]
+    if split == "validation":
+        return [*notes, "the router was chosen on these questions, references were not: its row is flattered"]
+    if alone and len(subject.settings) + len(subject.settings[0].confirmed) > 1:
+        notes.append(
+            f"{', '.join(alone)}: one checkpoint, trained without its validation fold; `haps confirm {subject.name} "
+            f"--top {count} --seeds 5` trains on every fold, 25 seeds give five independent ensembles"
+        )
+    return notes

@@ -1,0 +1,86 @@
+"""From checkpoints to what is judged: one policy per seed, each the mean of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.routing_metrics.routes import routes
+
+LEAST = 1e-12
+"""Probabilities below it count as it, so that their logarithm is finite."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A router's distribution over C assignments on N questions, (N, C), rows summing to 1.
+
+    `priced` has the same under other weights of cost, for a router that is told the weight; empty for others.
+    """
+
+    probabilities: Floats
+    priced: Mapping[float, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for found in (self.probabilities, *self.priced.values()):
+            if found.shape != self.probabilities.shape or not np.allclose(found.sum(axis=1), 1, atol=1e-3):
+                raise ValueError(f"probabilities: got {found.shape}, needs (N, C) alike, each row summing to 1")
+
+    def greedy(self, rewards: Floats) -> Floats:
+        """The likeliest measured assignment of each question, as shares (N, C)."""
+        return routes(self.probabilities, rewards)
+
+    def sampled(self, rewards: Floats) -> Floats:
+        """The distribution itself over each question's measured assignments, (N, C): what sampling expects."""
+        known = np.where(np.isnan(rewards), 0.0, np.maximum(self.probabilities, LEAST))
+        return known / known.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One checkpoint: the setting it was trained under, and the fold that it was validated on and not trained on."""
+
+    setting: str
+    fold: int
+    policy: Policy
+
+
+def mean_policy(policies: Sequence[Policy]) -> Policy:
+    """The mean of the probabilities, at every weight of cost that all of them know."""
+    common = set.intersection(*(set(policy.priced) for policy in policies))
+    return Policy(
+        np.mean([policy.probabilities for policy in policies], axis=0),
+        {weight: np.mean([policy.priced[weight] for policy in policies], axis=0) for weight in sorted(common)},
+    )
+
+
+def ensembles(members: Iterable[Member]) -> tuple[Policy, ...]:
+    """One policy per seed: the r-th of them is the mean of the r-th checkpoint of every setting and fold.
+
+    A router stops by validation, so it cannot be refitted on all training questions as a reference is; the mean over
+    checkpoints that each left another fold out has seen all of them, and is the natural counterpart. There are as
+    many policies as the setting and fold with the fewest checkpoints has, and checkpoints beyond them are left out:
+    with five folds, five confirming runs make one policy, twenty-five make five. Raises ValueError without members.
+    """
+    groups: dict[tuple[str, int], list[Policy]] = {}
+    for member in members:
+        groups.setdefault((member.setting, member.fold), []).append(member.policy)
+    if not groups:
+        raise ValueError("an ensemble needs one checkpoint at least")
+    return tuple(mean_policy(row) for row in zip(*groups.values(), strict=False))
+
+
+def best_count(ranked: Sequence[Policy], rewards: Floats) -> int:
+    """How many of the best policies, best first, to average: 1 to all of them, whichever earns most; the fewest of
+    equals.
+
+    `rewards` (N, C) are those of validation questions: this is a choice, and the test questions have no say in it.
+    """
+    earned = []
+    for count in range(1, len(ranked) + 1):
+        shares = mean_policy(ranked[:count]).greedy(rewards)
+        earned.append(float(np.where(shares > 0, shares * rewards, 0.0).sum(axis=1).mean()))
+    return int(np.argmax(np.round(earned, 12))) + 1

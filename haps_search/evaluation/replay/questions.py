@@ -1,0 +1,92 @@
+"""The questions of a replay as references see them: the same texts as the router's, in the router's own features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haps_search.config.references import ReferencesConfig
+from haps_search.errors import DataError
+from haps_search.evaluation.references.labelled import Labelled
+from haps_search.evaluation.references.measure import Measured, measure
+from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.tasks.replay import ReplayTask
+from haps_search.types import Question, Split
+
+Held = Literal["validation", "test"]
+Featurise = Callable[[Sequence[str], Sequence[str]], Floats]
+"""Training texts, from which whatever features learn is learnt, and the texts to read -> (N, D)."""
+REFERENCE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is judged and what references learn from.
+
+    On `validation` references learn from the run's training questions, on `test` from all questions outside the test
+    split. `folds` (N,) are those of `train`: settings are chosen on them. `questions` are those of `test`.
+    """
+
+    train: Labelled
+    folds: NDArray[np.int64]
+    test: Labelled
+    questions: tuple[Question, ...]
+
+
+def ask(task: ReplayTask, models: Sequence[str], split: Held, featurise: Featurise) -> Asked:
+    """Read the questions of a split, and those before it. Only `split` test reads test rows.
+
+    Questions without a reward of any of these models are left out. Raises DataError where none remains.
+    """
+    earlier: tuple[Split, ...] = ("train",) if split == "validation" else ("train", "validation")
+    columns = [task.column(model) for model in models]
+    before, after = _read(task, earlier, columns), _read(task, (split,), columns)
+    learnt, judged = list(before.values()), list(after.values())
+    texts = [question.text for question in learnt]
+    return Asked(
+        _labelled(task, list(before), columns, featurise(texts, texts)),
+        task.part[list(before)],
+        _labelled(task, list(after), columns, featurise(texts, [question.text for question in judged])),
+        tuple(judged),
+    )
+
+
+def measured(asked: Sequence[Asked], config: ReferencesConfig) -> tuple[Measured, ...]:
+    """Every reference on the judged questions, tuned on the folds and fitted to all of `train`.
+
+    `asked` are the same questions under each of the features that the router reads; a reference takes those that are
+    best for it on the folds. Raises ConfigError where the questions lack what a reference needs.
+    """
+    tried = [measure(config, each.train, each.test, each.folds, REFERENCE_SEED) for each in asked]
+    return tuple(_best(found, len(asked)) for found in zip(*tried, strict=True))
+
+
+def _best(found: Sequence[Measured], inputs: int) -> Measured:
+    chosen = max(range(len(found)), key=lambda index: found[index].validation)
+    best = found[chosen]
+    if inputs == 1 or not best.settings:
+        return best
+    return replace(best, settings={**best.settings, "features": chosen})
+
+
+def _read(task: ReplayTask, splits: Sequence[Split], columns: Sequence[int]) -> dict[int, Question]:
+    """Row -> question of these splits, by row, where some of these columns was measured."""
+    found = {int(row): q for split in splits for row, q in zip(task.rows(split), task.questions(split), strict=True)}
+    rewards = task.table.rewards[np.ix_(list(found), columns)]
+    kept = [row for row, cells in zip(found, rewards, strict=True) if not np.isnan(cells).all()]
+    if not kept:
+        raise DataError(f"{task.config.table.file}: none of {len(found)} questions has a score of these candidates")
+    return {row: found[row] for row in sorted(kept)}
+
+
+def _labelled(task: ReplayTask, rows: Sequence[int], columns: Sequence[int], features: Floats) -> Labelled:
+    cells = np.ix_(rows, columns)
+    costs = None if task.table.costs is None else task.table.costs[cells].astype(np.float64)
+    if costs is not None and np.isnan(costs).all():
+        costs = None
+    tasks = tuple(task.table.tasks[row] for row in rows)
+    return Labelled(features, tasks, task.table.rewards[cells].astype(np.float64), costs)
