@@ -53,5 +53,9 @@ class Diverged(HapsError):
     """Training left the finite numbers; the last good checkpoint is kept."""
 
 
+class Interrupted(HapsError):
+    """A run was asked to leave: it has saved the step it was at, and goes on from there."""
+
+
 class PoolError(HapsError):
     """The machines' failure, not the question's: a worker lost, a lease expired too often, a pool ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from haps_search.cli.data import read_arms, read_task
 from haps_search.cli.display import Frame, watching, wide_console
 from haps_search.cli.logs import log_to
 from haps_search.cli.measure import compared
+from haps_search.cli.plan_table import start_lines
 from haps_search.cli.report import closing, comparison_table, comparison_title, keep_report, ranking_table
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.load import load_profile
@@ -25,6 +26,7 @@ from haps_search.records.mlflow_tracker import MlflowStore, default_uri
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.leaving import ready_to_leave
 from haps_search.sweep.mirror import Mirror
 from haps_search.sweep.plan import Setting, arms, comparisons, missing
 from haps_search.sweep.progress import Progress, fraction_done, planned_trials
@@ -54,9 +56,11 @@ class Driver:
             PoolError: some have not, because the time is over or the machines gave up.
         """
         open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
-        if not open_trials:
+        if not open_trials and not self.journal.leaving:
             return
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
+        if self.journal.leaving:
+            raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
         if self.deadline is not None and time.time() >= self.deadline:
             raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: {again}")
         ended = self.live.status()["ended"]
@@ -171,6 +175,8 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
     for remark in read_task(study.experiment):
         console.print(remark, highlight=False, soft_wrap=True)
     read_arms(study)
+    for line in start_lines(study, profile):
+        console.print(line, highlight=False, soft_wrap=True)
     warm_source(study.experiment, folder)
     journal = open_sweep(folder, study, resume)
     try:
@@ -180,7 +186,8 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
         tracking = Tracking.open(journal, study)
         deadline = time.time() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
         names = ", ".join(c.name for c in study.experiment.candidates)
-        console.print(f"starting the pool on profile {profile.name}: {names}", highlight=False)
+        what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
+        console.print(f"starting {what} on profile {profile.name}: {names}", highlight=False)
         with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
             live.wait_for_candidates()
             yield Driver(console, journal, study, live, tracking, deadline)
@@ -213,11 +220,13 @@ def no_result(journal: Journal, otherwise: str = "none has ended") -> PoolError:
     return PoolError(f"no trial of {journal.folder.name} has a result; {[*reasons, otherwise][0]}")
 
 
-def _watched(d: Driver, planned: int) -> AbstractContextManager[None]:
+@contextmanager
+def _watched(d: Driver, planned: int) -> Iterator[None]:
     progress = Progress(d.journal, d.study)
 
     def frame() -> Frame:
         views = progress.trials()
         return views, fraction_done(views, d.study, planned)
 
-    return watching(d.console, frame, d.tracking.tick)
+    with ready_to_leave(d.journal), watching(d.console, frame, d.tracking.tick):
+        yield

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from haps_search.config.base import NAME
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.sweep.journal import Journal
@@ -22,9 +24,20 @@ class FoundRun:
     experiment: Experiment
 
 
+def named_folder(runs: Path, name: str) -> Path:
+    """The folder of a sweep or run of that name, there or not.
+
+    Raises:
+        ConfigError: a name that could lead out of the runs folder, or hide there.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"got the name {name!r}, needs letters, digits, `_`, `-` and `.`, and no `.` or `-` first")
+    return runs.resolve() / name
+
+
 def sweep_journal(runs: Path, name: str) -> Journal:
     """Raises ConfigError with the nearest name where there is no such sweep."""
-    journal = Journal(runs.resolve() / name)
+    journal = Journal(named_folder(runs, name))
     if journal.started() is None:
         known = sweeps(runs)
         near = difflib.get_close_matches(name, known, 1)

@@ -22,6 +22,7 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
     """Search a study's space. A sweep of that name and configuration is taken up where it was left."""
+    from haps_search.cli.find import named_folder
     from haps_search.config.load import load_study
 
     overrides = settings(
@@ -29,11 +30,13 @@ def sweep(
         tracking__uri=tracking_uri,
     )  # fmt: skip
     study = load_study(file, overrides)
+    folder = named_folder(runs, name or study.name)
     if dry_run:
         from haps_search.cli.validate import validate
 
         validate(file, overrides)
         return
     from haps_search.cli.drive import drive
+    from haps_search.sweep.inputs import kept
 
-    drive(study, runs.resolve() / (name or study.name), resume=False)
+    drive(kept(study, folder), folder, resume=False)

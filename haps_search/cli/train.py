@@ -17,11 +17,12 @@ def train(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train one router, no search. A run of that name goes on from its last checkpoint."""
+    from haps_search.cli.find import named_folder
     from haps_search.config.engines import LocalEngineConfig
     from haps_search.config.load import load_study
 
     study = load_study(file, set_ or ())
-    folder = runs.resolve() / (name or f"{study.name}-train")
+    folder = named_folder(runs, name or f"{study.name}-train")
 
     from haps_search.cli.single import train_local, train_on_ray
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from haps_search.cli.options import File, Set
+
+if TYPE_CHECKING:
+    from haps_search.config.sweep import Study
 
 
 def validate(file: File, set_: Set = None) -> None:
@@ -34,5 +39,20 @@ def validate(file: File, set_: Set = None) -> None:
         typer.echo(f"    {len(study.arms)} arms x seeds {', '.join(map(str, sweep.seeds))}")
     for line in describe(study.space):
         typer.echo(f"    {line}")
+    for where, code in _code(study):
+        typer.echo(f"  runs code   {where}: {code}")
     if study.expected:
         typer.echo(f"  expected    {study.expected.strip()}")
+
+
+def _code(study: Study) -> list[tuple[str, str]]:
+    """The user's Python that a study names, where it stands; that of arms and choices too."""
+    from haps_search.config.base import hooks
+
+    found = list(hooks(study.experiment.model_dump(mode="json"), "experiment"))
+    for name, arm in study.arms.items():
+        for path, value in arm.items():
+            found += [(f"arms.{name}: {where}", code) for where, code in hooks(value, path)]
+    for path, distribution in study.space.items():
+        found += [(f"space: {where}", code) for where, code in hooks(getattr(distribution, "values", ()), path)]
+    return list(dict.fromkeys(found))

@@ -21,10 +21,11 @@ def warmup(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train the high-level router alone on a table. `run.warm_start: NAME` then starts a run or a sweep from it."""
+    from haps_search.cli.find import named_folder
     from haps_search.config.load import load_study
 
     study = load_study(file, settings(set_, run__warmup__epochs=epochs))
 
     from haps_search.cli.warming import warm_up_on
 
-    warm_up_on(study, table.absolute(), runs.resolve() / (name or f"{study.name}-warmup"))
+    warm_up_on(study, table.absolute(), named_folder(runs, name or f"{study.name}-warmup"))

@@ -52,7 +52,7 @@ def read_records(path: Path) -> list[Record]:
     """
     lines = read_lines(path)
     if lines.torn:
-        _log.warning("%s: the last line is torn and left out: %r", path, lines.torn[:80])
+        _log.warning("%s: the last line is torn and left out (%d characters)", path, len(lines.torn))
     return [
         Record(fields["step"], decode_metrics(fields["metrics"]), fields["time"])
         for fields in lines.fields

@@ -37,6 +37,7 @@ from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 from urllib3.exceptions import HTTPError  # noqa: E402
 
+from haps_search.config.secrets import concealed  # noqa: E402
 from haps_search.errors import TrackerError  # noqa: E402
 from haps_search.records.tracker import Record, Status, StepGate  # noqa: E402
 
@@ -59,8 +60,9 @@ _log = logging.getLogger(__name__)
 
 
 def default_uri(runs_folder: Path) -> str:
-    """An sqlite file under the runs folder, absolute: Ray changes the working directory."""
-    return f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI, which may hold a password; else an sqlite file under the runs folder, absolute, since Ray
+    changes the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
 
 
 class MlflowStore:
@@ -73,7 +75,7 @@ class MlflowStore:
         Raises:
             TrackerError: the store cannot be reached or used; says what to do.
         """
-        self.uri, self.experiment = uri, experiment
+        self.uri, self.experiment = concealed(uri), experiment
         database = _sqlite_file(uri)
         try:
             if database is not None and not database.exists():
@@ -83,7 +85,7 @@ class MlflowStore:
             self._experiment_id = self._open_experiment(database)
         except (*BACKEND_ERRORS, ImportError) as error:
             raise TrackerError(
-                f"MLflow at {uri} cannot be used: {_brief(error)}\nStart the server or mend the address "
+                f"MLflow at {self.uri} cannot be used: {_brief(error)}\nStart the server or mend the address "
                 "(tracking.uri), or go without it (tracking.mlflow: false): the JSONL is kept either way."
             ) from error
 
@@ -335,4 +337,5 @@ def _unquoted(value: str) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
+    lines = concealed(str(error)).strip().splitlines()
+    return lines[0][:500] if lines else type(error).__name__

@@ -151,3 +151,18 @@ def test_each_candidate_holds_a_gpu_of_its_own_and_errors_cross_as_themselves(
         with pytest.raises(StaleUpdate, match="version 7"):
             asyncio.run(engine.update([], Rollouts(7, (), (), {})))
         asyncio.run(engine.close())
+
+
+def test_candidates_of_different_sizes_are_two_train_runs_and_one_pool(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__steps=2)
+    local = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
+    sizes = {"qwen2": {"cpus": 0.5, "gpus": 0.5}}
+    with on_ray(experiment, candidates=sizes, replicas={"llama": 2}) as live:
+        apart = played(started(live, experiment), experiment, tmp_path / "apart")
+        workers = ray.get(live.broker.status.remote())["workers"]
+        held = ray.cluster_resources()["GPU"] - ray.available_resources()["GPU"]
+    assert sorted(w["candidate"] for w in workers.values()) == ["llama", "llama", "qwen2"]
+    assert held == 0.5
+    same(local, apart)

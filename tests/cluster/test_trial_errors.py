@@ -18,7 +18,7 @@ from haps_search.engines.cluster.broker import Failure, Work
 from haps_search.engines.cluster.failures import answer, unwrapped
 from haps_search.engines.cluster.wire import ResponseParcel, pack_requests, unpack_responses
 from haps_search.engines.cluster.worker import outcomes
-from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, PoolError, StaleUpdate
+from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
 from haps_search.sweep.ending import written_ending
 from haps_search.sweep.events import TrialEnded
 from haps_search.types import Message, ModuleTable, Request, Response, Sampling
@@ -127,6 +127,7 @@ class Picky:
     """Refuses texts that say so, and breaks on others."""
 
     table = ModuleTable("picky", 1, ())
+    room = 64
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -166,3 +167,8 @@ def test_a_parcel_that_fails_does_not_fail_its_batch_mates() -> None:
     assert isinstance(broke, Failure)
     assert not broke.final
     assert str(broke.error) == "RuntimeError: out of memory"
+
+
+def test_a_run_that_was_asked_to_leave_is_neither_raised_nor_written_down(run_that_raises: Run, tmp_path: Path) -> None:
+    run_that_raises(Interrupted("asked to leave, saved at step 3"))
+    assert written_ending(3, tmp_path) is None

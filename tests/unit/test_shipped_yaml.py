@@ -41,7 +41,7 @@ def test_a_profile_is_valid_and_named_as_its_file(file: Path):
     profile = load_profile(file)
     assert profile.name == file.stem
     assert profile.description
-    assert (profile.candidate.gpus > 0) == ("gpu" in file.stem)
+    assert (profile.candidate.gpus > 0) == (file.stem != "local-cpu")
 
 
 def test_no_other_yaml_hides_where_no_test_reads_it():

@@ -1,9 +1,10 @@
-"""The pool: a Ray Train run whose workers each host one candidate, in a thread beside the sweep."""
+"""The pool: workers that each host one candidate, a Ray Train run per resource shape, in threads beside the sweep."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from haps_search.config.candidates import CandidateConfig
-from haps_search.config.engines import ClusterProfile
+from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.engines.cluster.worker import host
+from haps_search.engines.placement.seats import Crew, crews
 
 
 class HostingBackend(Backend):
@@ -36,11 +38,6 @@ class HostingConfig(TorchConfig):
         return HostingBackend
 
 
-def seats(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> list[CandidateConfig]:
-    """One entry per worker, replicas side by side."""
-    return [c for c in candidates for _ in range(profile.replicas.get(c.name, 1))]
-
-
 class Pool:
     """Starts with `start`, ends when the broker ends; if Train gives up, everyone who waits is told."""
 
@@ -48,37 +45,43 @@ class Pool:
         self, candidates: Sequence[CandidateConfig], profile: ClusterProfile, broker_name: str, namespace: str
     ) -> None:
         self._profile, self._broker_name, self._namespace = profile, broker_name, namespace
-        self._seats = seats(candidates, profile)
-        self._thread: threading.Thread | None = None
+        self._crews = crews(candidates, profile)
+        self._threads: list[threading.Thread] = []
 
     def start(self, storage: Path) -> None:
         profile = self._profile
         os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(profile.health_check_interval_s)
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(profile.worker_start_timeout_s)
-        trainer = TorchTrainer(
+        for number, crew in enumerate(self._crews):
+            trainer = self._trainer(crew, f"pool-{number}", storage)
+            thread = threading.Thread(target=self._fit, args=(trainer,), name=f"pool-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _trainer(self, crew: Crew, name: str, storage: Path) -> TorchTrainer:
+        return TorchTrainer(
             host,
             train_loop_config={
-                "seats": [c.model_dump(mode="json") for c in self._seats],
+                "seats": [c.model_dump(mode="json") for c in crew.seats],
                 "broker": self._broker_name,
                 "namespace": self._namespace,
-                "threads": profile.candidate.threads,
-                "gpus": profile.candidate.gpus,
+                "threads": crew.resources.threads,
+                "gpus": crew.resources.gpus,
             },
             torch_config=HostingConfig(),
             scaling_config=ScalingConfig(
-                num_workers=len(self._seats),
-                use_gpu=profile.candidate.gpus > 0,
-                resources_per_worker=_resources(profile),
+                num_workers=len(crew.seats),
+                use_gpu=crew.resources.gpus > 0,
+                resources_per_worker=_bundle(crew.resources),
+                placement_strategy="SPREAD" if crew.spread else "PACK",
             ),
             run_config=RunConfig(
-                name="pool",
+                name=name,
                 storage_path=str(storage),
                 # The broker counts restarts per worker; Train's own count would bound their sum.
                 failure_config=FailureConfig(max_failures=-1),
             ),
         )
-        self._thread = threading.Thread(target=self._fit, args=(trainer,), name="pool", daemon=True)
-        self._thread.start()
 
     def _fit(self, trainer: TorchTrainer) -> None:
         reason = "the pool ended"
@@ -97,12 +100,13 @@ class Pool:
         broker.fail_all.remote(reason)
 
     def join(self, timeout_s: float) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
 
-def _resources(profile: ClusterProfile) -> dict[str, float]:
-    resources = {"CPU": profile.candidate.cpus}
-    if profile.candidate.gpus:
-        resources["GPU"] = profile.candidate.gpus
-    return resources
+def _bundle(resources: Resources) -> dict[str, float]:
+    bundle = {"CPU": resources.cpus}
+    if resources.gpus:
+        bundle["GPU"] = resources.gpus
+    return bundle
