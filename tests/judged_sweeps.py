@@ -68,8 +68,10 @@ def train(experiment: Experiment, folder: Path) -> Mapping[str, float]:
     return found.metrics
 
 
-def replay_sweep(folder: Path, study: Study, rates: Sequence[float] = (0.05, 0.02), seeds: int = 0) -> Journal:
-    """A finished sweep whose search trials have these learning rates, the best one confirmed on so many seeds."""
+def replay_sweep(
+    folder: Path, study: Study, rates: Sequence[float] = (0.05, 0.02), seeds: int = 0, top: int = 1
+) -> Journal:
+    """A finished sweep whose search trials have these learning rates, the `top` best confirmed on so many seeds."""
     folder.mkdir(parents=True)
     journal = Journal(folder)
     journal.append(SweepStarted(dump(study), fingerprint(study), "9.9", 1767225600.0))
@@ -77,7 +79,7 @@ def replay_sweep(folder: Path, study: Study, rates: Sequence[float] = (0.05, 0.0
     trials = [_trial(folder, study, setting, number) for number, setting in enumerate(wanted)]
     if seeds:
         best = sorted(trials, key=lambda t: -t.metrics["validation_reward"])
-        again = enumerate(confirmations(study, best, 1, seeds), start=len(trials))
+        again = enumerate(confirmations(study, best, top, seeds), start=len(trials))
         trials += [_trial(folder, study, setting, number) for number, setting in again]
     write(journal, *trials)
     journal.append(SweepEnded("all trials ended", 1767229200.0))

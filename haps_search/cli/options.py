@@ -14,6 +14,9 @@ Trials = Annotated[int | None, typer.Option(min=1, help="Number of search trials
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
 MaxHours = Annotated[float | None, typer.Option(min=0.0, help="Stop after so many hours; resume goes on.")]
 TrackingUri = Annotated[str | None, typer.Option(help="An MLflow server; default: a file under the runs folder.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="URL", help="A cluster's dashboard, as in http://127.0.0.1:8265.")
+]
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, NAME/NUMBER, or NAME for a sweep's best trial.")
 ]

@@ -7,20 +7,26 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import Runs
+from haps_search.cli.options import Address, Runs
 
 
 def status(
     name: Annotated[str | None, typer.Argument(help="A sweep; default: a line for each.")] = None,
+    address: Address = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Show the sweeps of a runs folder, or the trials of one."""
+    """Show the sweeps of a runs folder or the trials of one; with --address the jobs of a cluster."""
 
     from haps_search.cli.display import table, wide_console
     from haps_search.cli.find import sweep_journal
     from haps_search.sweep.progress import Progress, fraction_done, planned_trials, sweeps
 
     console = wide_console()
+    if address is not None:
+        from haps_search.cli.attempts import connect, show_attempts
+
+        show_attempts(console, connect(address), name)
+        return
     names = [name] if name else sweeps(runs)
     if not names:
         console.print(f"no sweeps under {runs}; `haps sweep FILE` begins one")

@@ -188,3 +188,16 @@ def test_an_interrupted_confirmation_is_said_to_be_one(
     journal.close()
     with pytest.raises(PoolError, match="then `haps confirm tiny`"):
         run_settings(STUDY, journal.folder, SETTINGS)
+
+
+# Leaving.
+
+
+def test_a_driver_that_was_asked_to_leave_says_so_and_never_goes_on_to_the_next_search(journal: Journal) -> None:
+    write(journal, a_trial(0, 0.5), a_trial(1, state="running"))
+    journal.leave()
+    with pytest.raises(PoolError, match=r"asked to leave \(SIGTERM\); trials \[1\] saved .*`haps resume tiny` goes on"):
+        a_driver(journal, ended="whatever", deadline=time.time() - 1).finish_or_leave("search")
+    journal.append(TrialEnded(1, "finished"))
+    with pytest.raises(PoolError, match="asked to leave"):
+        a_driver(journal).finish_or_leave("search")

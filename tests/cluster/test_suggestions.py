@@ -352,6 +352,20 @@ def test_a_run_that_the_machines_broke_is_left_open_and_without_a_pool_no_other_
     assert len(journal.trials()) == 2 - pool_ended
 
 
+def test_a_driver_that_leaves_begins_no_trial_and_keeps_open_what_has_no_result(journal: Journal) -> None:
+    handing = search(journal, 4)
+    for trial_id in ("a", "b"):
+        handing.suggest(trial_id)
+    journal.leave()
+    assert handing.suggest("c") == Searcher.FINISHED
+    handing.on_trial_complete("a", reported(7, reward=0.5))
+    result = trial_folder(journal.folder, 1) / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text('{"metrics": {"validation_reward": 0.5}}')
+    handing.on_trial_complete("b", reported(9, reward=0.5))
+    assert [t.state for t in journal.trials()] == ["running", "finished"]
+
+
 def test_ends_that_no_driver_noted_are_noted_before_going_on(journal: Journal) -> None:
     write(journal, *(a_trial(n, state="running", parameters={RATE: 1e-3}) for n in range(3)))
     for number, name, text in (

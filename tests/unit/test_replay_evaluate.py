@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,22 +176,42 @@ def test_each_way_to_read_the_questions_is_tried_once(runs: Path) -> None:
 def test_on_validation_nobody_is_asked_who_trained_on_it(runs: Path) -> None:
     subject = find_subject(runs, "made")
     (asked_there,) = asked(subject.experiment, [subject.experiment], "validation")
-    found = routers(subject, "validation", asked_there.questions, 1, None)
+    found = routers(subject, "validation", asked_there.questions, subject.settings[:1])
     # The searched run and the fifth confirming seed stand on the search's fold.
-    assert len(found.policies["router"]) == 2
+    assert len(found["router"]) == 2
     assert len(subject.settings[0].confirmed) == 5
 
 
-def test_settings_are_counted_on_validation(runs: Path) -> None:
+def test_settings_that_went_through_no_folds_are_compared_on_the_searchs_own(runs: Path) -> None:
     subject = find_subject(runs, "made")
     (asked_there,) = asked(subject.experiment, [subject.experiment], "validation")
     rewards = asked_there.test.rewards
-    count, value = chosen_settings(subject, asked_there.questions, rewards)
+    searched = replace(subject, settings=tuple(replace(setting, confirmed=()) for setting in subject.settings))
+    chosen = chosen_settings(searched, asked_there.questions, rewards)
     alone = policy(subject.settings[0].searched, "validation", asked_there.questions, FRUIT)
     earned = (alone.greedy(rewards) * rewards).sum(axis=1).mean()
-    assert value is not None
-    assert value >= earned - 1e-12
-    assert count in (1, 2)
+    assert chosen.validation is not None
+    assert chosen.validation >= earned - 1e-12
+    assert (len(chosen.settings) in (1, 2), chosen.folds) == (True, 1)
+
+
+def test_settings_that_went_through_all_folds_are_compared_on_all(tmp_path: Path) -> None:
+    """Whatever order the search left them in; each fold by the checkpoints that were not trained on it."""
+    replay_sweep(tmp_path / "two", fruit_study(fruit_table(tmp_path / "t.jsonl")), (0.05, 1e-5), seeds=5, top=2)
+    subject = find_subject(tmp_path, "two")
+    (asked_there,) = asked(subject.experiment, [subject.experiment], "validation")
+    turned = replace(subject, settings=subject.settings[::-1])
+    chosen = chosen_settings(turned, asked_there.questions, asked_there.test.rewards)
+    assert chosen.settings == subject.settings[:1]
+    assert chosen.folds == 5
+    hits = []
+    for run in chosen.settings[0].confirmed:
+        task = build_task(run.experiment.task)
+        assert isinstance(task, ReplayTask)
+        questions = task.questions("validation")
+        rewards = task.outcomes(questions, FRUIT).rewards
+        hits.append((policy(run, "validation", questions, FRUIT).greedy(rewards) * rewards).sum(axis=1))
+    assert chosen.validation == pytest.approx(np.concatenate(hits).mean())
 
 
 def test_a_router_that_reads_the_weight_of_cost_is_asked_at_many(runs: Path, tmp_path: Path) -> None:

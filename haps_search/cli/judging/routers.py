@@ -17,51 +17,67 @@ from haps_search.evaluation.routing_metrics.cells import Floats
 from haps_search.evaluation.routing_metrics.routes import earned
 from haps_search.learning.known import said
 from haps_search.search.outcome_validation import chances
+from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.types import Question
 
 WEIGHTS = 16
 """Points of the curve of a router that reads the weight of cost, evenly spaced in its logarithm."""
+MOST_AVERAGED = 5
+"""At most so many settings are averaged: more of them look alike, and each has to be confirmed."""
 ROUTER, SINGLE = "router", "best setting, one checkpoint"
 
 
 @dataclass(frozen=True)
-class Routers:
-    """Label to one policy per seed, the judged one first; how many settings it averages, and what the ensemble of
-    their searched runs earned on the validation fold on which that number was chosen (None for a run)."""
+class Chosen:
+    """The settings that are averaged, the best first, and what their mean earns on the questions that chose them (None
+    where there was nothing to choose)."""
 
-    policies: dict[str, tuple[Policy, ...]]
-    settings: int
+    settings: tuple[Setting, ...]
     validation: float | None
+    folds: int
+    """On so many folds they were compared."""
 
 
-def chosen_settings(subject: Subject, questions: Sequence[Question], rewards: Floats) -> tuple[int, float | None]:
-    """How many of the best settings are averaged, and what that earns, both on the search's own validation fold.
+def chosen_settings(subject: Subject, questions: Sequence[Question], rewards: Floats) -> Chosen:
+    """Which settings are averaged. Test questions have no say in it.
 
-    `questions` and `rewards` (N, C) are of that fold: test questions have no say in it.
+    Settings whose confirming runs went through every fold are compared on all of them, each fold read by the
+    checkpoints that left it out. Without any, those that the search found best are compared on its own fold, whose
+    `questions` and `rewards` (N, C) are given.
     """
     if len(subject.settings) == 1:
-        return 1, None
-    searched = [policy(setting.searched, "validation", questions, _models(subject)) for setting in subject.settings]
+        return Chosen(subject.settings, None, 1)
+    proven = [setting for setting in subject.settings if _folds(setting.confirmed) == set(range(subject.folds))]
+    if proven:
+        rewards = _fold_rewards(subject)
+        found = {setting.label: _left_out(subject, setting) for setting in proven}
+        proven.sort(key=lambda setting: -_mean(found[setting.label], rewards))
+        over = subject.folds
+    else:
+        over = 1
+        proven = list(subject.settings[:MOST_AVERAGED])
+        found = {s.label: policy(s.searched, "validation", questions, _models(subject)) for s in proven}
+    searched = [found[setting.label] for setting in proven[:MOST_AVERAGED]]
     count = best_count(searched, rewards)
-    return count, float(earned(mean_policy(searched[:count]).greedy(rewards), rewards).mean())
+    return Chosen(tuple(proven[:count]), _mean(mean_policy(searched[:count]), rewards), over)
 
 
 def routers(
-    subject: Subject, split: Held, questions: Sequence[Question], settings: int, validation: float | None
-) -> Routers:
-    """Every router of the subject on the questions of a split.
+    subject: Subject, split: Held, questions: Sequence[Question], chosen: Sequence[Setting]
+) -> dict[str, tuple[Policy, ...]]:
+    """Label to one policy per seed, the judged one first: every router of the subject on the questions of a split.
 
     On validation only runs of the search's own fold may be asked: the others were trained on it.
     """
-    members = {setting.label: _members(subject, setting, split, questions) for setting in subject.settings[:settings]}
+    members = {setting.label: _members(subject, setting, split, questions) for setting in chosen}
     first = next(iter(members.values()))
     found = {ROUTER: ensembles(member for part in members.values() for member in part)}
-    if settings > 1 or len(first) > 1:
+    if len(chosen) > 1 or len(first) > 1:
         found[SINGLE] = tuple(member.policy for member in first)
-    if settings > 1 and len(first) > 1:
+    if len(chosen) > 1 and len(first) > 1:
         found["best setting, ensemble"] = ensembles(first)
-    return Routers(found, settings, validation)
+    return found
 
 
 def policy(run: FoundRun, split: Held, questions: Sequence[Question], models: Sequence[str]) -> Policy:
@@ -90,6 +106,41 @@ def _members(subject: Subject, setting: Setting, split: Held, questions: Sequenc
     own = _fold(setting.searched)
     runs = [run for run in setting.runs if split == "test" or _fold(run) == own]
     return [Member(setting.label, _fold(run), policy(run, split, questions, _models(subject))) for run in runs]
+
+
+def _left_out(subject: Subject, setting: Setting) -> Policy:
+    """The setting on the questions of all folds, one fold after another, each read by the runs that it validated."""
+    parts = []
+    for fold in range(subject.folds):
+        runs = [run for run in setting.confirmed if _fold(run) == fold]
+        own = _task(runs[0]).questions("validation")
+        parts.append(mean_policy([policy(run, "validation", own, _models(subject)) for run in runs]))
+    common = set.intersection(*(set(part.priced) for part in parts))
+    return Policy(
+        np.concatenate([part.probabilities for part in parts]),
+        {weight: np.concatenate([part.priced[weight] for part in parts]) for weight in sorted(common)},
+    )
+
+
+def _fold_rewards(subject: Subject) -> Floats:
+    """(N, C): what stands in the table for the questions of all folds, in the order of `_left_out`."""
+    task = _task(subject.settings[0].searched)
+    tasks = [ReplayTask(task.config.model_copy(update={"fold": fold})) for fold in range(subject.folds)]
+    return np.concatenate([t.outcomes(t.questions("validation"), _models(subject)).rewards for t in tasks])
+
+
+def _mean(found: Policy, rewards: Floats) -> float:
+    return float(earned(found.greedy(rewards), rewards).mean())
+
+
+def _folds(runs: Sequence[FoundRun]) -> set[int]:
+    return {_fold(run) for run in runs}
+
+
+def _task(run: FoundRun) -> ReplayTask:
+    task = build_task(run.experiment.task)
+    assert isinstance(task, ReplayTask)
+    return task
 
 
 def _fold(run: FoundRun) -> int:

@@ -16,8 +16,8 @@ from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.plan import experiment_of
 from haps_search.sweep.ranking import ranked
 
-MOST_TRIALS = 5
-"""At most so many settings are averaged: more of them look alike, and each has to be confirmed."""
+MOST_TRIALS = 20
+"""So many of the search's best settings are looked at."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class Subject:
     readings: Path
     experiment: Experiment
     settings: tuple[Setting, ...]
+
+    @property
+    def folds(self) -> int:
+        """Into how many the questions fall that are not test."""
+        assert self.experiment.task.type == "replay"
+        return self.experiment.task.folds
 
 
 def find_subject(runs: Path, text: str) -> Subject:

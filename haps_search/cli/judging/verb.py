@@ -8,7 +8,7 @@ from pathlib import Path
 
 from haps_search.cli.display import wide_console
 from haps_search.cli.judging.page import page
-from haps_search.cli.judging.routers import chosen_settings, routers
+from haps_search.cli.judging.routers import Chosen, chosen_settings, routers
 from haps_search.cli.judging.subject import Subject, find_subject
 from haps_search.config.references import ReferencesConfig
 from haps_search.config.run import Experiment
@@ -50,20 +50,19 @@ def judge_replay(runs: Path, text: str, split: Held, again: bool) -> None:
 def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgement, list[str]]:
     """The judgement, and what a reader has to know of it, a line each."""
     before = asked(subject.experiment, [subject.settings[0].searched.experiment], "validation")
-    count, validation = chosen_settings(subject, before[0].questions, before[0].test.rewards)
-    notes = _notes(subject, split, count)
+    chosen = chosen_settings(subject, before[0].questions, before[0].test.rewards)
+    notes = _notes(subject, split, chosen)
     if split == "test":
-        earlier = note_reading(subject.readings, f"{subject.name}, {count} settings", again)
+        earlier = note_reading(subject.readings, f"{subject.name}, {len(chosen.settings)} settings", again)
         notes += [f"the test split was read {len(earlier)} times before, first on {e.when}" for e in earlier[:1]]
-    inputs = [setting.searched.experiment for setting in subject.settings[:count]]
-    questions = asked(subject.experiment, inputs, split)
+    questions = asked(subject.experiment, [setting.searched.experiment for setting in chosen.settings], split)
     say(f"tuning references on {len(questions[0].train):,} questions, under {len(questions)} kinds of features")
     found = measured(questions, ReferencesConfig())
-    say(f"reading {len(questions[0].test):,} {split} questions with the checkpoints of {count} settings")
-    known = routers(subject, split, questions[0].questions, count, validation)
+    say(f"reading {len(questions[0].test):,} {split} questions with the checkpoints of {len(chosen.settings)} settings")
+    policies = routers(subject, split, questions[0].questions, chosen.settings)
     names = [candidate.name for candidate in subject.experiment.candidates]
-    worth = {} if known.validation is None else {next(iter(known.policies)): known.validation}
-    return judge(known.policies, found, questions[0].train, questions[0].test, names, split, worth), notes
+    worth = {} if chosen.validation is None else {next(iter(policies)): chosen.validation}
+    return judge(policies, found, questions[0].train, questions[0].test, names, split, worth), notes
 
 
 def asked(base: Experiment, inputs: Sequence[Experiment], split: Held) -> list[Asked]:
@@ -90,14 +89,16 @@ def keep(folder: Path, judgement: Judgement) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _notes(subject: Subject, split: Held, count: int) -> list[str]:
-    alone = [s.label for s in subject.settings[:count] if not s.confirmed]
-    notes = [f"the router is the mean over {count} settings: {', '.join(s.label for s in subject.settings[:count])}"]
+def _notes(subject: Subject, split: Held, chosen: Chosen) -> list[str]:
+    settings, labels = chosen.settings, ", ".join(setting.label for setting in chosen.settings)
+    over = f" (chosen on {chosen.folds} folds)" if chosen.validation is not None else ""
+    notes = [f"the router is the mean over {len(settings)} settings: {labels}{over}"]
     if split == "validation":
         return [*notes, "the router was chosen on these questions, references were not: its row is flattered"]
+    alone = [setting.label for setting in settings if not setting.confirmed]
     if alone and len(subject.settings) + len(subject.settings[0].confirmed) > 1:
         notes.append(
             f"{', '.join(alone)}: one checkpoint, trained without its validation fold; `haps confirm {subject.name} "
-            f"--top {count} --seeds 5` trains on every fold, 25 seeds give five independent ensembles"
+            f"--top {len(settings)} --seeds 5` trains on every fold, 25 seeds give five independent ensembles"
         )
     return notes

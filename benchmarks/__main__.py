@@ -1,0 +1,70 @@
+"""Run the benchmarks: `python -m benchmarks [--only NAME] [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import candidate, pool_sharing, ray_overhead, rivals, step_scaling
+from benchmarks.circumstances import circumstances
+from benchmarks.measure import Figure, Measured
+from benchmarks.scale import FULL, QUICK, Scale
+from benchmarks.table import page
+
+BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[Scale, int], Measured]]] = {
+    "candidate": (candidate.FIGURES, candidate.measure),
+    "rivals": (rivals.FIGURES, rivals.measure),
+    "step_scaling": (step_scaling.FIGURES, step_scaling.measure),
+    "ray_overhead": (ray_overhead.FIGURES, ray_overhead.measure),
+    "pool_sharing": (pool_sharing.FIGURES, pool_sharing.measure),
+}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    arguments = _arguments()
+    transformers_logging.disable_progress_bar()
+    scale, began, where = QUICK if arguments.quick else FULL, time.perf_counter(), circumstances()
+    found: dict[str, Measured] = {}
+    for name, (figures, measure) in BENCHMARKS.items():
+        if not arguments.only or {name, *figures} & set(arguments.only):
+            started = time.perf_counter()
+            found[name] = measure(scale, arguments.threads)
+            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    minutes = round((time.perf_counter() - began) / 60, 1)
+    where |= {"threads": arguments.threads, "seed": 0, "quick": arguments.quick, "minutes": minutes}
+    rows = [figure for measured in found.values() for figure in measured.figures]
+    print(page(rows, where))
+    out = arguments.out
+    if out is None and not (arguments.only or arguments.quick):
+        out = RESULTS / f"{where['commit']}.json"
+    if out is not None:
+        write(out, found, rows, where)
+
+
+def write(out: Path, found: dict[str, Measured], rows: list[Figure], where: dict[str, object]) -> None:
+    """Everything as JSON, and the table beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    everything = {"circumstances": where, "benchmarks": {name: m.to_json() for name, m in found.items()}}
+    out.write_text(json.dumps(everything, indent=1) + "\n")
+    out.with_name("table.md").write_text(page(rows, where))
+    print(f"written: {out}, {out.with_name('table.md')}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios measured in one run.")
+    names = sorted({name for key, (figures, _) in BENCHMARKS.items() for name in (key, *figures)})
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="small shapes: does it run, in a minute")
+    parser.add_argument("--threads", type=int, default=2, help="of torch, where the large candidate runs (2)")
+    parser.add_argument("--out", type=Path, help="JSON to write; by default results/COMMIT.json for a full run")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""How large the things are that are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from haps_search.candidates.zoo.tokenizer import build_tokenizer
+
+POSITIONS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Llama with random weights; speed does not ask what they are."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+
+    def model(self, seed: int = 0) -> LlamaForCausalLM:
+        """Float32, frozen, in evaluation mode."""
+        config = LlamaConfig(
+            vocab_size=self.vocabulary, hidden_size=self.hidden, intermediate_size=self.intermediate,
+            num_hidden_layers=self.layers, num_attention_heads=self.heads, num_key_value_heads=self.kv_heads,
+            tie_word_embeddings=True, max_position_embeddings=POSITIONS, bos_token_id=None, eos_token_id=1,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+    def save(self, folder: Path) -> Path:
+        """As a candidate's folder, in bfloat16 as real ones are; a character of a prompt is a token."""
+        self.model().bfloat16().save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+        return folder
+
+
+SMOLLM2_135M = Shape(30, 576, 9, 3, 1536, 49152)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a step: Q, G, tokens read and tokens written."""
+
+    questions: int
+    episodes: int
+    prompt: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """`large` is the candidate of every ratio but step_scaling's, which takes `middle`.
+
+    A single trial takes steps of size `alone`; the pool's `trials`, and the zoo, of size `pool`. In a round each trial
+    takes `pool_steps` with the large candidate and `zoo_steps` with the zoo. What takes minutes has `slow_rounds`.
+    """
+
+    large: Shape
+    middle: Shape
+    alone: Size
+    pool: Size
+    rounds: int
+    slow_rounds: int
+    trials: int
+    pool_steps: int
+    zoo_steps: int
+    sizes: tuple[int, ...]
+    """Of Q and of G in step_scaling; while one moves, the other stands in the middle."""
+    pools: tuple[int, ...]
+    """Of K."""
+    prompts: tuple[int, ...]
+    """Prompt lengths."""
+
+
+FULL = Scale(
+    large=SMOLLM2_135M,
+    middle=Shape(8, 256, 4, 2, 768, 4096),
+    alone=Size(questions=4, episodes=8, prompt=350, new=48),
+    pool=Size(questions=8, episodes=8, prompt=48, new=8),
+    rounds=5,
+    slow_rounds=3,
+    trials=8,
+    pool_steps=1,
+    zoo_steps=2,
+    sizes=(2, 4, 8, 16, 32),
+    pools=(1, 2, 4),
+    prompts=(64, 128, 256, 512),
+)
+
+QUICK = Scale(
+    large=Shape(6, 192, 3, 1, 512, 2048),
+    middle=Shape(2, 64, 2, 1, 128, 512),
+    alone=Size(questions=2, episodes=4, prompt=64, new=8),
+    pool=Size(questions=2, episodes=4, prompt=16, new=4),
+    rounds=2,
+    slow_rounds=2,
+    trials=2,
+    pool_steps=1,
+    zoo_steps=1,
+    sizes=(2, 4, 8),
+    pools=(1, 2),
+    prompts=(16, 32, 64),
+)
+
+SMALLEST = Scale(
+    large=Shape(2, 24, 2, 1, 32, 300),
+    middle=Shape(2, 24, 2, 1, 32, 300),
+    alone=Size(questions=2, episodes=2, prompt=9, new=3),
+    pool=Size(questions=2, episodes=2, prompt=6, new=2),
+    rounds=1,
+    slow_rounds=1,
+    trials=2,
+    pool_steps=1,
+    zoo_steps=1,
+    sizes=(2, 3),
+    pools=(1, 2),
+    prompts=(5, 9),
+)
+"""For the tests of the benchmarks themselves."""

@@ -1,0 +1,105 @@
+"""The benchmarks measure what they say: their arithmetic, their rivals, and that each runs, at the smallest size."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import candidate, rivals, step_scaling
+from benchmarks.measure import Figure, Measured, Target, exponents, interleaved, ratios
+from benchmarks.naive import naive
+from benchmarks.plain_batched import PlainBatched
+from benchmarks.scale import SMALLEST, Scale
+from benchmarks.subjects import LORA
+from benchmarks.table import table
+from haps_search.config.routing import LoraConfig
+from haps_search.lora.spec import module_table, resolve
+from haps_search.types import Delta
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
+
+
+@pytest.mark.parametrize("bench", [candidate, rivals, step_scaling], ids=lambda module: module.__name__)
+def test_a_benchmark_runs_and_says_what_it_announces(bench: object) -> None:
+    measure: Callable[[Scale, int], Measured] = bench.measure  # type: ignore[attr-defined]
+    found = measure(SMALLEST, 1)
+    assert tuple(figure.name for figure in found.figures) == bench.FIGURES  # type: ignore[attr-defined]
+    assert all(math.isfinite(value) for figure in found.figures for value in figure.rounds)
+    assert all(len(values) == SMALLEST.rounds and min(values) > 0 for values in found.seconds.values())
+    assert json.loads(json.dumps(found.to_json()))["figures"][0]["name"] == found.figures[0].name
+
+
+def test_variants_take_turns_and_the_first_round_is_not_counted() -> None:
+    calls: list[str] = []
+    seconds = interleaved({"a": lambda n: calls.append(f"a{n}"), "b": lambda n: calls.append(f"b{n}")}, 2)
+    assert calls == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    """A machine twice as slow in the second round changes no ratio, though it changes the ratio of medians."""
+    figure = Figure("x", "a / b", ratios([1.0, 4.0, 3.0], [2.0, 8.0, 4.0], 2.0), Target(1.0))
+    assert figure.rounds == (1.0, 1.0, 1.5)
+    assert (figure.median, figure.quartiles, figure.reached) == (1.0, (1.0, 1.25), True)
+
+
+def test_exponents_of_known_powers() -> None:
+    sizes = [2, 4, 8]
+    seconds = [[0.1 * n, 0.5 * n**2, 7.0] for n in sizes]
+    assert exponents(sizes, seconds) == pytest.approx((1.0, 2.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "cells"),
+    [
+        (0.4, Target(0.5), "0.400 | once | <= 0.5 | yes"),
+        (0.6, Target(0.5), "0.600 | once | <= 0.5 | no"),
+        (7.9, Target(8.0, at_least=True), "7.900 | once | >= 8 | no"),
+        (8.0, Target(8.0, at_least=True), "8.000 | once | >= 8 | yes"),
+        (3.0, None, "3.000 | once | stated | -"),
+    ],
+)
+def test_the_table_says_what_was_reached(value: float, target: Target | None, cells: str) -> None:
+    assert table([Figure("x", "a / b", (value,), target)]).splitlines()[2] == f"| x | a / b | {cells} |"
+
+
+def test_the_rivals_learn_the_same_from_the_same_texts(tmp_path: Path) -> None:
+    """Both references do the whole work: the naive loop's kept graph gives the second pass's gradient."""
+    folder, size = SMALLEST.large.save(tmp_path), SMALLEST.alone
+    # As the candidate's folder has it, rounded to bfloat16.
+    model = SMALLEST.large.model().bfloat16().float()
+    layout = resolve(LoraConfig.model_validate(LORA), module_table("lm", model))
+    delta = Delta(layout, 0.3 * torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
+    prompt = torch.arange(20, 20 + size.prompt)
+    credits = [1.0, -0.5]
+    learnt = naive(folder, prompt, delta, credits, size.new, seed=3)
+    said = torch.cat([prompt.repeat(len(credits), 1), learnt.tokens], 1)
+    by_row = PlainBatched(model, size.new).gradients(said, [delta] * len(credits))
+    expected = sum(credit * row for credit, row in zip(credits, by_row, strict=True) if row is not None)
+    assert learnt.gradient.norm() > 1e-3
+    torch.testing.assert_close(learnt.gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rival_gives_every_episode_the_delta_of_its_question() -> None:
+    """Two questions whose deltas differ in rank, so that the gradients' lengths tell them apart."""
+    model = SMALLEST.large.model()
+    table_of = module_table("lm", model)
+    layouts = [resolve(LoraConfig.model_validate({**LORA, "rank": rank}), table_of) for rank in (2, 3)]
+    deltas = [Delta(layout, torch.full((layout.size,), 0.1)) for layout in layouts]
+    prompts = torch.stack([torch.arange(20, 29), torch.arange(40, 49)])
+    plain = PlainBatched(model, 4)
+    said = plain.said(prompts, [deltas[0], deltas[0], deltas[1], deltas[1]], 2)
+    assert said.shape == (4, 9 + 4)
+    assert torch.equal(said[:, :9], prompts.repeat_interleave(2, 0))
+    found = plain.learnt(prompts, deltas, 2)
+    assert [None if row is None else len(row) for row in found] == [layouts[q].size for q in (0, 0, 1, 1)]

@@ -1,0 +1,100 @@
+"""Who holds a sweep, and how a driver that is asked to leave lets its trials save."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweeps import a_study
+from typer.testing import CliRunner
+
+from haps_search.cli.main import app
+from haps_search.errors import ConfigError
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.layout import lock_file, sweep_of, trial_folder
+from haps_search.sweep.leaving import STATUS, ready_to_leave
+from haps_search.sweep.lock import Lock, holder, told_to_leave
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = open_sweep(tmp_path / "tiny", a_study(), resume=False)
+    yield opened
+    opened.close()
+
+
+def test_trials_hear_that_their_driver_leaves_and_the_next_driver_does_not_inherit_it(tmp_path: Path) -> None:
+    file = lock_file(tmp_path)
+    assert not told_to_leave(file)
+    first = Lock(file)
+    assert not told_to_leave(file)
+    first.leave()
+    assert told_to_leave(lock_file(sweep_of(trial_folder(tmp_path, 3))))
+    first.release()
+    second = Lock(file)
+    assert not told_to_leave(file)
+    second.release()
+
+
+def test_a_lock_names_its_holder_only_while_it_is_held(tmp_path: Path) -> None:
+    file = lock_file(tmp_path)
+    assert holder(file) is None
+    lock = Lock(file)
+    held = holder(file)
+    assert held is not None
+    assert held["pid"] == os.getpid()
+    lock.release()
+    assert holder(file) is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ConfigError, match=r"cannot lock files .* mount it with locks"):
+        Lock(lock_file(tmp_path))
+
+
+def test_sigterm_tells_the_trials_and_lets_the_body_end_by_itself(journal: Journal) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with ready_to_leave(journal):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert journal.leaving
+        assert told_to_leave(lock_file(journal.folder))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGALRM])
+def test_a_second_sigterm_or_the_end_of_the_grace_ends_the_process(journal: Journal, second: signal.Signals) -> None:
+    with ready_to_leave(journal):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as caught:
+            os.kill(os.getpid(), second)
+    assert caught.value.code == STATUS == 143
+
+
+def test_stopping_a_sweep_here_asks_its_driver(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def kill(pid: int, number: int) -> None:
+        asked.append((pid, number))
+        journal.close()
+
+    monkeypatch.setattr(os, "kill", kill)
+    runs = str(journal.folder.parent)
+    done = CliRunner().invoke(app, ["stop", "tiny", "--runs", runs], catch_exceptions=False)
+    assert asked == [(os.getpid(), signal.SIGTERM)]
+    assert "tiny is stopped" in done.output
+    with pytest.raises(ConfigError, match="no driver is at it"):
+        CliRunner().invoke(app, ["stop", "tiny", "--runs", runs], catch_exceptions=False)
