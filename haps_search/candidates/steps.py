@@ -11,6 +11,7 @@ from torch import Tensor
 
 from haps_search.candidates.decoder import Decoder, positions
 from haps_search.candidates.read import Prompts
+from haps_search.candidates.roomy import give_room, without_room
 from haps_search.candidates.suffix import Kept
 from haps_search.lora.injection import RowDeltas, patched
 
@@ -35,13 +36,14 @@ def stepping(decoder: Decoder, heard: Prompts, deltas: RowDeltas, steps: int, ke
     if decoder.plans is not None:
         yield decoder.plans.start(heard, at, steps, stacks, kept)
         return
+    give_room(heard.cache, steps)
     with patched(decoder.model, stacks):
         yield _Growing(decoder, heard, at)
 
 
 class _Growing:
     def __init__(self, decoder: Decoder, heard: Prompts, at: Tensor) -> None:
-        self._model, self.cache = decoder.model, heard.cache
+        self._model, self._cache = decoder.model, heard.cache
         self._mask, self._at = heard.mask, at
 
     def logits(self, token: Tensor) -> Tensor:
@@ -49,6 +51,10 @@ class _Growing:
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], -1)
         logits: Tensor = self._model(
             input_ids=token.unsqueeze(-1), attention_mask=self._mask, position_ids=self._at,
-            past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+            past_key_values=self._cache, use_cache=True, logits_to_keep=1,
         ).logits[:, -1]  # fmt: skip
         return logits
+
+    @property
+    def cache(self) -> Any:
+        return without_room(self._cache)

@@ -32,10 +32,11 @@ CHAIN = torch.tensor(
 
 
 class ReadTokens:
-    """A cache: per row, the tokens read so far."""
+    """A cache: per row, the tokens read so far; no layer of it could be given room."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
+        self.layers: list[Any] = []
 
     def batch_select_indices(self, index: Tensor) -> None:
         self.rows = self.rows[index]
