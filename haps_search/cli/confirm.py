@@ -31,7 +31,7 @@ def confirm(
 
     trials = run_settings(study, journal.folder, settings)
     metric = study.sweep.objectives[0].metric
-    typer.echo(f"{metric}, {study.experiment.run.validation.questions} validation questions a run")
+    typer.echo(f"{metric}, at most {study.experiment.run.validation.questions} validation questions a run")
     for record in best[:top]:
         again = [t.metrics[metric] for t in trials if t.label == f"trial {record.number}" and metric in t.metrics]
         searched = f"trial {record.number:03d}: searched {record.metrics[metric]:.3f}"

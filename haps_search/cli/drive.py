@@ -23,6 +23,7 @@ from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, PoolError
 from haps_search.records.mlflow_tracker import MlflowStore, default_uri
+from haps_search.records.remote import storage
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
@@ -44,10 +45,11 @@ class Driver:
     live: Session
     tracking: Tracking
     deadline: float | None
+    """As of `time.monotonic`, so that a clock set back does not prolong it."""
 
     def left(self) -> float | None:
         """Seconds until --max-hours."""
-        return None if self.deadline is None else max(self.deadline - time.time(), 1.0)
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
 
     def finish_or_leave(self, kind: Kind) -> None:
         """Go on only if every trial of the kind that was begun has ended; trials of others are others' to finish.
@@ -61,7 +63,7 @@ class Driver:
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
         if self.journal.leaving:
             raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
-        if self.deadline is not None and time.time() >= self.deadline:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
             raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: {again}")
         ended = self.live.status()["ended"]
         raise PoolError(
@@ -182,9 +184,9 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
     try:
         log = folder / "logs" / "driver.log"
         log_to(log)
-        console.print(f"sweep {folder.name} in {folder}, log {log}", highlight=False, soft_wrap=True)
+        console.print(f"sweep {folder.name} in {storage(folder)}, log {log}", highlight=False, soft_wrap=True)
         tracking = Tracking.open(journal, study)
-        deadline = time.time() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
+        deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
         names = ", ".join(c.name for c in study.experiment.candidates)
         what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
         console.print(f"starting {what} on profile {profile.name}: {names}", highlight=False)

@@ -29,12 +29,14 @@ def evaluate(
     """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
     on an outcome table is judged beside all references, and its test split is read once."""
     from haps_search.cli.find import find_run
+    from haps_search.sweep.hold import put_back
 
     found = find_run(runs, run)
     if found.experiment.task.type == "replay":
         from haps_search.cli.judging.verb import judge_replay
 
         judge_replay(runs, run, split.value, again)
+        put_back(found.folder)
         return
 
     import asyncio
@@ -60,3 +62,4 @@ def evaluate(
         typer.echo(f"  {label:<22} {interval}  ({interval.count} questions, 95 % interval)")
     content = {label: [i.mean, i.low, i.high, i.count] for label, i in measured.items()}
     replace_text(found.folder / f"evaluation-{split.value}.json", json.dumps({"step": loaded.step} | content, indent=1))
+    put_back(found.folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from haps_search.config.base import NAME
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
+from haps_search.sweep.hold import fetched
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.progress import sweeps
@@ -37,7 +38,7 @@ def named_folder(runs: Path, name: str) -> Path:
 
 def sweep_journal(runs: Path, name: str) -> Journal:
     """Raises ConfigError with the nearest name where there is no such sweep."""
-    journal = Journal(named_folder(runs, name))
+    journal = Journal(fetched(named_folder(runs, name)))
     if journal.started() is None:
         known = sweeps(runs)
         near = difflib.get_close_matches(name, known, 1)
@@ -52,6 +53,8 @@ def find_run(runs: Path, text: str) -> FoundRun:
     if (direct / "experiment.json").exists():
         return _run(direct.resolve())
     name, _, number = text.partition("/")
+    if re.fullmatch(NAME, name):
+        fetched(runs.resolve() / name)
     single = runs.resolve() / text
     if (single / "experiment.json").exists():
         return _run(single)

@@ -9,7 +9,22 @@ import typer
 
 File = Annotated[Path, typer.Argument(help="A study: a YAML file, or a name in search_spaces/.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the file.")]
-Runs = Annotated[Path, typer.Option("--runs", envvar="HAPS_RUNS", help="Where sweeps are kept.")]
+
+
+def runs_folder(given: str | Path) -> Path:
+    """A folder, or the working folder that stands for `s3://...` or `gs://...`. Raises ConfigError."""
+    text = str(given)
+    if "://" not in text:
+        return Path(text)
+    from haps_search.records.remote import working_folder
+
+    return working_folder(text)
+
+
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", envvar="HAPS_RUNS", parser=runs_folder, metavar="FOLDER|URI", help="Where sweeps are kept."),
+]
 Trials = Annotated[int | None, typer.Option(min=1, help="Number of search trials.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
 MaxHours = Annotated[float | None, typer.Option(min=0.0, help="Stop after so many hours; resume goes on.")]

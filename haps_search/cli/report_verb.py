@@ -16,10 +16,11 @@ def report(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write index.html, which needs no network, and the data of every figure as CSV beside it."""
-    from haps_search.cli.find import find_run, sweep_journal
+    from haps_search.cli.find import find_run, named_folder, sweep_journal
     from haps_search.report.source import read_run, read_sweep
+    from haps_search.sweep.hold import fetched, put_back
 
-    single = "/" in name or (runs / name / "experiment.json").exists()
+    single = "/" in name or (fetched(named_folder(runs, name)) / "experiment.json").exists()
     if single:
         found = find_run(runs, name)
         source = read_run(found.folder, found.experiment)
@@ -37,6 +38,7 @@ def report(
         importances = computed(source.study, source.trials)
     made = build(source, importances)
     file = write(made, out or source.folder / "report")
+    put_back(source.folder)
     for line in made.missing:
         typer.echo(f"not shown  {line}")
     typer.echo(f"wrote {file} and {len(made.tables)} CSV files beside it")

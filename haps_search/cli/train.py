@@ -25,8 +25,10 @@ def train(
     folder = named_folder(runs, name or f"{study.name}-train")
 
     from haps_search.cli.single import train_local, train_on_ray
+    from haps_search.sweep.hold import Hold
 
-    if isinstance(study.experiment.engine, LocalEngineConfig):
-        train_local(study, folder)
-    else:
-        train_on_ray(study, folder)
+    with Hold(folder):
+        if isinstance(study.experiment.engine, LocalEngineConfig):
+            train_local(study, folder)
+        else:
+            train_on_ray(study, folder)

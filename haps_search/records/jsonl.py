@@ -137,14 +137,18 @@ class JsonlWriter:
         self._half = True  # whatever a killed writer left behind the last newline goes first
         self._flush()
 
+    def settle(self) -> None:
+        """Write what is missed. Raises OSError where the disk still does not take it."""
+        if self._half:
+            self._file.truncate(self._whole)
+            self._half = False
+        while self._pending:
+            self._write(self._pending[0])
+            del self._pending[0]
+
     def _flush(self) -> None:
         try:
-            if self._half:
-                self._file.truncate(self._whole)
-                self._half = False
-            while self._pending:
-                self._write(self._pending[0])
-                del self._pending[0]
+            self.settle()
         except OSError as error:
             _log.warning("%s: %d lines wait to be written: %s", self._path, self.missed, error)
 
@@ -187,6 +191,10 @@ class JsonlTracker:
                 self._writer.append(
                     {"step": record.step, "time": record.time, "metrics": encode_metrics(record.metrics)}
                 )
+
+    def settle(self) -> None:
+        """Write what is missed. Raises OSError where the disk still does not take it."""
+        self._writer.settle()
 
     def finish(self, status: Status, summary: Mapping[str, float]) -> None:
         ending = {"step": self._gate.highest, "time": time.time(), "status": status}

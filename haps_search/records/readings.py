@@ -9,6 +9,7 @@ from pathlib import Path
 from haps_search import __version__
 from haps_search.errors import ConfigError
 from haps_search.records.jsonl import JsonlWriter, read_lines
+from haps_search.records.remote import pushed
 
 FILE = "test-readings.jsonl"
 
@@ -49,4 +50,5 @@ def note_reading(folder: Path, judged: str, again: bool) -> list[Reading]:
     writer = JsonlWriter(folder / FILE)
     writer.append(asdict(Reading(time.time(), judged, __version__)))
     writer.close()
+    pushed(folder / FILE)
     return earlier

@@ -5,6 +5,9 @@ metrics.jsonl      one line per step
 examples.jsonl     texts of the first validation questions, at each validation
 checkpoints/       the newest and the best
 result.json        there once the run has ended
+error.json         there if it broke for good
+
+Where an object store keeps the runs, records go there with each checkpoint.
 """
 
 from __future__ import annotations
@@ -22,11 +25,16 @@ from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError
 from haps_search.records.checkpoint import Checkpoint, CheckpointStore
 from haps_search.records.jsonl import JsonlTracker, JsonlWriter, read_records, truncate_after
+from haps_search.records.remote import pushed, remote_of
+from haps_search.records.remote_checkpoints import pull_checkpoints, push_checkpoints
+from haps_search.records.room import room_on
 from haps_search.records.sealed import replace_text
 from haps_search.types import Episode, Snapshot
 
 _log = logging.getLogger(__name__)
 EXAMPLES = 20
+ERROR_FILE = "error.json"
+RECORDS = ("metrics.jsonl", "examples.jsonl")
 
 
 class RunFolder:
@@ -34,12 +42,15 @@ class RunFolder:
 
     def __init__(self, path: Path, experiment: Experiment) -> None:
         self.path = path
-        kept, checkpoints = experiment.run.keep_checkpoints, path / "checkpoints"
-        self._store = CheckpointStore(checkpoints, identity(experiment), kept, _today)
+        kept, self._checkpoints = experiment.run.keep_checkpoints, path / "checkpoints"
+        self._store = CheckpointStore(self._checkpoints, identity(experiment), kept, _today)
+        self._remote = remote_of(path)
         path.mkdir(parents=True, exist_ok=True)
         described = path / "experiment.json"
         if not described.exists():
-            replace_text(described, experiment.model_dump_json(indent=1))
+            with room_on(path):
+                replace_text(described, experiment.model_dump_json(indent=1))
+            pushed(described)
 
     @staticmethod
     def experiment_of(path: Path) -> Experiment:
@@ -61,16 +72,24 @@ class RunFolder:
         self._tracker.log(step, metrics)
 
     def save(self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool) -> None:
-        self._store.save(step, snapshot, state, best)
+        """Keep this step. Raises PoolError where disk or object store have no room; the former one stays."""
+        with room_on(self.path):
+            self._tracker.settle()  # a resume from this step would never log what lies before it again
+            self._store.save(step, snapshot, state, best)
+        if self._remote is not None:
+            self._push_records()  # before the checkpoint, which cuts off what lies beyond it
+            push_checkpoints(self._remote, self._checkpoints)
 
     def latest(self) -> Checkpoint | None:
         """The newest intact checkpoint. Raises CheckpointError where all are damaged or belong elsewhere."""
+        self._pull_checkpoints()
         found = self._store.latest(skip_damaged=True)
         for reason in found.skipped if found else ():
             _log.warning("passed over a damaged checkpoint: %s", reason)
         return found
 
     def best(self) -> Checkpoint | None:
+        self._pull_checkpoints()
         return self._store.best()
 
     def forget_after(self, step: int) -> None:
@@ -108,7 +127,27 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         self._tracker.finish("finished", result["metrics"])
-        replace_text(self.path / "result.json", json.dumps(result, indent=1))
+        self._end("result.json", result)
+
+    def fail(self, kind: str, message: str) -> None:
+        """Write down the error that ended the run for good."""
+        self._end(ERROR_FILE, {"kind": kind, "message": message})
+
+    def _end(self, name: str, content: Mapping[str, Any]) -> None:
+        with room_on(self.path):
+            replace_text(self.path / name, json.dumps(content, indent=1))
+        if self._remote is not None:
+            self._push_records()
+            self._remote.push(self.path / name)
+
+    def _push_records(self) -> None:
+        for name in RECORDS:
+            if (self.path / name).exists():
+                pushed(self.path / name)
+
+    def _pull_checkpoints(self) -> None:
+        if self._remote is not None:
+            pull_checkpoints(self._remote, self._checkpoints)
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from haps_search.learning.objective import rollouts
 from haps_search.search.engine import Engine
 from haps_search.search.metrics import step_metrics
 from haps_search.seeds import derive_seed
-from haps_search.tasks.task import Task
+from haps_search.tasks.task import Task, earned
 from haps_search.types import Episode, Question, Routes
 
 
@@ -67,7 +67,7 @@ async def played(engine: Engine, task: Task, routed: Routed, experiment: Experim
 async def learn(engine: Engine, task: Task, said: Played, experiment: Experiment) -> dict[str, float]:
     began = time.perf_counter()
     episodes, routes = said.episodes, said.routed.routes
-    rewards = [[task.reward(episode) for episode in row] for row in episodes]
+    rewards = [[earned(task, episode) for episode in row] for row in episodes]
     price = prices(experiment.candidates)
     worth = utilities(rewards, episodes, price, experiment.learning.cost_weight)
     signal = rollouts(routes, episodes, worth, experiment.learning)

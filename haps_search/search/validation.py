@@ -10,7 +10,7 @@ from haps_search.config.run import SamplingConfig
 from haps_search.episodes.play import Play, play
 from haps_search.search.engine import Engine
 from haps_search.search.metrics import contexts_cut, delta_norm, failure_shares, route_shares
-from haps_search.tasks.task import Task
+from haps_search.tasks.task import Task, earned
 from haps_search.types import Assignment, Delta, Episode, Question
 
 CHUNK = 256
@@ -94,7 +94,7 @@ async def _greedy(
 
 
 def _scored(task: Task, episodes: Sequence[Episode], norm: float) -> Scored:
-    rewards, measures = tuple(task.reward(e) for e in episodes), tuple(task.measures(e) for e in episodes)
+    rewards, measures = tuple(earned(task, e) for e in episodes), tuple(task.measures(e) for e in episodes)
     return Scored(tuple(episodes), rewards, norm, measures)
 
 

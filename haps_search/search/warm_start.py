@@ -8,6 +8,7 @@ from pathlib import Path
 from haps_search.config.routing import AnyBackbone, BackboneConfig, FeaturesBackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError, ConfigError
+from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.types import Snapshot
@@ -27,7 +28,7 @@ def warm_source(experiment: Experiment, folder: Path) -> Path | None:
         return None
     # A run lies in runs/NAME, a trial in runs/NAME/trials/NUMBER.
     places = [Path(name)] if Path(name).is_absolute() else [above / name for above in list(folder.parents)[:3]]
-    found = next((place for place in places if (place / "experiment.json").exists()), None)
+    found = next((place for place in places if (pulled(place) / "experiment.json").exists()), None)
     if found is None:
         tried = ", ".join(map(str, places))
         raise ConfigError(f"run.warm_start: no run {name} (looked for {tried}); `haps warmup` makes one")

@@ -14,12 +14,13 @@ from haps_search.config.explain import show
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.schema import suggest
 from haps_search.config.sweep import Study
-from haps_search.errors import ConfigError, DataError
+from haps_search.errors import ConfigError, DataError, HapsError, PoolError
+from haps_search.records.room import room_on
 from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, decode, encode, fold
-from haps_search.sweep.layout import lock_file
-from haps_search.sweep.lock import Lock
+from haps_search.sweep.hold import Hold, fetched
+from haps_search.sweep.layout import JOURNAL
 
-FILE = "journal.jsonl"
+FILE = JOURNAL
 MAY_DIFFER = (
     "description",
     "expected",
@@ -35,9 +36,9 @@ MAY_DIFFER = (
 class Journal:
     """An append-only file of events in a sweep's folder. Readers need no lock; writers use `open_sweep`."""
 
-    def __init__(self, folder: Path, lock: Lock | None = None) -> None:
+    def __init__(self, folder: Path, hold: Hold | None = None) -> None:
         self.folder = folder
-        self._lock = lock
+        self._hold = hold
 
     @property
     def file(self) -> Path:
@@ -49,24 +50,32 @@ class Journal:
         What a crash left of a last line is cut first.
 
         Raises:
-            OSError: the disk is full or gone; the journal is as it was before.
+            OSError: the disk is gone; the journal is as it was before.
+            PoolError: the disk is full, and the journal is as it was before; or the object store of the sweep did not
+                take it, or has another driver now.
         """
         line = f"{encode(event)}\n".encode()
         new = not self.file.exists()
-        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            end = _cut(descriptor)
+        with room_on(self.folder):
+            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                _write(descriptor, line, end)
-            except OSError:
-                os.ftruncate(descriptor, end)
-                raise
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                end = _cut(descriptor)
+                _append(descriptor, line, end)
+                self._send(descriptor, end)
+            finally:
+                os.close(descriptor)
         if new:
             _sync_folder(self.folder)
+
+    def _send(self, descriptor: int, end: int) -> None:
+        """To the object store of the sweep, before the next one's turn. What it did not take is here no more either."""
+        if self._hold is not None:
+            try:
+                self._hold.appended(self.file, end)
+            except PoolError:
+                os.ftruncate(descriptor, end)
+                raise
 
     def events(self) -> Iterator[Event]:
         """All events, oldest first; an unfinished last line is not one.
@@ -116,17 +125,17 @@ class Journal:
     @property
     def leaving(self) -> bool:
         """Whether this driver was asked to leave."""
-        return self._lock is not None and self._lock.leaving
+        return self._hold is not None and self._hold.leaving
 
     def leave(self) -> None:
         """Ask the trials to save and leave; none is begun after."""
-        if self._lock is not None:
-            self._lock.leave()
+        if self._hold is not None:
+            self._hold.leave()
 
     def close(self) -> None:
         """Free the sweep for another driver."""
-        if self._lock is not None:
-            self._lock.release()
+        if self._hold is not None:
+            self._hold.release()
 
 
 def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
@@ -137,14 +146,13 @@ def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
     Raises:
         ConfigError: another driver is at it, the configuration differs, or there is nothing to resume.
     """
-    if resume and Journal(folder).started() is None:
+    if resume and Journal(fetched(folder)).started() is None:
         known = sorted(f.parent.name for f in folder.parent.glob(f"*/{FILE}"))
         raise ConfigError(f"no such sweep; {suggest(folder.name, known, 'there are')}", folder.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder, Lock(lock_file(folder)))
+    journal = Journal(folder, Hold(folder))
     try:
         _take_up(journal, study)
-    except (ConfigError, DataError, OSError):
+    except (HapsError, OSError):
         journal.close()
         raise
     return journal
@@ -199,10 +207,16 @@ def _cut(descriptor: int) -> int:
     return kept
 
 
-def _write(descriptor: int, line: bytes, offset: int) -> None:
-    while line:
-        written = os.pwrite(descriptor, line, offset)
-        line, offset = line[written:], offset + written
+def _append(descriptor: int, line: bytes, end: int) -> None:
+    offset = end
+    try:
+        while line:
+            written = os.pwrite(descriptor, line, offset)
+            line, offset = line[written:], offset + written
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+    os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+JOURNAL = "journal.jsonl"
+
 
 def trial_name(number: int) -> str:
     return f"{number:03d}"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from haps_search.errors import TrackerError
 from haps_search.records.jsonl import JsonlFollower, decode_metrics
+from haps_search.records.remote import LOOK_S, pulled
 from haps_search.records.tracker import Record, Status
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
@@ -65,7 +66,8 @@ class Mirror:
 
     def _advance(self, record: TrialRecord) -> None:
         number = record.number
-        path = trial_folder(self._journal.folder, number) / "metrics.jsonl"
+        every_s = 0.0 if record.ended else LOOK_S
+        path = pulled(trial_folder(self._journal.folder, number), every_s) / "metrics.jsonl"
         follower = self._followers.setdefault(number, JsonlFollower(path))
         tracker = self._tracker(record)
         lines = [line for line in follower.new() if "metrics" in line and line["step"] > self._sent[number]]

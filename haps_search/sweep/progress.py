@@ -8,6 +8,7 @@ from pathlib import Path
 
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import JsonlFollower, decode_metrics
+from haps_search.records.remote import LOOK_S, pulled, remote_of
 from haps_search.sweep.events import State, TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
@@ -65,7 +66,7 @@ class Progress:
         return self._steps[record.number]
 
     def _follow(self, number: int) -> tuple[int, dict[str, float]]:
-        path = trial_folder(self._journal.folder, number) / "metrics.jsonl"
+        path = pulled(trial_folder(self._journal.folder, number), LOOK_S) / "metrics.jsonl"
         follower = self._followers.setdefault(number, JsonlFollower(path))
         step, metrics = self._latest.get(number, (0, {}))
         restarts = follower.restarts
@@ -87,15 +88,18 @@ def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> flo
 
 
 def planned_trials(study: Study) -> int:
-    """Every arm on every seed, or search trials and the two of the comparison."""
+    """Every arm on every seed, or search trials and the two of the comparison; a replay has no deltas to compare."""
     if study.arms:
         return len(study.arms) * len(study.sweep.seeds)
-    return study.sweep.trials + 2 * study.sweep.comparison
+    return study.sweep.trials + 2 * (study.sweep.comparison and study.experiment.task.type != "replay")
 
 
 def sweeps(runs: Path) -> list[str]:
     """Names of the sweeps under a runs folder."""
-    return sorted(p.parent.name for p in runs.glob("*/journal.jsonl"))
+    remote = remote_of(runs.resolve())
+    if remote is None:
+        return sorted(p.parent.name for p in runs.glob("*/journal.jsonl"))
+    return [name for name in remote.objects.folders() if remote.objects.stamps(f"{name}/journal.jsonl")]
 
 
 def _alarm(metrics: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from haps_search.config.sweep import Asha, GridSampler, Objective, Study, TpeSam
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS, run_trial
 from haps_search.errors import PoolError
+from haps_search.records.remote import remote_of, storage
 from haps_search.seeds import derive_seed
 from haps_search.sweep.ending import stopped, written_ending
 from haps_search.sweep.events import (
@@ -65,7 +67,6 @@ def fit(
     if not unfinished and not new:
         return
     search = _JournalSearch(journal, study, session, unfinished, wanted)
-    attempts = sum(1 for _ in (journal.folder / "tune").glob("*")) + 1
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study), _resources(session)),
         tune_config=tune.TuneConfig(
@@ -78,18 +79,31 @@ def fit(
             reuse_actors=study.experiment.task.type == "replay",
         ),
         run_config=tune.RunConfig(
-            name=f"{attempts:03d}",
-            storage_path=str((journal.folder / "tune").resolve()),
+            # Never one that was there, also where another machine made it: every fit leaves events.
+            name=f"{sum(1 for _ in journal.events()):05d}",
+            storage_path=storage(journal.folder / "tune"),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
     )
     results = tuner.fit()
     for result in (results[i] for i in range(len(results))):
-        if result.error is not None and result.config is not None and not _machines_fault(result.error):
-            number = int(result.config["number"])
+        if result.error is None or result.config is None:
+            continue
+        number = int(result.config["number"])
+        if _machines_fault(result.error):
+            _log.warning("trial %d is left open: %s", number, result.error)
+        else:
             lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
             journal.append(TrialEnded(number, "failed", error=lines[-1]))
+
+
+def _place(folder: Path) -> dict[str, str | None]:
+    """Where a trial writes: a folder that all machines see, or a name in the object store."""
+    remote = remote_of(folder)
+    if remote is None:
+        return {"store": None, "folder": str(folder)}
+    return {"store": remote.objects.uri, "folder": remote.name(folder)}
 
 
 def _trainable(study: Study) -> Any:
@@ -214,7 +228,7 @@ class _JournalSearch(Searcher):
         return {
             "number": record.number,
             "experiment": experiment_of(self._study, record).model_dump(mode="json"),
-            "folder": str(trial_folder(self._journal.folder.resolve(), record.number)),
+            **_place(trial_folder(self._journal.folder.resolve(), record.number)),
             "namespace": self._session.namespace,
             "profile": self._session.profile.model_dump(mode="json"),
         }

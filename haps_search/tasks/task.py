@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from haps_search.errors import DataError
 from haps_search.types import Episode, Parsed, Question, Role, Split, Turn
 
 
@@ -49,6 +50,17 @@ class Task(Protocol):
     def measures(self, episode: Episode) -> Mapping[str, float]:
         """Other figures of a finished episode, reported beside the reward and never learnt from."""
         ...
+
+
+def earned(task: Task, episode: Episode) -> float:
+    """The reward of a finished episode. Raises DataError where it is not in [0, 1], as where it is NaN."""
+    reward = task.reward(episode)
+    if not 0 <= reward <= 1:
+        raise DataError(
+            f"task {task.name}: got the reward {reward!r} for question {episode.question.id}, needs a number in "
+            "[0, 1]: mend the task's reward or that question; the last checkpoint stays"
+        )
+    return reward
 
 
 @runtime_checkable

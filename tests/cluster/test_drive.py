@@ -48,7 +48,7 @@ def a_driver(journal: Journal, ended: str | None = None, deadline: float | None 
 
 def test_a_driver_goes_on_when_all_trials_of_the_kind_have_ended(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, state="failed"), a_trial(2, 0.1, state="stopped"))
-    a_driver(journal, deadline=time.time() - 1).finish_or_leave("search")
+    a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search")
 
 
 @pytest.mark.parametrize("state", ["suggested", "running"])
@@ -65,13 +65,13 @@ def test_a_driver_leaves_with_the_machines_reason_and_the_way_out(journal: Journ
 def test_a_pool_that_stands_lost_its_trials_processes(journal: Journal) -> None:
     write(journal, a_trial(0, state="running"))
     with pytest.raises(PoolError, match="their processes were lost"):
-        a_driver(journal, deadline=time.time() + 60).finish_or_leave("search")
+        a_driver(journal, deadline=time.monotonic() + 60).finish_or_leave("search")
 
 
 def test_a_driver_whose_time_is_over_says_that_and_not_the_machines(journal: Journal) -> None:
     write(journal, a_trial(0, state="running"))
     with pytest.raises(PoolError, match="--max-hours is over, 1 trials are unfinished: `haps resume tiny`"):
-        a_driver(journal, ended="whatever", deadline=time.time() - 1).finish_or_leave("search")
+        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search")
 
 
 def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way_round(journal: Journal) -> None:
@@ -82,10 +82,16 @@ def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way
         a_driver(journal).finish_or_leave("confirm")
 
 
+def test_a_clock_set_back_does_not_prolong_a_sweep(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    d, now = a_driver(journal, deadline=time.monotonic() + 100), time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    assert d.left() == pytest.approx(100, abs=5)
+
+
 def test_what_is_left_of_the_time_never_runs_out_quite(journal: Journal) -> None:
     assert a_driver(journal).left() is None
-    assert a_driver(journal, deadline=time.time() - 100).left() == 1.0
-    assert a_driver(journal, deadline=time.time() + 100).left() == pytest.approx(100, abs=5)
+    assert a_driver(journal, deadline=time.monotonic() - 100).left() == 1.0
+    assert a_driver(journal, deadline=time.monotonic() + 100).left() == pytest.approx(100, abs=5)
 
 
 def test_the_best_trial_is_the_first_of_the_ranking(journal: Journal) -> None:
@@ -197,7 +203,7 @@ def test_a_driver_that_was_asked_to_leave_says_so_and_never_goes_on_to_the_next_
     write(journal, a_trial(0, 0.5), a_trial(1, state="running"))
     journal.leave()
     with pytest.raises(PoolError, match=r"asked to leave \(SIGTERM\); trials \[1\] saved .*`haps resume tiny` goes on"):
-        a_driver(journal, ended="whatever", deadline=time.time() - 1).finish_or_leave("search")
+        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search")
     journal.append(TrialEnded(1, "finished"))
     with pytest.raises(PoolError, match="asked to leave"):
         a_driver(journal).finish_or_leave("search")

@@ -19,6 +19,7 @@ from haps_search.engines.cluster.failures import answer, unwrapped
 from haps_search.engines.cluster.wire import ResponseParcel, pack_requests, unpack_responses
 from haps_search.engines.cluster.worker import outcomes
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
+from haps_search.records.run_folder import ERROR_FILE
 from haps_search.sweep.ending import written_ending
 from haps_search.sweep.events import TrialEnded
 from haps_search.types import Message, ModuleTable, Request, Response, Sampling
@@ -58,7 +59,7 @@ def test_what_the_run_broke_is_written_down_and_ends_the_trial(
     run_that_raises: Run, tmp_path: Path, error: HapsError
 ) -> None:
     run_that_raises(error)
-    assert json.loads((tmp_path / trial.ERROR_FILE).read_text()) == {
+    assert json.loads((tmp_path / ERROR_FILE).read_text()) == {
         "kind": type(error).__name__,
         "message": str(error),
     }

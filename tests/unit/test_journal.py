@@ -13,7 +13,7 @@ from haps_search.config.candidates import CandidateConfig, ZooSource
 from haps_search.config.run import Experiment, RunConfig
 from haps_search.config.sweep import IntRange, Study, SweepConfig, TrackingConfig
 from haps_search.config.tasks import SkillsTask
-from haps_search.errors import ConfigError, DataError
+from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.sweep.events import (
     AttemptStarted,
     SweepEnded,
@@ -145,7 +145,7 @@ def test_a_failed_write_leaves_the_journal_as_it_was(journal, monkeypatch):
         return write(descriptor, data[:10], offset)
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PoolError, match=r"No space left.*bytes are free"):
         journal.append(AttemptStarted(0, 1))
     assert journal.file.read_bytes() == whole
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judged_sweeps import fruit_study
 from sweeps import a_study, a_trial, write
 
 from haps_search.config.sweep import Study
@@ -119,3 +120,8 @@ def test_sweeps_are_folders_with_a_journal(tmp_path: Path, journal: Journal) -> 
     (tmp_path / "a-run-of-its-own").mkdir()
     assert sweeps(tmp_path) == ["tiny"]
     assert sweeps(tmp_path / "nowhere") == []
+
+
+def test_a_replay_plans_its_search_trials_alone() -> None:
+    assert planned_trials(fruit_study(Path("table.jsonl"))) == fruit_study(Path("table.jsonl")).sweep.trials
+    assert planned_trials(a_study()) == a_study().sweep.trials + 2

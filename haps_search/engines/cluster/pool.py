@@ -19,6 +19,7 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.engines.cluster.worker import host
 from haps_search.engines.placement.seats import Crew, crews
+from haps_search.records.remote import storage
 
 
 class HostingBackend(Backend):
@@ -48,17 +49,17 @@ class Pool:
         self._crews = crews(candidates, profile)
         self._threads: list[threading.Thread] = []
 
-    def start(self, storage: Path) -> None:
+    def start(self, folder: Path) -> None:
         profile = self._profile
         os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(profile.health_check_interval_s)
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(profile.worker_start_timeout_s)
         for number, crew in enumerate(self._crews):
-            trainer = self._trainer(crew, f"pool-{number}", storage)
+            trainer = self._trainer(crew, f"pool-{number}", folder)
             thread = threading.Thread(target=self._fit, args=(trainer,), name=f"pool-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _trainer(self, crew: Crew, name: str, storage: Path) -> TorchTrainer:
+    def _trainer(self, crew: Crew, name: str, folder: Path) -> TorchTrainer:
         return TorchTrainer(
             host,
             train_loop_config={
@@ -77,7 +78,7 @@ class Pool:
             ),
             run_config=RunConfig(
                 name=name,
-                storage_path=str(storage),
+                storage_path=storage(folder),
                 # The broker counts restarts per worker; Train's own count would bound their sum.
                 failure_config=FailureConfig(max_failures=-1),
             ),

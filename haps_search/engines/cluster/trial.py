@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.session import BROKER
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import HapsError, Interrupted, PoolError
+from haps_search.records.remote import pulled, remote_of, working_folder_at
 from haps_search.records.run_folder import RunFolder
-from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine
 from haps_search.search.loop import run
+from haps_search.sweep.claim import listener
 from haps_search.sweep.layout import lock_file, sweep_of
 from haps_search.sweep.lock import told_to_leave
 from haps_search.tasks.build import build_task
@@ -31,7 +33,6 @@ from haps_search.tasks.tables.held import hold
 from haps_search.tasks.task import Task
 
 _log = logging.getLogger(__name__)
-ERROR_FILE = "error.json"
 METRICS = "metrics/"
 """Before the names of our metrics, as Tune flattens them, to tell them from its own."""
 
@@ -49,7 +50,7 @@ def run_trial(config: Mapping[str, Any], table: OutcomeTable | None = None) -> N
     profile = ClusterProfile.model_validate(config["profile"])
     torch.set_num_threads(profile.trial.threads)
     experiment = Experiment.model_validate(config["experiment"])
-    folder = RunFolder(Path(config["folder"]), experiment)
+    folder = RunFolder(_place(config), experiment)
     if table is not None and experiment.task.type == "replay":
         hold(experiment.task.table, table)
     try:
@@ -59,8 +60,16 @@ def run_trial(config: Mapping[str, Any], table: OutcomeTable | None = None) -> N
     except PoolError:
         raise
     except HapsError as error:
-        note = {"kind": type(error).__name__, "message": str(error)}
-        replace_text(folder.path / ERROR_FILE, json.dumps(note))
+        folder.fail(type(error).__name__, str(error))
+
+
+def _place(config: Mapping[str, Any]) -> Path:
+    """The run's folder; where an object store keeps the runs, a fresh one of this trial's own, as the store has it."""
+    if config.get("store") is None:
+        return Path(config["folder"])
+    own = Path.cwd() / "runs"
+    shutil.rmtree(own, ignore_errors=True)  # of an attempt before, with steps that the store may not have
+    return pulled(working_folder_at(own, config["store"]) / config["folder"])
 
 
 def _broker(namespace: str) -> Any:
@@ -71,15 +80,21 @@ def _broker(namespace: str) -> Any:
 
 
 async def _run(experiment: Experiment, profile: ClusterProfile, namespace: str, folder: RunFolder) -> None:
-    lock = lock_file(sweep_of(folder.path))
-    if told_to_leave(lock):
+    leaves = _leaves(sweep_of(folder.path))
+    if leaves():
         return
     task = build_task(experiment.task)
     engine = await _engine(experiment, profile, namespace, task)
     try:
-        await run(engine, task, experiment, folder, _report, lambda: told_to_leave(lock))
+        await run(engine, task, experiment, folder, _report, leaves)
     finally:
         await engine.close()
+
+
+def _leaves(sweep: Path) -> Callable[[], bool]:
+    """Whether the driver asked its trials to save and leave."""
+    remote = remote_of(sweep)
+    return partial(told_to_leave, lock_file(sweep)) if remote is None else listener(remote.objects, sweep.name)
 
 
 async def _engine(experiment: Experiment, profile: ClusterProfile, namespace: str, task: Task) -> Engine:
