@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import candidate, pool_sharing, ray_overhead, rivals, step_scaling
+from benchmarks import candidate, fair_share, pool_sharing, ray_overhead, rivals, step_scaling
 from benchmarks.circumstances import circumstances
 from benchmarks.measure import Figure, Measured
 from benchmarks.scale import FULL, QUICK, Scale
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[Scale, int], Measured]]] 
     "rivals": (rivals.FIGURES, rivals.measure),
     "step_scaling": (step_scaling.FIGURES, step_scaling.measure),
     "ray_overhead": (ray_overhead.FIGURES, ray_overhead.measure),
+    "fair_share": (fair_share.FIGURES, fair_share.measure),
     "pool_sharing": (pool_sharing.FIGURES, pool_sharing.measure),
 }
 RESULTS = Path(__file__).parent / "results"

@@ -7,6 +7,7 @@ import torch
 from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
 from benchmarks.scale import Scale
 from benchmarks.subjects import RANK, SCALING
+from haps_search.candidates import generate as decoding
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.generate import Generated, generate
 from haps_search.candidates.gradient import row_gradients
@@ -16,7 +17,7 @@ from haps_search.engines.assembly import prepare_torch
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Delta, Sampling
 
-FIGURES = ("suffix_gradient", "gradient_share", "adapter_overhead", "group_prefill")
+FIGURES = ("suffix_gradient", "gradient_share", "adapter_overhead", "group_prefill", "ended_rows")
 
 
 class _Bench:
@@ -65,23 +66,49 @@ class _Bench:
     def one_episode(self, _: int) -> None:
         generate(self.decoder, self.prompts[:1], self.samplings[:1], self.deltas[:1])
 
+    def rows_leave(self, _: int) -> None:
+        """A step's episodes, whose texts end one after another."""
+        shape, alone = self.scale.large, self.scale.alone
+        rows = alone.questions * alone.episodes
+        samplings = [Sampling(max(1, alone.new * (row + 1) // rows), 1.0, row) for row in range(rows)]
+        prompts = [[row % shape.vocabulary] * 16 for row in range(rows)]
+        generate(self.decoder, prompts, samplings, [self.deltas[row % len(self.deltas)] for row in range(rows)])
+
+    def rows_stay(self, number: int) -> None:
+        leaves_at, decoding.SHRINK = decoding.SHRINK, 0.0
+        try:
+            self.rows_leave(number)
+        finally:
+            decoding.SHRINK = leaves_at
+
 
 def measure(scale: Scale, threads: int) -> Measured:
     """`large` alone, without router or engine."""
     prepare_torch(threads)
     bench, count = _Bench(scale), scale.alone.episodes
-    variants = ("rollout", "suffix_gradient", "full_gradient", "with_deltas", "without_deltas", "one_episode")
+    variants = (
+        "rollout", "suffix_gradient", "full_gradient", "with_deltas", "without_deltas", "one_episode", "rows_leave",
+        "rows_stay",
+    )  # fmt: skip
     found = interleaved({name: getattr(bench, name) for name in variants}, scale.rounds)
-    compared = (
+    rows = scale.alone.questions * count
+    compared: tuple[tuple[str, str, str, float | None], ...] = (
         ("suffix_gradient", "gradient time, patched layers only / full second pass", "full_gradient", 0.12),
         ("gradient_share", f"gradient time / rollout time, {count} episodes of one question", "rollout", 0.10),
         ("adapter_overhead", f"generation with {count} different deltas / without", "without_deltas", 1.05),
         ("group_prefill", f"{count} episodes of one question / {count} x one episode", "one_episode", 0.35),
+        ("ended_rows", f"{rows} texts of up to {scale.alone.new} tokens, ended rows leave / stay", "rows_stay", None),
     )
-    top = dict(zip(FIGURES, ("suffix_gradient", "suffix_gradient", "with_deltas", "rollout"), strict=True))
+    tops = ("suffix_gradient", "suffix_gradient", "with_deltas", "rollout", "rows_leave")
+    top = dict(zip(FIGURES, tops, strict=True))
     factor = {"group_prefill": 1.0 / count}
     figures = [
-        Figure(name, what, ratios(found[top[name]], found[bottom], factor.get(name, 1.0)), Target(limit))
+        Figure(
+            name,
+            what,
+            ratios(found[top[name]], found[bottom], factor.get(name, 1.0)),
+            None if limit is None else Target(limit),
+        )
         for name, what, bottom, limit in compared
     ]
     settings = {"prompt": scale.alone.prompt, "new": scale.alone.new, "episodes": count, "threads": threads}

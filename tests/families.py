@@ -13,6 +13,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 8},
     "mistral": {"head_dim": 8, "sliding_window": None},
     "mistral-sliding": {"head_dim": 8, "sliding_window": 6},
+    "mistral-late": {"head_dim": 8, "sliding_window": 18},  # moves on while the text is spoken
     "gemma3_text": {
         "head_dim": 8, "sliding_window": 7,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
@@ -32,7 +33,7 @@ def build_family(folder: Path, family: str, layers: int = 3) -> Path:
 
     tokenizer = build_tokenizer()
     config = AutoConfig.for_model(
-        family.removesuffix("-sliding"), vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40,
+        family.partition("-")[0], vocab_size=len(tokenizer), hidden_size=32, intermediate_size=40,
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         **FAMILIES[family],

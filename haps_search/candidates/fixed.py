@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StaticCache
+from transformers import StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from haps_search.candidates.read import Prompts
@@ -55,6 +55,9 @@ class FixedPlan:
                 fixed.lazy_initialization(grown.keys, grown.values)
             fixed.keys[:, :, : self._filled].copy_(grown.keys)
             fixed.values[:, :, : self._filled].copy_(grown.values)
+            # A mask hides numbers of the batch before; it does not hide a NaN.
+            fixed.keys[:, :, self._filled :].zero_()
+            fixed.values[:, :, self._filled :].zero_()
         self._rewind()
         if self._graph is None and self._token.is_cuda:
             self._graph = self._captured()
@@ -73,14 +76,13 @@ class FixedPlan:
             self._kept.states.append(self._entering.clone())
         return self._out
 
-    @property
-    def cache(self) -> DynamicCache:
-        """Keys and values of all positions fed, as the replay takes them."""
-        grown: Any = DynamicCache(config=self._model.config)
-        for layer, fixed in zip(grown.layers, self._cache.layers, strict=True):
-            layer.lazy_initialization(fixed.keys, fixed.values)
-            layer.keys, layer.values = fixed.keys[:, :, : self._filled], fixed.values[:, :, : self._filled]
-        return grown
+    def end(self) -> None:
+        """The batch has been spoken: its states are the replay's alone."""
+        self._kept = None
+
+    def keep(self, rows: Tensor) -> bool:
+        """All rows are kept: the shape is the plan's."""
+        return False
 
     def _step(self) -> Tensor:
         logits: Tensor = self._model(

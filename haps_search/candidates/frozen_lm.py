@@ -70,25 +70,28 @@ class FrozenLM:
         return [found[i] for i in range(len(requests))]
 
     def _fitting(
-        self, rows: list[int], requests: Sequence[Request], prompts: Sequence[list[int]]
+        self, rows: list[int], requests: Sequence[Request], prompts: Sequence[list[int]], cleared: bool = False
     ) -> dict[int, Response]:
-        """Answer these rows; where memory runs out, in halves."""
+        """Answer these rows; where memory runs out, in halves. One row is tried again when caches are `cleared`."""
         tokens = len(rows) * max(len(prompts[i]) + requests[i].sampling.max_new_tokens for i in rows)
         try:
             answers = self._respond([requests[i] for i in rows], [prompts[i] for i in rows])
-            self._budget.fitted(tokens)
+            if self._lm.device.type == "cuda":  # elsewhere a process is killed before anyone could halve
+                self._budget.fitted(tokens)
             return dict(zip(rows, answers, strict=True))
         except torch.OutOfMemoryError:
-            if len(rows) == 1:
+            if len(rows) == 1 and cleared:
                 raise
         # Past the except block, so that the failed attempt's tensors are not held by its traceback.
-        self._budget.failed(tokens)
         self._decoder.clear()
+        torch.cuda.empty_cache()
+        if len(rows) == 1:
+            return self._fitting(rows, requests, prompts, cleared=True)
+        self._budget.failed(tokens)
         _log.warning(
             "candidate %s: out of memory with %d rows; trying halves, at most %d tokens at once from now on",
             self._config.name, len(rows), self.room,
         )  # fmt: skip
-        torch.cuda.empty_cache()
         half = len(rows) // 2
         return self._fitting(rows[:half], requests, prompts) | self._fitting(rows[half:], requests, prompts)
 

@@ -17,6 +17,9 @@ from haps_search.candidates.suffix import Kept, keeping
 from haps_search.lora.injection import RowDeltas
 from haps_search.types import Delta, Sampling
 
+SHRINK = 0.75
+"""Rows that have ended leave a batch when no larger share of it still speaks: leaving copies what the others hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:
@@ -59,25 +62,29 @@ def generate(
 
     with _watched(decoder, kept):
         heard = read(decoder, prompts, deltas, kept)
-        logits = heard.logits
-        alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
+        if kept is not None:
+            kept.remember(heard.cache)
+        logits, rows = heard.logits, torch.arange(len(prompts), device=device)
+        alive = torch.ones_like(rows, dtype=torch.bool)
         total = torch.zeros(len(prompts), dtype=torch.float64, device=device)
-        tokens: list[Tensor] = []
-        token_mask: list[Tensor] = []
+        tokens = torch.full((len(prompts), steps), decoder.pad_id, device=device)
+        token_mask = torch.zeros_like(tokens, dtype=torch.bool)
         with stepping(decoder, heard, RowDeltas(deltas, model.dtype, device), steps, kept) as spoken:
-            while True:
+            for step in range(steps):
                 log_p = policy.log_probabilities(policy.tempered(logits))
-                token = torch.where(alive, policy.draw(log_p, uniform[:, len(tokens)]), decoder.pad_id)
-                total += torch.where(alive, log_p.gather(-1, token.unsqueeze(-1)).squeeze(-1), 0.0)
-                tokens.append(token)
-                token_mask.append(alive)
-                alive = alive & ~torch.isin(token, stops) & (limits > len(tokens))
-                if not alive.any():
+                token = torch.where(alive, policy.draw(log_p, uniform[rows, step]), decoder.pad_id)
+                total[rows] += torch.where(alive, log_p.gather(-1, token.unsqueeze(-1)).squeeze(-1), 0.0)
+                tokens[rows, step], token_mask[rows, step] = token, alive
+                alive = alive & ~torch.isin(token, stops) & (limits[rows] > step + 1)
+                speaking = int(alive.sum())
+                if not speaking:
                     break
+                if speaking <= SHRINK * len(rows) and spoken.keep(alive):
+                    rows, token, alive = rows[alive], token[alive], alive[alive]
+                    policy = Policy([samplings[row] for row in rows.tolist()], device)
                 logits = spoken.logits(token)
-    if kept is not None:
-        kept.cache = spoken.cache
-    return Generated(heard.ids, heard.mask, torch.stack(tokens, -1), torch.stack(token_mask, -1), total, heard.known)
+    length = step + 1
+    return Generated(heard.ids, heard.mask, tokens[:, :length], token_mask[:, :length], total, heard.known)
 
 
 def _watched(decoder: Decoder, kept: Kept | None) -> AbstractContextManager[None]:

@@ -26,13 +26,10 @@ class RoomyLayer(DynamicLayer):
             whole[:, :, start : self._filled] = states
         return self._show()
 
-    def grown(self) -> DynamicLayer:
-        """The filled part as a layer that may be written behind without touching this one."""
-        layer = DynamicLayer()
-        keys, values = self._show()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        return layer
+    def batch_select_indices(self, indices: Tensor) -> None:
+        keys, values = self._whole
+        self._whole = keys[indices], values[indices]
+        self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:
         keys, values = (whole[:, :, : self._filled] for whole in self._whole)
@@ -43,12 +40,6 @@ class RoomyLayer(DynamicLayer):
 def give_room(cache: Any, room: int) -> None:
     """Every layer that keeps all positions gets room for so many more; others (sliding windows) stay as they are."""
     cache.layers = [RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-
-
-def without_room(cache: Any) -> Any:
-    """The cache as it would have grown by itself."""
-    cache.layers = [layer.grown() if isinstance(layer, RoomyLayer) else layer for layer in cache.layers]
-    return cache
 
 
 def _with_room(part: Tensor, room: int) -> Tensor:

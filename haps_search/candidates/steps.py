@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from haps_search.candidates.decoder import Decoder, positions
+from haps_search.candidates.placed import on_several_devices
 from haps_search.candidates.read import Prompts
-from haps_search.candidates.roomy import give_room, without_room
+from haps_search.candidates.roomy import give_room
 from haps_search.candidates.suffix import Kept
-from haps_search.lora.injection import RowDeltas, patched
+from haps_search.lora.injection import RowDeltas, Update, patched
 
 
 class Steps(Protocol):
@@ -23,9 +24,8 @@ class Steps(Protocol):
         """Feed one token (n,) per row; logits (n, V) of the next."""
         ...
 
-    @property
-    def cache(self) -> Any:
-        """Keys and values of all positions fed."""
+    def keep(self, rows: Tensor) -> bool:
+        """Go on with the rows that this mask (n,) names; False where all are kept."""
         ...
 
 
@@ -34,17 +34,24 @@ def stepping(decoder: Decoder, heard: Prompts, deltas: RowDeltas, steps: int, ke
     """While open, every row goes on under its own delta, for at most `steps` tokens."""
     stacks, at = deltas.stacks(), positions(heard.mask)[:, -1:]
     if decoder.plans is not None:
-        yield decoder.plans.start(heard, at, steps, stacks, kept)
+        plan = decoder.plans.start(heard, at, steps, stacks, kept)
+        try:
+            yield plan
+        finally:
+            plan.end()
         return
     give_room(heard.cache, steps)
-    with patched(decoder.model, stacks):
-        yield _Growing(decoder, heard, at)
+    with patched(decoder.model, stacks) as updates:
+        yield _Growing(decoder, heard, at, updates, kept)
 
 
 class _Growing:
-    def __init__(self, decoder: Decoder, heard: Prompts, at: Tensor) -> None:
+    def __init__(
+        self, decoder: Decoder, heard: Prompts, at: Tensor, updates: Sequence[Update], kept: Kept | None
+    ) -> None:
         self._model, self._cache = decoder.model, heard.cache
         self._mask, self._at = heard.mask, at
+        self._updates, self._kept = updates, kept
 
     def logits(self, token: Tensor) -> Tensor:
         self._at = self._at + 1
@@ -55,6 +62,13 @@ class _Growing:
         ).logits[:, -1]  # fmt: skip
         return logits
 
-    @property
-    def cache(self) -> Any:
-        return without_room(self._cache)
+    def keep(self, rows: Tensor) -> bool:
+        self._mask, self._at = self._mask[rows], self._at[rows]
+        # Keys and values on several devices can be selected by an index on the CPU only.
+        index = rows.nonzero().squeeze(-1)
+        self._cache.batch_select_indices(index.cpu() if on_several_devices(self._model) else index)
+        for update in self._updates:
+            update.keep(rows)
+        if self._kept is not None:
+            self._kept.keep(rows)
+        return True

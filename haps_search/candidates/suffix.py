@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from haps_search.candidates.head import Head
 from haps_search.candidates.stack import run_below, run_from
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
+_PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
 _AFTER_ATTENTION = ("q_proj", "o_proj", "dense", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2")
 """Modules that feed no keys or values of their own layer. Any other patched module may."""
 
@@ -75,17 +77,45 @@ def first_patched(deltas: Sequence[Delta | None]) -> int | None:
 class Kept:
     """What a batch's generation leaves for its replay.
 
-    `states` enter layer `first`: prompt (n, S, H), then one (n, 1, H) per token fed back. `cache` holds keys and
-    values of all positions.
+    `states` enter layer `first`: prompt (n, S, H), then one (n, 1, H) per token fed back, 0 for rows that had left.
+    `prompt` has the last layer's keys and values of the prompts, where that is all a replay needs.
     """
 
     first: int
     states: list[Tensor] = field(default_factory=list)
-    cache: Any = None
+    prompt: Any = None
+    _rows: Tensor | None = None
+
+    def add(self, states: Tensor) -> None:
+        if self._rows is None:
+            self.states.append(states)
+        else:
+            whole = states.new_zeros(len(self._rows), *states.shape[1:])
+            whole[self._rows] = states
+            self.states.append(whole)
 
     def select(self, index: Tensor) -> None:
         """Rows of distinct prompts become rows of episodes."""
         self.states = [state[index] for state in self.states]
+
+    def remember(self, cache: Any) -> None:
+        """Hold what the prompts left in the last layer, if nothing below it is patched."""
+        if self.first == len(cache.layers) - 1 and all(type(layer) in _PLAIN for layer in cache.layers):
+            self.prompt = copy.copy(cache)
+            self.prompt.layers = [*map(_outline, cache.layers[:-1]), copy.copy(cache.layers[-1])]
+
+    def keep(self, rows: Tensor) -> None:
+        """Rows of the batch that go on, named among those that went on before."""
+        before = torch.ones_like(rows) if self._rows is None else self._rows
+        self._rows = before.clone()
+        self._rows[before] = rows
+
+
+def _outline(layer: Any) -> Any:
+    """A layer of the same length that holds nothing: masks are made from lengths."""
+    outline = copy.copy(layer)
+    outline.keys = outline.values = layer.keys.new_zeros(1).expand(1, 1, layer.keys.shape[-2], 1)
+    return outline
 
 
 @contextmanager
@@ -93,7 +123,7 @@ def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
     """While open, what enters the first patched layer is appended to `kept`."""
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept.states.append(args[0] if args else kwargs["hidden_states"])
+        kept.add(args[0] if args else kwargs["hidden_states"])
 
     with layers[kept.first].register_forward_pre_hook(keep, with_kwargs=True):
         yield
@@ -108,13 +138,13 @@ class Replay:
         self._mask, self._positions = mask, positions
         self._states = torch.cat(kept.states, 1)
         self._steps = len(kept.states)
-        self._past = kept.cache
+        self._past = kept.prompt
 
     def tail_suffices(self, targets: Sequence[LinearModule]) -> bool:
         """Whether positions before the text's can be left out: their outputs then feed no key and no value.
 
-        So it is where only the last layer is patched, after its attention's keys and values, and the cache
-        still holds those of the prompt.
+        So it is where only the last layer is patched, after its attention's keys and values, and those of the prompt
+        are still held.
         """
         last = len(self._layers) - 1
         after = all(t.layer == last and t.name.rsplit(".", 1)[-1] in _AFTER_ATTENTION for t in targets)
@@ -126,7 +156,7 @@ class Replay:
         start = self._states.shape[1] - self._steps
         past = copy.copy(self._past)
         past.layers = [copy.copy(layer) for layer in self._past.layers]
-        past.crop(-self._steps)
+        past.crop(-1)  # the prompt's last position predicts the first token
         return self._run(self._states[:, start:], self._positions[:, start:], past)
 
     def _run(self, states: Tensor, positions: Tensor, past: Any) -> Tensor:
@@ -137,7 +167,7 @@ class Replay:
         return hidden[:, -self._steps :]
 
     def _rolls_back(self) -> bool:
-        # A sliding window that has moved on has dropped what the first text position saw.
+        # A sliding window that has moved on has dropped what the prompt's last position saw.
         windows = [getattr(layer, "sliding_window", None) for layer in self._past.layers]
-        fed = self._states.shape[1]
-        return all(window is None or fed < window for window in windows)
+        prompt = self._states.shape[1] - self._steps + 1
+        return all(window is None or prompt < window for window in windows)

@@ -106,8 +106,8 @@ class CandidateConfig(Config):
     batch_rows: int = Field(default=64, ge=1)
     """At most so many requests in one forward pass."""
     batch_tokens: int = Field(default=16384, ge=1)
-    """Tokens of a forward pass to begin with, those to be written included. Doubles while it fits, and is halved where
-    memory runs out."""
+    """Tokens of a forward pass to begin with, those to be written included. On a GPU it doubles while it
+    fits, and is halved where memory runs out; elsewhere it is the bound, since a process without memory is killed."""
     decode: Literal["auto", "eager", "static"] = "auto"
     """`static` decodes in tensors of one shape, on a GPU as a CUDA graph; `eager` in tensors that grow; `auto` is
     static on a GPU. A model with sliding windows decodes eagerly."""

@@ -85,27 +85,35 @@ def _sent(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return values.to(device, dtype)
 
 
-def injected(model: nn.Module, deltas: RowDeltas) -> AbstractContextManager[None]:
+def injected(model: nn.Module, deltas: RowDeltas) -> AbstractContextManager[list[Update]]:
     """While open, row i of every batch through `model` runs under delta i. Hooks go also when the body raises."""
     return patched(model, deltas.stacks())
 
 
 @contextmanager
-def patched(model: nn.Module, stacks: Stacks) -> Iterator[None]:
+def patched(model: nn.Module, stacks: Stacks) -> Iterator[list[Update]]:
     """The same, from the matrices themselves."""
+    updates: list[Update] = []
     handles: list[RemovableHandle] = []
     try:
         for name, (a, b) in stacks.items():
-            handles.append(model.get_submodule(name).register_forward_hook(_Update(a, b)))
-        yield
+            updates.append(Update(a, b))
+            handles.append(model.get_submodule(name).register_forward_hook(updates[-1]))
+        yield updates
     finally:
         for handle in handles:
             handle.remove()
 
 
-class _Update:
+class Update:
+    """What a patched module adds to its output, row by row."""
+
     def __init__(self, a: Tensor, b: Tensor) -> None:
         self.a_t, self.b_t = a.mT, b.mT
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch, named by a mask (rows,)."""
+        self.a_t, self.b_t = self.a_t[rows], self.b_t[rows]
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         # Some models flatten (n, T, d) to (n T, d) before their MLP.

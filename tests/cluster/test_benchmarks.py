@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import pool_sharing, ray_overhead
+from benchmarks import fair_share, pool_sharing, ray_overhead
 from benchmarks.scale import SMALLEST
 
 pytestmark = pytest.mark.ray
 
 
-@pytest.mark.parametrize("bench", [ray_overhead, pool_sharing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("bench", [ray_overhead, fair_share, pool_sharing], ids=lambda module: module.__name__)
 def test_a_benchmark_on_ray_says_what_it_announces(bench: Any, on_ray: Any) -> None:
     transformers_logging.disable_progress_bar()
     found = bench.measure(SMALLEST, 1, on_ray)

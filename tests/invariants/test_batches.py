@@ -9,6 +9,7 @@ import torch
 from experiments import tiny_experiment
 
 from haps_search.candidates.frozen_lm import FrozenLM
+from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.injection import RowDeltas, injected
@@ -124,6 +125,31 @@ def test_a_delta_of_another_candidate_is_refused(candidate: FrozenLM) -> None:
 def test_too_long_a_prompt_is_refused_with_the_numbers(candidate: FrozenLM) -> None:
     with pytest.raises(CandidateError, match="300 tokens and 5 new ones exceed its 256 positions"):
         candidate.respond([request("x" * 300, 1, None)])
+
+
+def test_a_row_that_does_not_fit_alone_is_tried_again_when_caches_are_cleared(
+    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = FrozenLM(candidate._config, candidate._lm)
+    respond, held = candidate._respond, [True]
+    monkeypatch.setattr(PromptCache, "clear", lambda self: held.clear())
+
+    def small(these: list[Request], prompts: list[list[int]]) -> list[Response]:
+        if held or these[0].sampling.max_new_tokens > 5:
+            raise torch.OutOfMemoryError("on purpose")
+        return respond(these, prompts)
+
+    monkeypatch.setattr(candidate, "_respond", small)
+    assert candidate.respond([request("hello", 1, None)])[0].token_ids
+    with pytest.raises(torch.OutOfMemoryError):
+        candidate.respond([Request((Message("user", "hello"),), Sampling(9))])
+
+
+def test_on_a_cpu_no_batch_grows_beyond_what_was_said(candidate: FrozenLM) -> None:
+    """There a process that takes too much is killed, and nobody could halve."""
+    bounded = FrozenLM(candidate._config.model_copy(update={"batch_tokens": 20}), candidate._lm)
+    bounded.respond([request("hello", seed, None) for seed in range(4)])
+    assert bounded.room == 20
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(

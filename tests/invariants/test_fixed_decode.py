@@ -66,6 +66,19 @@ def test_static_decoding_is_eager_decoding(folder: Path) -> None:
     assert len(fixed._decoder.plans._plans) == 2
 
 
+def test_what_a_batch_left_in_a_plan_does_not_reach_the_next(folder: Path) -> None:
+    fixed, grown = load(folder, decode="static"), load(folder, decode="eager")
+    asked = requests(fixed, ["hello", "x", "why", "frozen"], 0)
+    fixed.respond(asked)
+    assert fixed._decoder.plans is not None
+    (plan,) = fixed._decoder.plans._plans.values()
+    assert plan._kept is None, "states of a batch that has ended are held"
+    for layer in plan._cache.layers:
+        layer.keys.fill_(torch.nan)
+        layer.values.fill_(torch.nan)
+    same(fixed.respond(asked), grown.respond(asked))
+
+
 def test_shapes_that_were_not_used_lately_leave(folder: Path) -> None:
     fixed = load(folder, decode="static")
     plans = fixed._decoder.plans

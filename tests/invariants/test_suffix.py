@@ -9,8 +9,9 @@ import pytest
 import torch
 from families import FAMILIES, build_family
 
+from haps_search.candidates import generate
 from haps_search.candidates.frozen_lm import FrozenLM
-from haps_search.candidates.suffix import Replay, decoder_layers
+from haps_search.candidates.suffix import Kept, Replay, decoder_layers
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
@@ -55,6 +56,28 @@ def test_suffix_replay_equals_the_full_second_pass(
     for a, b in zip(suffix.respond(requests(layout)), whole.respond(requests(layout)), strict=True):
         assert a.token_ids == b.token_ids
         assert a.log_likelihood == b.log_likelihood
+        same(a, b)
+
+
+@pytest.mark.parametrize("targets", [("o_proj", "down_proj"), ("k_proj", "q_proj")], ids=["after", "keys"])
+def test_rows_that_leave_early_change_nothing(
+    family: tuple[str, Path], targets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, folder = family
+    targets = (AFTER if "o_proj" in targets else KEYS).get(name, targets)
+    lm = load(folder, suffix=True)
+    layout = resolve(LoraConfig(rank=2, targets=targets, layers=LastLayers(last=1)), lm.table)
+    left: list[int] = []
+    keep = Kept.keep
+    monkeypatch.setattr(Kept, "keep", lambda self, rows: left.append(int(rows.sum())) or keep(self, rows))
+    leaving = lm.respond(requests(layout))
+    assert left == [3, 2, 1]
+    monkeypatch.setattr(generate, "SHRINK", 0.0)
+    staying = lm.respond(requests(layout))
+    assert len(left) == 3
+    for a, b in zip(leaving, staying, strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
         same(a, b)
 
 

@@ -1,9 +1,9 @@
-"""A candidate's queue: fair among trials by deficit round robin, cut into batches of like length."""
+"""A candidate's queue: fair among trials by tokens, cut into batches of like length."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 
@@ -27,16 +27,19 @@ T = TypeVar("T", bound=Item)
 
 
 class FairQueue(Generic[T]):
-    """Trials take turns by tokens (deficit round robin, Shreedhar and Varghese 1995), so that a flood from one delays
-    another's next batch by no more than its share.
+    """Who has been served the fewest tokens goes next (start-time fair queueing, Goyal, Vin and Cheng 1996), so that a
+    flood from one trial delays another's next batch by no more than its share. A trial that begins, or comes back,
+    begins level with those that wait: what it did not ask for is not owed to it.
 
     A batch holds items within a factor of two of the length of its first, the oldest of the trial whose turn it is.
     Each trial gets its turn, so nothing waits for ever for others of its length.
     """
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[str, deque[T]] = OrderedDict()
-        self._deficits: dict[str, int] = {}
+        self._lines: dict[str, deque[T]] = {}
+        self._served: dict[str, int] = {}
+        self._level = 0
+        """What the trial had been served whose turn was last."""
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -48,7 +51,7 @@ class FairQueue(Generic[T]):
         """`first`: before what else waits of their trials."""
         for item in reversed(items) if first else items:
             line = self._lines.setdefault(item.trial, deque())
-            self._deficits.setdefault(item.trial, 0)
+            self._served[item.trial] = max(self._served.get(item.trial, 0), self._level)
             if first:
                 line.appendleft(item)
             else:
@@ -56,47 +59,40 @@ class FairQueue(Generic[T]):
 
     def clear(self) -> None:
         self._lines.clear()
-        self._deficits.clear()
 
     def take(self, rows: int, tokens: float) -> list[T]:
         """A batch of at most so many rows and tokens; one item always goes."""
-        for trial in list(self._lines):
-            self._keep(trial, [item for item in self._lines[trial] if not item.gone])
+        for trial, line in list(self._lines.items()):
+            self._keep(trial, [item for item in line if not item.gone])
         if not self._lines:
             return []
-        batch: _Batch[T] = _Batch(next(iter(self._lines.values()))[0], rows, tokens)
-        while any(batch.fits(item) for item in self):
-            for trial in list(self._lines):
-                self._serve(trial, batch)
+        turn = min(self._lines, key=self._served.__getitem__)
+        self._level = self._served[turn]
+        batch: _Batch[T] = _Batch(self._lines[turn][0], rows, tokens)
+        while fitting := self._fitting(batch):
+            item = min(fitting, key=lambda item: self._served[item.trial])
+            self._lines[item.trial].remove(item)
+            self._served[item.trial] += item.cost
+            batch.add(item)
+        for trial, line in list(self._lines.items()):
+            self._keep(trial, line)
+        self._served = {t: n for t, n in self._served.items() if t in self._lines or n > self._level}
         return batch.items
 
-    def _serve(self, trial: str, batch: _Batch[T]) -> None:
-        """One turn. Who was served goes to the end of the round; who was not stays in front of the next batch's."""
-        self._deficits[trial] += batch.quantum
-        left: list[T] = []
-        line = self._lines[trial]
-        while line:
-            item = line.popleft()
-            if not batch.fits(item):
-                left.append(item)
-            elif item.cost > self._deficits[trial]:
-                line.appendleft(item)  # in a later round, and nothing of its trial before it
-                break
-            else:
-                self._deficits[trial] -= item.cost
-                batch.add(item)
-                self._lines.move_to_end(trial)
-        self._keep(trial, [*left, *line])
+    def _fitting(self, batch: _Batch[T]) -> list[T]:
+        """Of each trial the oldest item that fits."""
+        firsts = (next((item for item in line if batch.fits(item)), None) for line in self._lines.values())
+        return [item for item in firsts if item is not None]
 
-    def _keep(self, trial: str, items: Sequence[T]) -> None:
+    def _keep(self, trial: str, items: Iterable[T]) -> None:
         self._lines[trial] = deque(items)
-        if not items:
-            del self._lines[trial], self._deficits[trial]
+        if not self._lines[trial]:
+            del self._lines[trial]
 
 
 class _Batch(Generic[T]):
     def __init__(self, oldest: T, rows: int, tokens: float) -> None:
-        self._length, self.quantum = oldest.length, oldest.cost
+        self._length = oldest.length
         self._rows, self._tokens = rows, tokens
         self.items: list[T] = []
 
