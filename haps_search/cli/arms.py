@@ -22,10 +22,13 @@ from haps_search.errors import ConfigError
 from haps_search.evaluation.arms import ArmRow, arm_rows
 from haps_search.evaluation.comparison import ORACLE
 from haps_search.evaluation.intervals import seed_interval
+from haps_search.records.readings import earlier_readings, note_reading
+from haps_search.records.remote import storage
 from haps_search.records.sealed import replace_text
 from haps_search.search.validation import Scored
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal
+from haps_search.sweep.plan import arms
 from haps_search.types import Assignment
 
 Held = Literal["validation", "test"]
@@ -33,57 +36,78 @@ Held = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Measured:
-    """Rewards (S, N) per arm, with the questions they stand for; `failed` are trials without a checkpoint."""
+    """Rewards (S, N) per arm, with the questions they stand for.
+
+    `failed` are trials that broke, `missing` arms and seeds that have not ended.
+    """
 
     split: Held
     questions: tuple[str, ...]
     rewards: Mapping[str, Sequence[Sequence[float]]]
     seeds: Mapping[str, tuple[int, ...]]
     failed: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
-def measure_arms(study: Study, folder: Path, split: Held) -> None:
-    """Measure on a pool of this study, print the table, keep it as `compare-SPLIT.json` with every reward."""
+def measure_arms(study: Study, folder: Path, split: Held, again: bool) -> None:
+    """Measure on a pool of this study, print the table, keep it as `compare-SPLIT.json` with every reward.
+
+    Raises ConfigError where a replay's test split was read before, and nobody asked for it `again`.
+    """
     ended = Journal(folder).ended()
+    if _read_once(study, split):
+        earlier_readings(folder, again)  # before Ray is started for nothing
     with driver(study, folder, resume=True) as d:
-        show_arms(d, study, split)
+        show_arms(d, study, split, again)
         if ended is not None:  # taking the sweep up opened it again
             d.journal.append(SweepEnded(ended.reason, time.time()))
 
 
-def show_arms(d: Driver, study: Study, split: Held) -> Path:
-    """The table of all arms on a split; returns the file that holds it."""
+def show_arms(d: Driver, study: Study, split: Held, again: bool = False) -> Path:
+    """The table of all arms on a split; returns the file that holds it. Raises ConfigError as `measure_arms`."""
     trials = finished_arms(d.journal.trials(), study)
     if not trials:
         raise no_result(d.journal)
-    d.console.print(f"measuring {len(trials)} runs and the frozen candidates on the whole {split} split")
+    if _read_once(study, split):
+        earlier = note_reading(d.journal.folder, f"{d.journal.folder.name}, {len(trials)} runs of arms", again)
+        for first in earlier[:1]:
+            d.console.print(f"the test split was read {len(earlier)} times before, first on {first.when}")
+    return _show(d.console, d.journal.folder, _measured(d, study, trials, split))
+
+
+def _measured(d: Driver, study: Study, trials: Sequence[TrialRecord], split: Held) -> Measured:
+    """Every run and, but in replay, the frozen candidates; what they said is kept in `examples-SPLIT.jsonl`."""
+    replays = study.experiment.task.type == "replay"  # its table may lack answers, and nobody can be asked for them
+    beside = "" if replays else " and the frozen candidates"
+    d.console.print(f"measuring {len(trials)} runs{beside} on the whole {split} split")
 
     def say(trial: TrialRecord, one: Scored) -> None:
         d.console.print(f"  {trial.label}, seed {trial.seed}: {one.mean:.3f}", highlight=False, soft_wrap=True)
 
     scored: dict[str, list[Scored]] = {}
-    seeds: dict[str, list[int]] = {}
-    measured_trials = asyncio.run(score_trials(d.live, d.journal.folder, study, trials, split, say))
-    for trial, one in zip(trials, measured_trials, strict=True):
+    seeds: dict[str, tuple[int, ...]] = {}
+    found = asyncio.run(score_trials(d.live, d.journal.folder, study, trials, split, say))
+    for trial, one in zip(trials, found, strict=True):
         scored.setdefault(trial.label, []).append(one)
-        seeds.setdefault(trial.label, []).append(trial.seed)
-    frozen = asyncio.run(frozen_scores(d.live, study.experiment, split))
+        seeds[trial.label] = (*seeds.get(trial.label, ()), trial.seed)
+    frozen = {} if replays else asyncio.run(frozen_scores(d.live, study.experiment, split))
     questions = same_questions([s for row in scored.values() for s in row] + list(frozen.values()))
-    rewards = arm_rewards(scored, frozen)
-    failed = tuple(f"{t.label}, seed {t.seed}: {t.error}" for t in d.journal.trials() if t.state == "failed")
-    measured = Measured(split, questions, rewards, {k: tuple(v) for k, v in seeds.items()}, failed)
     texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
     keep_texts(d.journal.folder / f"examples-{split}.jsonl", texts)
-    return _show(d.console, d.journal.folder, measured)
+    failed = tuple(f"{t.label}, seed {t.seed}: {t.error}" for t in d.journal.trials() if t.state == "failed")
+    left = missing_arms(d.journal.trials(), study)
+    return Measured(split, questions, arm_rewards(scored, frozen), seeds, failed, left)
 
 
 def arm_rewards(
     scored: Mapping[str, Sequence[Scored]], frozen: Mapping[Assignment, Scored]
 ) -> dict[str, Sequence[Sequence[float]]]:
-    """(S, N) per arm, then what frozen candidates earn (S = 1), and the best of them per question in hindsight."""
+    """(S, N) per arm, then what frozen candidates earn (S = 1), and the best of them per question in hindsight, where
+    they were measured."""
     rewards: dict[str, Sequence[Sequence[float]]] = {label: [s.rewards for s in row] for label, row in scored.items()}
     rewards |= {f"always {', '.join(z)} (frozen)": [s.rewards] for z, s in frozen.items()}
-    rewards[ORACLE] = [[max(r) for r in zip(*(s.rewards for s in frozen.values()), strict=True)]]
+    if frozen:
+        rewards[ORACLE] = [[max(r) for r in zip(*(s.rewards for s in frozen.values()), strict=True)]]
     return rewards
 
 
@@ -98,11 +122,22 @@ def same_questions(scored: Sequence[Scored]) -> tuple[str, ...]:
     return tuple(identity for identity, _, _ in asked.pop())
 
 
+def _read_once(study: Study, split: Held) -> bool:
+    """The test split of a table: whoever reads it twice has chosen on it."""
+    return split == "test" and study.experiment.task.type == "replay"
+
+
 def finished_arms(trials: Sequence[TrialRecord], study: Study) -> list[TrialRecord]:
     """Trials of the study's arms that left a result, arm by arm, seeds in the study's order."""
     order = {label: index for index, label in enumerate(study.arms)}
     there = [t for t in trials if t.label in order and t.state in ("finished", "stopped")]
     return sorted(there, key=lambda t: (order[t.label], study.sweep.seeds.index(t.seed)))
+
+
+def missing_arms(trials: Sequence[TrialRecord], study: Study) -> tuple[str, ...]:
+    """Arms and seeds of the study that have neither a result nor an error."""
+    ended = {(t.label, t.seed) for t in trials if t.ended}
+    return tuple(f"{s.label}, seed {s.seed}" for s in arms(study) if (s.label, s.seed) not in ended)
 
 
 def summary_table(trials: Sequence[TrialRecord], study: Study) -> Table:
@@ -151,7 +186,10 @@ def _show(console: Console, folder: Path, measured: Measured) -> Path:
     console.print(arms_table(rows))
     for line in measured.failed:
         console.print(f"failed  {line}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"kept in {file}", highlight=False, soft_wrap=True)
+    for line in measured.missing:
+        said = f"missing {line}: not ended; `haps resume {folder.name}` goes on with it"
+        console.print(said, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"kept in {storage(file)}", highlight=False, soft_wrap=True)
     return file
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from haps_search.config.features import EncoderFeatures
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
@@ -11,7 +13,8 @@ from haps_search.routing.features.encoder_revision import named
 from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.task import Inspected
+from haps_search.tasks.task import Inspected, answerable
+from haps_search.types import Split
 
 
 def read_task(experiment: Experiment) -> list[str]:
@@ -25,15 +28,25 @@ def read_task(experiment: Experiment) -> list[str]:
         if isinstance(features, EncoderFeatures):
             named(features)
     if isinstance(task, ReplayTask):
-        for candidate in experiment.candidates:
-            task.column(candidate.name)
+        remarks = _unanswered(task, [candidate.name for candidate in experiment.candidates])
         if experiment.learning.cost_weight or experiment.learning.cost_conditioned:
             task.cost_unit  # noqa: B018 - refuses a table without costs
+        return [*task.remarks(), *remarks]
     if isinstance(task, Inspected):
         return task.remarks()
     for split in ("train", "validation"):
         task.questions(split)
     return []
+
+
+def _unanswered(task: ReplayTask, models: Sequence[str]) -> list[str]:
+    """How many questions no candidate answered. Raises ConfigError for an unknown one."""
+    asked: dict[Split, int] = {split: len(task.questions(split)) for split in ("train", "validation")}
+    lacks = {split: count - len(answerable(task, split, models)) for split, count in asked.items()}
+    if not any(lacks.values()):
+        return []
+    counts = ", ".join(f"{count} {split}" for split, count in lacks.items())
+    return [f"warning: {counts} questions that no candidate answered left out"]
 
 
 def read_arms(study: Study) -> None:

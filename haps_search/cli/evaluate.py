@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from haps_search.cli.options import RunPath, Runs
+
+if TYPE_CHECKING:
+    from haps_search.evaluation.intervals import Interval
 
 
 class MeasuredSplit(StrEnum):
@@ -29,22 +33,18 @@ def evaluate(
     """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
     on an outcome table is judged beside all references, and its test split is read once."""
     from haps_search.cli.find import find_run
-    from haps_search.sweep.hold import put_back
 
     found = find_run(runs, run)
     if found.experiment.task.type == "replay":
         from haps_search.cli.judging.verb import judge_replay
 
         judge_replay(runs, run, split.value, again)
-        put_back(found.folder)
         return
 
     import asyncio
-    import json
 
     from haps_search.engines.loaded import load_run
-    from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
-    from haps_search.records.sealed import replace_text
+    from haps_search.evaluation.intervals import difference_interval, mean_interval
     from haps_search.search.validation import score_router
 
     loaded = load_run(found.folder, found.experiment)
@@ -60,6 +60,16 @@ def evaluate(
     typer.echo(f"{found.folder}, checkpoint of step {loaded.step}, seed {found.experiment.run.seed}")
     for label, interval in measured.items():
         typer.echo(f"  {label:<22} {interval}  ({interval.count} questions, 95 % interval)")
+    keep_measured(found.folder / f"evaluation-{split.value}.json", loaded.step, measured)
+
+
+def keep_measured(file: Path, step: int, measured: Mapping[str, Interval]) -> None:
+    """Write what the checkpoint of a step is worth, to the object store too where there is one. Raises PoolError."""
+    import json
+
+    from haps_search.records.remote import pushed
+    from haps_search.records.sealed import replace_text
+
     content = {label: [i.mean, i.low, i.high, i.count] for label, i in measured.items()}
-    replace_text(found.folder / f"evaluation-{split.value}.json", json.dumps({"step": loaded.step} | content, indent=1))
-    put_back(found.folder)
+    replace_text(file, json.dumps({"step": step} | content, indent=1))
+    pushed(file)

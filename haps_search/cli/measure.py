@@ -21,11 +21,13 @@ from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import comparisons, experiment_of
+from haps_search.sweep.plan import ARCHITECTURE_ONLY, STATIC, comparisons, experiment_of
 from haps_search.tasks.build import build_task
+from haps_search.tasks.task import answerable
 from haps_search.types import Assignment, Split
 
-JOINT = "joint (best trial)"
+LEVELS = {"generated": "joint", "static": STATIC, "none": ARCHITECTURE_ONLY}
+"""What a router is called by its low level."""
 Label = TypeVar("Label")
 
 
@@ -36,9 +38,10 @@ def compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -
 
 async def _compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -> list[Row]:
     folder = journal.folder
-    trials = {JOINT: best}
+    label = best_label(study, best)
+    trials = {label: best}
     if not study.sweep.comparison:
-        return comparison({}, _rewards(await _routers(live, folder, study, trials)), JOINT)
+        return comparison({}, _rewards(await _routers(live, folder, study, trials)), label)
     wanted = [(s.label, s.parameters, s.seed) for s in comparisons(study, best)]
     for trial in journal.trials():
         if trial.state == "finished" and (trial.label, trial.parameters, trial.seed) in wanted:
@@ -48,7 +51,12 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
     frozen = {} if replays else await frozen_scores(live, experiment_of(study, best), "validation")
     keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
     references = _references(experiment_of(study, best)) if replays else {}
-    return comparison(_rewards(frozen), {**references, **_rewards(routers)}, JOINT)
+    return comparison(_rewards(frozen), {**references, **_rewards(routers)}, label)
+
+
+def best_label(study: Study, best: TrialRecord) -> str:
+    """What the best trial's row is called: by what its router decides."""
+    return f"{LEVELS[experiment_of(study, best).routing.low_level.type]} (best trial)"
 
 
 def _references(best: Experiment) -> dict[str, tuple[float, ...]]:
@@ -129,6 +137,7 @@ async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, fol
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")
     await engine.restore(checkpoint.snapshot)
     task = build_task(experiment.task)
+    questions = answerable(task, split, [c.name for c in experiment.candidates])
     if experiment.learning.signal == "outcomes":
-        return (await score_known(engine, task, task.questions(split), experiment))[0]
-    return await score_router(engine, task, task.questions(split), experiment.run.sampling)
+        return (await score_known(engine, task, questions, experiment))[0]
+    return await score_router(engine, task, questions, experiment.run.sampling)

@@ -28,7 +28,7 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
     for name in ("trial", "state", *(o.metric for o in study.sweep.objectives), "steps", "parameters"):
         shown.add_column(name, overflow="fold")
     for t in trials:
-        values = [f"{t.metrics[o.metric]:.3f}" for o in study.sweep.objectives]
+        values = [_value(o.metric, t.metrics[o.metric]) for o in study.sweep.objectives]
         steps = str(t.reports[-1][0]) if t.reports else "-"
         shown.add_row(f"{t.number:03d}", t.state, *values, steps, parameters(t))
     for t in everything:
@@ -43,9 +43,9 @@ def comparison_title(rows: Sequence[Row], best: TrialRecord) -> str:
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
-    """Mean reward of each row, and what the joint router gains over it on the same questions."""
+    """Mean reward of each row, and what the best trial, which is the last, gains over it on the same questions."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("", "reward", "joint minus this"):
+    for name in ("", "reward", f"{rows[-1].label.removesuffix(' (best trial)')} minus this"):
         shown.add_column(name, no_wrap=True)
     for row in rows:
         shown.add_row(row.label, str(row.reward), "" if row.joint_gain is None else str(row.joint_gain))
@@ -54,17 +54,27 @@ def comparison_table(rows: Sequence[Row]) -> Table:
 
 def closing(console: Console, journal: Journal, best: TrialRecord, uri: str | None) -> None:
     """Where everything is, and what to do next."""
-    name, folder = journal.folder.name, trial_folder(journal.folder, best.number)
+    folder = trial_folder(journal.folder, best.number)
     lines = [
         f"best trial  {best.number:03d}: {parameters(best)}",
         f"checkpoint  {folder / 'checkpoints'}",
         f"log         {journal.folder / 'logs' / 'driver.log'}",
         f"mlflow      mlflow ui --backend-store-uri {uri}" if uri else "mlflow      off",
-        f"next        haps evaluate {name} --split test    haps confirm {name} --top 1 --seeds 3",
-        f'            haps ask {name} "QUESTION"            haps export {name} --questions FILE -o DIR',
+        *_next(journal),
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _next(journal: Journal) -> list[str]:
+    name, task = journal.folder.name, journal.study().experiment.task
+    if task.type == "replay":  # the test split is read once: by what was confirmed
+        confirm = f"haps confirm {name} --top 1 --seeds {task.folds}"
+        return [f"next        {confirm}, then haps evaluate {name} --split test", f"            haps report {name}"]
+    return [
+        f"next        haps evaluate {name} --split test    haps confirm {name} --top 1 --seeds 3",
+        f'            haps ask {name} "QUESTION"            haps export {name} --questions FILE -o DIR',
+    ]
 
 
 def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows: Sequence[Row]) -> list[Path]:
@@ -92,6 +102,11 @@ def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows:
 def parameters(trial: TrialRecord) -> str:
     """Short, on one line: the last two parts of each path."""
     return ", ".join(f"{'.'.join(k.split('.')[-2:])}={_short(v)}" for k, v in trial.parameters.items()) or "-"
+
+
+def _value(metric: str, value: float) -> str:
+    """Costs are of any size: three digits of them count."""
+    return f"{value:.3g}" if "cost" in metric else f"{value:.3f}"
 
 
 def _short(value: object) -> str:

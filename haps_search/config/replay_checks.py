@@ -30,6 +30,11 @@ def _of_signal(replays: bool, routing: RoutingConfig, learning: LearningConfig) 
             yield "learning.signal: outcomes needs task type replay: episodes of other tasks have to be played"
     else:
         yield from _only_outcomes(routing, learning)
+        if replays and learning.cost_weight > 0:
+            yield (
+                f"learning.cost_weight: got {learning.cost_weight:g}, but an episode of a replay knows no cost: set "
+                "learning.signal: outcomes, or cost_weight: 0"
+            )
     if learning.cost_conditioned is not None and routing.backbone.type != "features":
         yield "learning.cost_conditioned: only routing.backbone type features reads the weight of cost"
 

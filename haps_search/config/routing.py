@@ -182,6 +182,17 @@ class RoutingConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _the_question_in_sight(self) -> Self:
+        read = self.backbone.features if isinstance(self.backbone, FeaturesBackboneConfig) else ()
+        blind = [features.type for features in read if features.type in ("heading", "encoder")]
+        if self.prompt == "full" and blind:
+            raise ValueError(
+                f"prompt: got full, whose beginning is the same for every question, and {blind[0]} features read the "
+                "beginning: use prompt: question"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_share(self) -> Self:
         both = self.high_level.type in ("head", "lm") and self.low_level.type == "generated"
         if not (self.share_backbone or both):

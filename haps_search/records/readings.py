@@ -32,6 +32,19 @@ def readings(folder: Path) -> list[Reading]:
     return [Reading(line["time"], line["judged"], line["version"]) for line in read_lines(folder / FILE).fields]
 
 
+def earlier_readings(folder: Path, again: bool) -> list[Reading]:
+    """The readings there were already. Raises ConfigError where there is one and nobody asked for it `again`."""
+    earlier = readings(folder)
+    if earlier and not again:
+        first = earlier[0]
+        raise ConfigError(
+            f"{folder.name}: the test split was read on {first.when} ({first.judged}); what is changed after that and "
+            "measured on it once more is chosen on it. The result is kept there (references.json, of arms "
+            f"compare-test.json); to read it once more say --again, which {FILE} will tell"
+        )
+    return earlier
+
+
 def note_reading(folder: Path, judged: str, again: bool) -> list[Reading]:
     """Write down that the test split is read now, before it is; returns the readings there were already.
 
@@ -39,14 +52,7 @@ def note_reading(folder: Path, judged: str, again: bool) -> list[Reading]:
         ConfigError: it was read before, and nobody asked for it `again`.
         TrackerError: it cannot be written down.
     """
-    earlier = readings(folder)
-    if earlier and not again:
-        first = earlier[0]
-        raise ConfigError(
-            f"{folder.name}: the test split was read on {first.when} ({first.judged}); what is changed after that and "
-            "measured on it once more is chosen on it. The result is kept in references.json; to read it once more "
-            f"say --again, which {FILE} will tell"
-        )
+    earlier = earlier_readings(folder, again)
     writer = JsonlWriter(folder / FILE)
     writer.append(asdict(Reading(time.time(), judged, __version__)))
     writer.close()

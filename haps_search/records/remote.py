@@ -20,11 +20,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from haps_search.config.anchors import INPUTS
 from haps_search.records.objects import Objects, Stamp
 from haps_search.records.sealed import replace_text
 
 MARKER = "store.json"
-OTHERWISE = frozenset({"checkpoints", "journal.jsonl", "tune", "lock", "claim.json"})
+OTHERWISE = frozenset({"checkpoints", "journal.jsonl", "tune", "lock", "claim.json", INPUTS})
 """What `push_changed` and `pull` leave alone: each has a way of its own, or belongs to one machine."""
 LOG = "logs/driver.log"
 LOOK_S = 10.0
@@ -63,6 +64,14 @@ def pushed(file: Path) -> None:
     remote = remote_of(file)
     if remote is not None:
         remote.push(file)
+
+
+def dropped(file: Path) -> None:
+    """Delete a file, in the store too, where there is one; one that is gone already is no error. Raises PoolError."""
+    remote = remote_of(file)
+    if remote is not None:
+        remote.objects.delete(remote.name(file))
+    file.unlink(missing_ok=True)
 
 
 def pulled(folder: Path, every_s: float = 0.0) -> Path:

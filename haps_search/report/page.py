@@ -23,11 +23,11 @@ def page(report: Report) -> str:
 
 
 def shown(value: Cell) -> str:
-    """A cell for reading: numbers short, nothing as nothing."""
+    """A cell for reading: numbers short, three digits of small ones, nothing as nothing."""
     if value is None:
         return ""
     if isinstance(value, float):
         if 1000 <= abs(value) < 1e6:
             return f"{value:.0f}"
-        return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+        return f"{value:.3f}" if 0.1 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
     return str(value)

@@ -47,12 +47,14 @@ class Standings:
 
 
 def comparison(source: Source) -> Standings | None:
-    """The sweep's own comparison, of `report.json`: gaps are the joint router minus the row."""
+    """The sweep's own comparison, of `report.json`: gaps are the best trial, the last row, minus the row."""
     stored = source.stored.get("report.json")
     if stored is None or not stored.content.get("comparison"):
         return None
     rows = [_row(each, each.object("reward"), "joint_gain") for each in stored.objects("comparison")]
-    return Standings("comparison", "Greedy reward on validation", "joint minus this", rows[-1].label, tuple(rows))
+    chief = rows[-1].label
+    gap = f"{chief.removesuffix(' (best trial)')} minus this"
+    return Standings("comparison", "Greedy reward on validation", gap, chief, tuple(rows))
 
 
 def arms_on(source: Source, split: str) -> Standings | None:

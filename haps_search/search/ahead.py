@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from haps_search.config.run import Experiment
@@ -26,13 +27,16 @@ class Ahead:
     ) -> dict[str, float]:
         """Step `index`; while it learns, the `following` questions are played as the router before it routes them."""
         engine, task, experiment = self._engine, self._task, self._experiment
+        began = time.perf_counter()
         said, self._said = self._said, None
         if said is None:
             said = await played(engine, task, await route(engine, questions, experiment, index), experiment)
         if following is None:
-            return await learn(engine, task, said, experiment)
-        routed = await route(engine, following, experiment, index + 1)
-        metrics, self._said = await asyncio.gather(
-            learn(engine, task, said, experiment), played(engine, task, routed, experiment)
-        )
-        return metrics
+            metrics = await learn(engine, task, said, experiment)
+        else:
+            routed = await route(engine, following, experiment, index + 1)
+            metrics, self._said = await asyncio.gather(
+                learn(engine, task, said, experiment), played(engine, task, routed, experiment)
+            )
+        # Rollouts of two steps overlap: a step takes as long as one waits for it.
+        return metrics | {"step_seconds": time.perf_counter() - began}

@@ -19,7 +19,7 @@ from haps_search.search.outcome_validation import score_known
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
-from haps_search.tasks.task import Tabled, Task
+from haps_search.tasks.task import Tabled, Task, answerable
 from haps_search.types import Question
 
 Item = TypeVar("Item")
@@ -66,7 +66,7 @@ async def run(
     """Run to the end, or give back the result of a run that already ended. `leaves` is asked after each step.
 
     Raises:
-        Interrupted: `leaves` said so; the step is saved.
+        Interrupted: `leaves` said so; the step is saved, unless the next was being played already (`run.staleness`).
         Diverged, PoolError, CandidateError, DataError: the last checkpoint stays and the run can go on.
     """
     ended = folder.result()
@@ -74,8 +74,8 @@ async def run(
         return RunResult(**ended)
     progress = await _restore(engine, experiment, folder)
     settings = experiment.run
-    train = task.questions("train")
-    held_out = task.questions("validation")[: settings.validation.questions]
+    train = answerable(task, "train", [c.name for c in experiment.candidates])
+    held_out = validated(task, experiment)
     ahead = Ahead(engine, task, experiment)
     reason: Literal["steps", "patience"] = "steps"
     for index in range(progress.step, settings.steps):
@@ -93,17 +93,18 @@ async def run(
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
             metrics |= found
-            progress = progress.validated(done, found.get("validation_utility", scored.mean))
+            progress = progress.validated(done, found["validation_utility"])
             folder.keep_examples(done, scored.episodes, scored.rewards)
         if validates or done % settings.record_every == 0:
             folder.log(done, metrics)
         left = not last and leaves()
-        if validates or left or done % settings.checkpoint_every == 0:
+        if saves or (left and not overlaps):  # what was played ahead of a step is not saved with it
             await _save(engine, folder, progress, validates)
         if validates and report is not None:
             report(done, metrics)
         if left:
-            raise Interrupted(f"asked to leave, saved at step {done}")
+            where = "goes on from its last checkpoint" if overlaps else f"saved at step {done}"
+            raise Interrupted(f"asked to leave, {where}")
     return _finish(folder, reason, progress)
 
 
@@ -136,13 +137,25 @@ async def _step(
 async def _validate(
     engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment
 ) -> tuple[Scored, dict[str, float]]:
-    """Greedy choices and their metrics; where cost weighs, `validation_utility` says which step is best."""
+    """Greedy choices and their metrics; `validation_utility`, reward less what cost weighs, says which step is best."""
     if experiment.learning.signal == "outcomes":
         return await score_known(engine, task, questions, experiment)
     scored = await score_router(engine, task, questions, experiment.run.sampling)
     found = validation_metrics(scored, [c.name for c in experiment.candidates])
     paid = mean_cost(scored.episodes, prices(experiment.candidates))
-    return scored, {"validation_cost": paid, **found}
+    utility = scored.mean - experiment.learning.cost_weight * paid
+    return scored, {"validation_cost": paid, "validation_utility": utility, **found}
+
+
+def validated(task: Task, experiment: Experiment) -> Sequence[Question]:
+    """The questions that a run is validated on, the same for every seed.
+
+    A table may be sorted, by task for instance, so that its first questions are no sample: they are taken by a hash.
+    """
+    asked = answerable(task, "validation", [c.name for c in experiment.candidates])
+    if isinstance(task, Tabled):
+        asked = sorted(asked, key=lambda question: derive_seed("validation", question.id))
+    return asked[: experiment.run.validation.questions]
 
 
 def batch(questions: Sequence[Item], experiment: Experiment, index: int) -> list[Item]:

@@ -39,7 +39,7 @@ def warm_source(experiment: Experiment, folder: Path) -> Path | None:
 
 
 def _mismatches(theirs: Experiment, ours: Experiment) -> list[str]:
-    """What would make the same weights decide otherwise."""
+    """What would make the same weights decide otherwise, or know what they must not."""
     its, own = _reading(theirs), _reading(ours)
     return [
         f"{what}: that run has {its[what]}, this one {own[what]}; they must be the same"
@@ -59,7 +59,14 @@ def _reading(experiment: Experiment) -> dict[str, str]:
         **_backbone(routing.backbone),
         "routing.high_level.temperature": str(getattr(routing.high_level, "temperature", "")),
         "routing.high_level.max_joint": str(getattr(routing.high_level, "max_joint", "")),
+        **_held_out(experiment),
     }
+
+
+def _held_out(experiment: Experiment) -> dict[str, str]:
+    """What a replay keeps from its router, which weights of another replay may know."""
+    task = experiment.task if experiment.task.type == "replay" else None
+    return {f"task.{name}": str(getattr(task, name, "")) for name in ("held_out", "folds", "fold")}
 
 
 def _backbone(config: AnyBackbone) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ray import tune
 from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
 
 from haps_search.config.conditions import Space, canonical, finite
 from haps_search.config.sweep import Asha, GridSampler, Objective, Study, TpeSampler
@@ -83,6 +84,7 @@ def fit(
             name=f"{sum(1 for _ in journal.events()):05d}",
             storage_path=storage(journal.folder / "tune"),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
+            stop=_PoolEnded(session),
             verbose=0,
         ),
     )
@@ -107,9 +109,12 @@ def _place(folder: Path) -> dict[str, str | None]:
 
 
 def _trainable(study: Study) -> Any:
-    """A trial; where it replays, with the table put into the object store once, which trials map and do not copy."""
+    """A trial; where it replays, with the study's table put into the object store once, which trials map and do not
+    copy."""
     task = study.experiment.task
-    return tune.with_parameters(run_trial, table=held(task.table)) if task.type == "replay" else run_trial
+    if task.type != "replay":
+        return run_trial
+    return tune.with_parameters(run_trial, table=(task.table, held(task.table)))
 
 
 def settle(journal: Journal) -> None:
@@ -265,8 +270,8 @@ class _JournalSearch(Searcher):
         self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
         number = self._numbers[trial_id]
         end = written_ending(number, trial_folder(self._journal.folder, number))
-        if end is None and self._journal.leaving:
-            return  # it saved its state and goes on under the next driver
+        if end is None and (self._journal.leaving or self._session.gone):
+            return  # it goes on from its checkpoint under the next driver
         self._journal.append(end or stopped(number, self._last.get(number, {})))
 
     # The journal is the truth, so Tune's own saving of searchers has nothing to save.
@@ -281,6 +286,24 @@ class _JournalSearch(Searcher):
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         return None
+
+
+class _PoolEnded(Stopper):
+    """Ends the fit with its pool. A trial that Tune starts again would fail again, or wait for ever: Ray places the
+    pool's own lost worker, for which there is no room, before anything else.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._session.gone is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 class _JournalAsha(AsyncHyperBandScheduler):

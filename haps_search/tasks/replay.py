@@ -15,6 +15,7 @@ from haps_search.config.schema import suggest
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.outcome_table import OutcomeTable
 from haps_search.tasks.tables.held import held
+from haps_search.tasks.tables.means import column_means, group_means
 from haps_search.tasks.tables.splits import folds, hash_split
 from haps_search.tasks.task import KnownOutcomes
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
@@ -108,16 +109,18 @@ class ReplayTask:
         return 0.0 if episode.answer is None else float(episode.answer)
 
     def measures(self, episode: Episode) -> Mapping[str, float]:
-        """`cost` in the table's money, where it is known."""
-        if self.table.costs is None:
+        """`cost` in the table's money, a missing one at its model's mean; nothing where nobody knows costs."""
+        if self.table.costs is None or self.mean_costs is None:
             return {}
-        cost = float(self.table.costs[self.place[episode.question.id], self.column(episode.assignment[0])])
-        return {} if math.isnan(cost) else {"cost": cost}
+        column = self.column(episode.assignment[0])
+        cost = float(self.table.costs[self.place[episode.question.id], column])
+        return {"cost": float(self.mean_costs[column]) if math.isnan(cost) else cost}
 
     def remarks(self) -> list[str]:
         """What the table gives; reads it. Raises ConfigError, DataError."""
         counts = {split: len(self.rows(split)) for split in ("train", "validation", "test")}
-        empty, gaps = int((self.part == EMPTY).sum()), int(np.isnan(self.table.rewards[self.part != EMPTY]).sum())
+        missing = np.isnan(self.table.rewards)
+        empty, gaps = int((self.part == EMPTY).sum()), int(missing[self.part != EMPTY].sum())
         found = [
             ", ".join(f"{count} {split}" for split, count in counts.items()) + f" questions (fold {self.config.fold})"
         ]
@@ -125,21 +128,55 @@ class ReplayTask:
             found.append(f"warning: {empty} questions without any score left out")
         if gaps:
             found.append(f"warning: {gaps} missing cells: left out of the loss, and never chosen when measuring")
+        if self.table.costs is not None and (unpaid := int((np.isnan(self.table.costs) & ~missing).sum())):
+            found.append(f"warning: {unpaid} missing costs: taken at the model's mean cost over training questions")
         if any(self.table.splits):
             found.append("the table's own splits are not used: replay splits by a hash of the text")
         return found
+
+    def answered(self, questions: Sequence[Question], models: Sequence[str]) -> list[Question]:
+        """Those on which one of these models at least has a score: of the others a router can neither learn anything
+        nor be told anything.
+
+        Raises:
+            ConfigError: an unknown model. DataError: no question is left.
+        """
+        rows, columns = [self.place[question.id] for question in questions], [self.column(model) for model in models]
+        known = np.flatnonzero((~np.isnan(self.table.rewards[np.ix_(rows, columns)])).any(axis=1))
+        if not len(known):
+            raise DataError(
+                f"{self.config.table.file}: none of {len(questions)} questions has a score of {', '.join(models)}: "
+                "it needs some of each split, or other candidates"
+            )
+        return [questions[int(place)] for place in known]
 
     def outcomes(self, questions: Sequence[Question], models: Sequence[str]) -> KnownOutcomes:
         """What these models earned and cost on questions of this table. Raises ConfigError for an unknown model."""
         rows = np.array([self.place[question.id] for question in questions], np.int64)
         columns = np.array([self.column(model) for model in models], np.int64)
         tasks = np.array([self._task_number[self.table.tasks[row]] for row in rows], np.int64)
-        costs = self.table.costs
         return KnownOutcomes(
             rewards=self.table.rewards[np.ix_(rows, columns)],
             task_means=self._task_means[np.ix_(tasks, columns)],
-            costs=None if costs is None else costs[np.ix_(rows, columns)] / self.cost_unit,
+            costs=self._costs(rows, columns),
         )
+
+    def _costs(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """In units of `cost_unit`, a missing one at its model's mean; None where nobody knows costs."""
+        if self.table.costs is None or self.mean_costs is None:
+            return None
+        paid = self.table.costs[np.ix_(rows, columns)]
+        whole = np.where(np.isnan(paid), self.mean_costs[columns].astype(np.float32), paid)
+        return np.asarray(whole / self.cost_unit, np.float32)
+
+    @cached_property
+    def mean_costs(self) -> NDArray[np.float64] | None:
+        """(M,): each model's mean cost over the training rows, in the table's money; of one without any there, the
+        dearest model's. None where no training row has a cost."""
+        if self.table.costs is None:
+            return None
+        means = column_means(self.table.costs[self.rows("train")])
+        return None if np.isnan(means).all() else np.where(np.isnan(means), np.nanmax(means), means)
 
     @cached_property
     def cost_unit(self) -> float:
@@ -147,11 +184,9 @@ class ReplayTask:
 
         Raises ConfigError where the table has no costs.
         """
-        if self.table.costs is None:
+        if self.mean_costs is None:
             raise ConfigError("task.table: it has no costs, so cost cannot weigh: set learning.cost_weight: 0")
-        costs = self.table.costs[self.rows("train")]
-        means = np.nanmean(costs[:, ~np.isnan(costs).all(axis=0)].astype(np.float64), axis=0)
-        return float(means.max()) or 1.0
+        return float(self.mean_costs.max()) or 1.0
 
     @cached_property
     def place(self) -> dict[str, int]:
@@ -179,15 +214,8 @@ class ReplayTask:
     def _task_means(self) -> NDArray[np.float64]:
         """(tasks, models): mean training reward; where a task has no cell of a model, the model's mean over all."""
         train = self.rows("train")
-        rewards = self.table.rewards[train].astype(np.float64)
         numbers = np.array([self._task_number[self.table.tasks[row]] for row in train])
-        known = ~np.isnan(rewards)
-        overall = _means(rewards, known)
-        means = np.tile(np.where(np.isnan(overall), np.nanmin(rewards), overall), (len(self._task_number), 1))
-        for number in np.unique(numbers):
-            own = _means(rewards[numbers == number], known[numbers == number])
-            means[number] = np.where(np.isnan(own), means[number], own)
-        return means
+        return group_means(self.table.rewards[train], numbers, len(self._task_number))
 
     def _questions(self, rows: NDArray[np.int64]) -> list[Question]:
         return [self._question(int(row)) for row in rows]
@@ -196,10 +224,3 @@ class ReplayTask:
         stored, task = self.table.questions[row], self.table.tasks[row]
         text = f"Task: {task}\n\n{stored.text}" if self.config.task_name and task else stored.text
         return Question(stored.id, text, reference="1", attributes={"task": task})
-
-
-def _means(rewards: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Column means over known cells, NaN where there are none."""
-    count = known.sum(axis=0)
-    total = np.where(known, rewards, 0.0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

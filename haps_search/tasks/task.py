@@ -81,7 +81,8 @@ class KnownOutcomes:
     """What K models did on Q questions, each (Q, K). Made by a task of known outcomes, read by the outcome step.
 
     `rewards` is NaN where a cell is missing. `task_means` are mean training rewards over the question's task.
-    `costs` are in units of the dearest model's mean training cost, NaN where missing; None where nobody knows them.
+    `costs` are in units of the dearest model's mean training cost, a missing one at its model's mean; None where nobody
+    knows them.
     """
 
     rewards: NDArray[np.float32]
@@ -93,6 +94,16 @@ class KnownOutcomes:
 class Tabled(Protocol):
     """A task of one role whose outcomes are all known, so that nothing has to be sampled."""
 
+    def answered(self, questions: Sequence[Question], models: Sequence[str]) -> Sequence[Question]:
+        """Those on which one of these models at least earned something known. Raises DataError where none is left."""
+        ...
+
     def outcomes(self, questions: Sequence[Question], models: Sequence[str]) -> KnownOutcomes:
         """What these models earned and cost. Raises ConfigError for a model that the table does not have."""
         ...
+
+
+def answerable(task: Task, split: Split, models: Sequence[str]) -> Sequence[Question]:
+    """The questions of a split, in its order; of a table those alone that one of these models at least answered."""
+    questions = task.questions(split)
+    return task.answered(questions, models) if isinstance(task, Tabled) else questions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
+from haps_search.search import loop
 from haps_search.search.loop import RunResult, batch, run
+from haps_search.search.validation import Scored
 from haps_search.types import Question, Rollouts, Snapshot, UpdateReport
 
 TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
@@ -132,3 +136,23 @@ def test_a_run_that_is_asked_at_its_last_step_has_ended(tiny_lms: dict[str, Path
     engine = LocalEngine.build(experiment, DenseTask())
     result = asyncio.run(run(engine, DenseTask(), experiment, RunFolder(tmp_path, experiment), leaves=lambda: True))
     assert result.reason == "steps"
+
+
+def test_where_cost_weighs_the_best_step_is_the_one_worth_most(
+    tiny_lms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second step's router earns 0.4 more than the first's, and costs 0.3 more at a weight of 2."""
+    experiment = tiny_experiment(
+        tiny_lms, run__steps=2, run__validation={"every": 1, "questions": 6}, learning__cost_weight=2.0
+    )
+    rewards, costs, score = iter([0.5, 0.9]), iter([0.1, 0.4]), loop.score_router
+
+    async def scored(*parts: Any) -> Scored:
+        return replace(await score(*parts), rewards=(next(rewards),) * 6)
+
+    monkeypatch.setattr(loop, "score_router", scored)
+    monkeypatch.setattr(loop, "mean_cost", lambda *parts: next(costs))
+    result, _ = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    found = [(m["validation_reward"], m["validation_utility"]) for _, m in records(tmp_path)]
+    assert found == [(0.5, pytest.approx(0.3)), (0.9, pytest.approx(0.1))]
+    assert result.best_step == 1

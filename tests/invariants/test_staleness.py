@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from replays import replay_experiment
 
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
+from haps_search.errors import Interrupted
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
@@ -105,6 +107,32 @@ def test_a_run_with_staleness_that_was_interrupted_and_resumed_is_the_run_that_w
     assert resumed.ages == [0, 1, 1, 1]
     assert found == wanted
     assert all(torch.equal(weights.tensors[name], tensor) for name, tensor in same.tensors.items())
+
+
+@pytest.mark.parametrize(("asked_at", "saved"), [(2, 0), (4, 4), (6, 4)])
+def test_a_run_with_staleness_that_was_asked_to_leave_goes_on_as_the_run_that_was_not(
+    asked_at: int, saved: int, tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    """What is played ahead is not saved, so neither is the step before it."""
+    experiment = tiny_experiment(tiny_lms, run__staleness=1, **SETTINGS)
+    engines = [Watched.build(experiment, DenseTask()) for _ in range(3)]
+    whole, left, resumed = (engine for engine in engines if isinstance(engine, Watched))
+    wanted, weights = played(whole, experiment, tmp_path / "whole")
+    folder, asked = RunFolder(tmp_path / "parts", experiment), iter(range(1, 100))
+    with pytest.raises(Interrupted, match="saved at step 4" if asked_at == saved else "from its last checkpoint"):
+        asyncio.run(run(left, DenseTask(), experiment, folder, leaves=lambda: next(asked) == asked_at))
+    found, same = played(resumed, experiment, tmp_path / "parts")
+    assert len(resumed.ages) == 8 - saved
+    assert found == wanted
+    assert all(torch.equal(weights.tensors[name], tensor) for name, tensor in same.tensors.items())
+
+
+def test_steps_that_overlap_are_not_counted_twice(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    experiment = tiny_experiment(tiny_lms, run__staleness=1, **SETTINGS)
+    engine, began = Watched.build(experiment, DenseTask()), time.perf_counter()
+    asyncio.run(run(engine, DenseTask(), experiment, RunFolder(tmp_path, experiment)))
+    took = [record.metrics["step_seconds"] for record in read_records(tmp_path / "metrics.jsonl")]
+    assert sum(took) <= time.perf_counter() - began
 
 
 def test_outcomes_are_not_played_so_nothing_can_be_ahead(tmp_path: Path) -> None:

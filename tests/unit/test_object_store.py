@@ -7,14 +7,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from stores import S3, s3_server
 from sweeps import a_study
 
+from haps_search.cli.evaluate import keep_measured
+from haps_search.cli.judging import verb
 from haps_search.cli.options import runs_folder
 from haps_search.errors import ConfigError, PoolError
+from haps_search.evaluation.intervals import Interval
 from haps_search.records import pieces
 from haps_search.records.objects import Objects
 from haps_search.records.remote import Remote, remote_of, working_folder_at
@@ -231,7 +236,8 @@ def test_who_lost_its_claim_writes_no_more(tmp_path: Path, uri: str) -> None:
     hold = journal._hold
     assert hold is not None
     assert hold._claim is not None
-    hold._claim._objects.put("two/claim.json", json.dumps(other).encode())
+    with hold._claim._turn:  # a renewal that has read already would put its own name over the other's
+        hold._claim._objects.put("two/claim.json", json.dumps(other).encode())
     hold._claim._beat()
     with pytest.raises(PoolError, match="taken over by process 7 on far"):
         journal.append(TrialSuggested(0, {}, 0))
@@ -316,3 +322,30 @@ def test_addresses_that_cannot_be_meant_are_refused(given: str, words: str) -> N
 def test_a_bucket_that_is_not_there_is_not_made(uri: str) -> None:
     with pytest.raises(ConfigError, match="no such bucket"):
         runs_folder(uri.replace("shared", "others"))
+
+
+def test_what_is_judged_of_a_trial_reaches_the_store(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What put_back passes over, and what an earlier judgement left and a later one has not goes there too."""
+    here = trial_folder(working_folder_at(tmp_path / "here", uri) / "one", 3)
+    here.mkdir(parents=True)
+
+    def judged(split: str, *names: str) -> list[str]:
+        monkeypatch.setattr(verb, "contents", lambda _: {name: {"split": split} for name in names})
+        keep_measured(here / f"evaluation-{split}.json", 7, {split: Interval(0.5, 0.4, 0.6, 9)})
+        judgement: Any = SimpleNamespace(split=split)
+        return verb.keep(here, judgement)
+
+    def there() -> dict[str, Any]:
+        folder = trial_folder(fetched(working_folder_at(tmp_path / "there", uri) / "one"), 3)
+        return {file.name: json.loads(file.read_text()) for file in folder.glob("*.json")}
+
+    assert judged("validation", "references.json", "curve.json") == ["references.json", "curve.json"]
+    assert there() == {
+        "references.json": {"split": "validation"}, "curve.json": {"split": "validation"},
+        "evaluation-validation.json": {"step": 7, "validation": [0.5, 0.4, 0.6, 9]},
+    }  # fmt: skip
+    judged("test", "references.json")
+    assert set(there()) == {"references.json", "evaluation-validation.json", "evaluation-test.json"}
+    assert judged("validation", "references.json") == ["validation-references.json"]
+    assert there()["references.json"] == {"split": "test"}
+    assert there()["validation-references.json"] == {"split": "validation"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from judged_sweeps import FRUIT, fruit_study, fruit_table, replay_sweep, train
+from rich.console import Console
+from sweeps import a_study, a_trial
 from typer.testing import CliRunner
 
 from haps_search.cli.judging import verb
@@ -20,6 +23,8 @@ from haps_search.cli.judging.routers import chosen_settings, policy, routers
 from haps_search.cli.judging.subject import find_subject
 from haps_search.cli.judging.verb import asked, judge_replay
 from haps_search.cli.main import app
+from haps_search.cli.measure import best_label
+from haps_search.cli.report import closing, comparison_table, ranking_table
 from haps_search.config.references import (
     BestSingleReference,
     KnnReference,
@@ -30,10 +35,11 @@ from haps_search.config.references import (
 )
 from haps_search.errors import ConfigError
 from haps_search.evaluation import intervals
+from haps_search.evaluation.comparison import comparison
 from haps_search.evaluation.replay.questions import measured
 from haps_search.records.readings import note_reading, readings
 from haps_search.report.build import build
-from haps_search.report.page import page
+from haps_search.report.page import page, shown
 from haps_search.report.source import read_sweep
 from haps_search.report.verdict import verdict
 from haps_search.sweep.journal import Journal
@@ -75,10 +81,13 @@ def rows_of(folder: Path) -> dict[str, Any]:
 
 
 def unread(runs: Path) -> None:
-    (runs / "made" / "test-readings.jsonl").unlink(missing_ok=True)
+    """As if nothing had been judged yet."""
+    for name in ("test-readings.jsonl", *verb.FILES, *(f"validation-{name}" for name in verb.FILES)):
+        (runs / "made" / name).unlink(missing_ok=True)
 
 
 def test_a_sweep_is_judged_on_validation(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unread(runs)
     judge_replay(runs, "made", "validation", again=False)
     rows = rows_of(runs / "made")
     # The made models are right with 0.9 where they should be: the kind of a text is all there is to learn.
@@ -89,6 +98,9 @@ def test_a_sweep_is_judged_on_validation(runs: Path, capsys: pytest.CaptureFixtu
     assert "its row is flattered" in said
     assert "In mean reward the router" in said
     assert "In AIQ the router" in said
+    assert "router minus this, AIQ" in said
+    single = rows["best single"]["router minus this, AIQ"]
+    assert f"{single['mean']:+.3f} [{single['low']:+.3f}, {single['high']:+.3f}]" in said
     assert readings(runs / "made") == []
 
 
@@ -111,6 +123,81 @@ def test_the_test_split_is_read_once(runs: Path) -> None:
         with pytest.raises(ConfigError, match=f"was read on {first.when}.*--again"):
             judge_replay(runs, name, "test", again=False)
     assert len(readings(runs / "made")) == 1
+
+
+def test_what_the_test_split_gave_stays(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A later look at validation stands beside it, and another one replaces that."""
+    unread(runs)
+    judge_replay(runs, "made", "validation", again=False)
+    capsys.readouterr()
+    judge_replay(runs, "made", "test", again=False)
+    assert "made: references.json, " in capsys.readouterr().out
+    before = stored(runs / "made")
+    assert before["references.json"]["split"] == "test"
+    for _ in range(2):
+        judge_replay(runs, "made", "validation", again=False)
+        assert stored(runs / "made") == before
+        beside = json.loads((runs / "made" / "validation-references.json").read_text())
+        assert beside["split"] == "validation"
+        assert (runs / "made" / "validation-curve.json").exists()
+        said = capsys.readouterr().out
+        assert "made: validation-references.json, " in said
+        assert "`haps report made` shows the test result, which stays as it is" in said
+
+
+def test_what_is_next_is_to_confirm(runs: Path) -> None:
+    journal = Journal(runs / "made")
+    console = Console(record=True, width=200, file=io.StringIO())
+    closing(console, journal, journal.trials()[0], None)
+    said = console.export_text()
+    assert 0 < said.index("haps confirm made --top 1 --seeds 5") < said.index("haps evaluate made --split test")
+    assert "haps ask" not in said, "models of a table answer nothing new"
+
+
+def test_the_best_trial_is_called_by_what_its_router_decides(runs: Path) -> None:
+    journal = Journal(runs / "made")
+    assert best_label(journal.study(), journal.trials()[0]) == "architecture-only (best trial)"
+    assert best_label(a_study(), a_trial(0)) == "joint (best trial)"
+    best = "architecture-only (best trial)"
+    rows = comparison({}, {"kNN": (0.0, 1.0), best: (1.0, 1.0)}, best)
+    assert [column.header for column in comparison_table(rows).columns][-1] == "architecture-only minus this"
+
+
+def test_small_costs_show_three_digits() -> None:
+    study = a_study(objectives=[{"metric": "validation_reward"}, {"metric": "validation_cost", "mode": "min"}])
+    trial = a_trial(0, metrics={"validation_reward": 0.51234, "validation_cost": 0.00123456})
+    cells = [list(column.cells) for column in ranking_table(study, [trial], [trial]).columns]
+    assert cells[2:4] == [["0.512"], ["0.00123"]]
+    assert [shown(value) for value in (0.012345, 0.00123456, 0.512345)] == ["0.0123", "0.00123", "0.512"]
+
+
+def test_questions_that_no_candidate_answered_are_left_out_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In every fold and split; the sweep is judged as if they were not in the table."""
+    table = fruit_table(tmp_path / "t.jsonl")
+    lines = [json.loads(line) for line in table.read_text().splitlines()]
+    unknown = [
+        {**line, "id": f"x{i}", "query": f"{line['query']} again", "scores": {**dict.fromkeys(FRUIT), "fig": 1.0}}
+        for i, line in enumerate(lines[:60])
+    ]
+    whole = [{**line, "scores": {**line["scores"], "fig": 1.0}} for line in lines]
+    table.write_text("".join(json.dumps(line) + "\n" for line in [*whole, *unknown]))
+    task = {"type": "replay", "table": {"file": str(table), "layout": {"type": "routerbench"}, "missing": "keep"}}
+    replay_sweep(tmp_path / "wide", fruit_study(table, task=task), (0.05,), seeds=5)
+    subject = find_subject(tmp_path, "wide")
+    twice = replace(subject, settings=(subject.settings[0], replace(subject.settings[0], label="twin")))
+    (there,) = asked(subject.experiment, [subject.experiment], "validation")
+    chosen = chosen_settings(twice, there.questions, there.test.rewards)
+    assert chosen.folds == 5
+    assert chosen.validation is not None
+    assert chosen.validation > 0.7
+    assert not any(question.id.startswith("x") for question in there.questions)
+    judge_replay(tmp_path, "wide", "test", again=False)
+    assert f"{there.left_out} validation questions" not in capsys.readouterr().out
+    judge_replay(tmp_path, "wide", "validation", again=False)
+    assert f"{there.left_out} validation questions that no candidate answered are left out" in capsys.readouterr().out
+    assert len(beside(subject.experiment)["kNN"]) == len(there.questions)
 
 
 def test_another_reading_is_written_down_and_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

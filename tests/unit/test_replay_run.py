@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from dense_task import DenseTask
 from experiments import tiny_experiment
 from replays import MODELS, replay_experiment, row, skilled, write_table
 
@@ -18,7 +23,7 @@ from haps_search.errors import CheckpointError, ConfigError
 from haps_search.learning.known import said
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
-from haps_search.search.loop import RunResult, run
+from haps_search.search.loop import RunResult, run, validated
 from haps_search.search.outcome_validation import chances
 from haps_search.search.warm_start import warm_source, warmed
 from haps_search.tasks.build import build_task
@@ -121,6 +126,43 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(value, other.tensors[name]) for name, value in one.tensors.items())
 
 
+def test_validation_is_a_sample_of_a_sorted_table(tmp_path: Path) -> None:
+    """Sorted by what the words say, the first 20 questions of the split would all be of one kind."""
+    rows = sorted(_lines(skilled(tmp_path / "t.jsonl", 900)), key=lambda line: line["query"])
+    file = write_table(tmp_path / "sorted.jsonl", rows)
+    experiment = replay_experiment(file, run__steps=1, run__validation={"every": 1, "questions": 20})
+    task = build_task(experiment.task)
+    first = validated(task, experiment)
+    kinds = Counter(int(q.id[1:]) % 3 for q in first)
+    assert set(kinds) == {0, 1, 2}
+    assert max(kinds.values()) < 14
+    again = replay_experiment(file, run__seed=5, run__validation={"every": 1, "questions": 30})
+    assert [q.id for q in validated(task, again)][:20] == [q.id for q in first]
+    trained(experiment, tmp_path / "run")
+    told = [json.loads(line)["question"] for line in (tmp_path / "run" / "examples.jsonl").read_text().splitlines()]
+    assert told == [q.id for q in first]
+
+
+def test_questions_of_other_tasks_keep_their_order(tiny_lms: Mapping[str, Path]) -> None:
+    experiment = tiny_experiment(tiny_lms, run__validation={"every": 1, "questions": 3})
+    assert validated(DenseTask(), experiment) == DenseTask().questions("validation")[:3]
+
+
+def test_a_run_knows_nothing_of_questions_that_only_others_answered(tmp_path: Path) -> None:
+    rows = [{**line, "scores": {**line["scores"], "other": 1.0}} for line in _lines(skilled(tmp_path / "t.jsonl"))]
+    for line in rows[::2]:
+        line["scores"] = {**dict.fromkeys(MODELS), "other": 1.0}
+    experiment = replay_experiment(write_table(tmp_path / "wide.jsonl", rows))
+    _, result = trained(experiment, tmp_path / "run")
+    assert result is not None
+    assert result.metrics["validation_reward"] >= 0.9
+    assert all(math.isfinite(value) for value in result.metrics.values())
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
 def test_what_was_fitted_is_stored_once_and_comes_back(tmp_path: Path) -> None:
     experiment = replay_experiment(skilled(tmp_path / "t.jsonl"))
     trained(experiment, tmp_path / "run")
@@ -176,6 +218,17 @@ def test_a_router_over_other_features_is_refused(tmp_path: Path, tiny_lms: Mappi
         warm_source(real(tiny_lms, source).model_copy(update={"routing": _routing(wide)}), tmp_path / "x")
     with pytest.raises(ConfigError, match=r"routing\.backbone\.type: that run has features, this one lm"):
         warm_source(tiny_experiment(tiny_lms, run__warm_start=str(source)), tmp_path / "x")
+
+
+@pytest.mark.parametrize("other", [{"task__folds": 4}, {"task__fold": 2}, {"task__held_out": 0.3}])
+def test_a_router_that_may_know_what_is_held_out_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    file, source = skilled(tmp_path / "t.jsonl", 90), tmp_path / "replayed"
+    RunFolder(source, replay_experiment(file))
+    named = str(source)
+    assert warm_source(replay_experiment(file, run__warm_start=named), tmp_path / "x") == source
+    (path,) = other
+    with pytest.raises(ConfigError, match=rf"{path.replace('__', '.')}: that run has"):
+        warm_source(replay_experiment(file, run__warm_start=named, **other), tmp_path / "x")
 
 
 def _routing(backbone: object):  # type: ignore[no-untyped-def]

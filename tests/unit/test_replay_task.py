@@ -17,11 +17,13 @@ from haps_search.config.load import parse_study
 from haps_search.config.replay import ReplayTask as ReplayConfig
 from haps_search.config.tables import TableConfig
 from haps_search.errors import CandidateError, ConfigError, DataError
+from haps_search.learning.known import worth
 from haps_search.sweep.plan import comparisons, confirmations
 from haps_search.tasks.outcome_table import OutcomeTable
 from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, partition
 from haps_search.tasks.scoring import normalise
-from haps_search.types import Delta, DeltaLayout, Message, Request, Sampling, Split
+from haps_search.tasks.task import answerable
+from haps_search.types import Delta, DeltaLayout, Episode, Message, Request, Sampling, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -160,6 +162,9 @@ def test_cost_that_weighs_needs_costs(table: Path) -> None:
         ({"routing__low_level": {"type": "generated"}}, "take no weights"),
         ({"learning__signal": "rollouts", "learning__task_smoothing": 0.5}, "task_smoothing: works on whole rows"),
         ({"learning__signal": "rollouts", "routing__backbone__dropout": 0.5}, "dropout: works on whole rows"),
+        ({"learning__signal": "rollouts", "learning__cost_weight": 0.5}, "cost_weight: got 0.5.*signal: outcomes"),
+        ({"routing__prompt": "full", "routing__backbone__features": [{"type": "heading"}]}, "use prompt: question"),
+        ({"routing__prompt": "full", "routing__backbone__features": [{"type": "encoder"}]}, "use prompt: question"),
         ({"routing__backbone": {}, "learning__cost_conditioned": {"low": 0.1, "high": 1}}, "reads the weight of cost"),
         ({"routing__high_level": {"type": "lm"}}, "asks an LM, got backbone type features"),
         ({"learning__cost_conditioned": {"low": 1, "high": 1}}, "needs more than low"),
@@ -168,6 +173,45 @@ def test_cost_that_weighs_needs_costs(table: Path) -> None:
 def test_what_does_not_go_together_is_refused(table: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         replay_experiment(table, **changes)
+
+
+def test_whole_texts_may_be_read_from_the_full_prompt(table: Path) -> None:
+    assert replay_experiment(table, routing__prompt="full").routing.prompt == "full"
+
+
+def test_questions_that_no_candidate_answered_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [row(f"q{i}", f"text {i}", {"a": 1.0, "b": None if i else 0.5, "c": 0.5}) for i in range(60)]
+    rows += [row(f"c{i}", f"only c knows {i}", {"a": None, "b": None, "c": 1.0}) for i in range(40)]
+    file = write_table(tmp_path / "wide.jsonl", rows)
+    task = a_task(file)
+    for split in SPLITS:
+        asked = [q.id for q in task.questions(split)]
+        assert [q.id for q in answerable(task, split, ["a", "b"])] == [id for id in asked if id.startswith("q")]
+        assert [q.id for q in answerable(task, split, ["b", "c"])] == asked
+    without = next(split for split in SPLITS if "q0" not in {q.id for q in task.questions(split)})
+    with pytest.raises(DataError, match=r"wide\.jsonl: none of .* questions has a score of b"):
+        answerable(task, without, ["b"])
+    lacks = {s: sum(q.id.startswith("c") for q in task.questions(s)) for s in SPLITS}
+    counted = f"{lacks['train']} train, {lacks['validation']} validation questions that no candidate answered"
+    assert any(counted in line for line in read_task(replay_experiment(file, ("a", "b"))))
+    assert not any("no candidate" in line for line in read_task(replay_experiment(file, ("a", "c"))))
+
+
+def test_a_missing_cost_is_the_models_mean_over_training_questions(tmp_path: Path) -> None:
+    """Of every fourth question nobody noted what b cost; of c nobody ever did, so it counts as the dearest."""
+    rows = [
+        row(f"q{i}", f"text {i}", {"a": 1.0, "b": 0.5, "c": 0.0}, cost={"a": 4.0} | ({"b": 1.0} if i % 4 else {}))
+        for i in range(80)
+    ]
+    task = a_task(write_table(tmp_path / "unpaid.jsonl", rows))
+    questions = task.questions("validation")
+    known = task.outcomes(questions, ["c", "b", "a"])
+    assert known.costs is not None
+    np.testing.assert_allclose(known.costs, [[1.0, 0.25, 1.0]] * len(questions))
+    np.testing.assert_allclose(worth(known, np.ones(len(questions))), [[-1.0, 0.25, 0.0]] * len(questions))
+    gap = next(q for q in questions if int(q.id[1:]) % 4 == 0)
+    assert [task.measures(Episode(gap, (model,))) for model in "abc"] == [{"cost": c} for c in (4.0, 1.0, 4.0)]
+    assert "warning: 100 missing costs: taken at the model's mean cost over training questions" in task.remarks()
 
 
 def test_outcomes_need_a_table() -> None:

@@ -8,40 +8,48 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from haps_search.evaluation.intervals import Interval
-from haps_search.evaluation.replay.judge import Judgement
+from haps_search.evaluation.replay.judge import Costs, Judgement
 from haps_search.evaluation.replay.standings import Row
 
 
 def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:
-    """The table and what has to be known of it, then the verdict in sentences."""
+    """The tables and what has to be known of them, then the verdict in sentences."""
     rows = judgement.rows
     seeds = len(next(row for row in rows if row.label == judgement.router).seeds)
     head = (
         f"\n{judgement.split} split, {rows[0].reward.count:,} questions, {seeds} seed{'s' if seeds > 1 else ''} of the "
         "router; 95 % intervals, of the router over questions and seeds"
     )
-    return [head, _table(judgement), *(f"note: {note}" for note in notes), *(v.sentence for v in judgement.verdicts)]
+    priced: list[Table | str] = [] if judgement.costs is None else ["", _costs(judgement, judgement.costs)]
+    said = [*(f"note: {note}" for note in notes), *(verdict.sentence for verdict in judgement.verdicts)]
+    return [head, _table(judgement), *priced, *said]
 
 
 def _table(judgement: Judgement) -> Table:
     shown = Table(box=None, pad_edge=False)
-    costs = judgement.costs is not None
-    columns = ("", "reward", "router minus this", "macro", "gap closed", "regret", *(("cost", "AIQ") if costs else ()))
-    for name in columns:
+    for name in ("", "reward", "router minus this", "macro", "gap closed", "regret"):
         shown.add_column(name, no_wrap=True)
     for row in judgement.rows:
         summary = row.summary
-        cells = [
+        shown.add_row(
             row.label,
             str(row.reward),
             _signed(row.difference),
             f"{summary.macro.mean:.3f}",
             "-" if math.isnan(summary.gap_closed.mean) else f"{summary.gap_closed.mean:.3f}",
             f"{summary.regret.mean:.3f}",
-        ]
-        if judgement.costs is not None:
-            cells += [_cost(row), str(judgement.costs.qualities[row.label].aiq)]
-        shown.add_row(*cells)
+        )
+    return shown
+
+
+def _costs(judgement: Judgement, costs: Costs) -> Table:
+    """Cost per question at no weight of cost, and AIQ with its paired difference."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", "cost per question", "AIQ", "router minus this, AIQ"):
+        shown.add_column(name, no_wrap=True)
+    for row in judgement.rows:
+        quality = costs.qualities[row.label]
+        shown.add_row(row.label, _cost(row), str(quality.aiq), _signed(quality.difference))
     return shown
 
 

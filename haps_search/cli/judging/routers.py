@@ -19,6 +19,7 @@ from haps_search.learning.known import said
 from haps_search.search.outcome_validation import chances
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
+from haps_search.tasks.task import answerable
 from haps_search.types import Question
 
 WEIGHTS = 16
@@ -113,7 +114,7 @@ def _left_out(subject: Subject, setting: Setting) -> Policy:
     parts = []
     for fold in range(subject.folds):
         runs = [run for run in setting.confirmed if _fold(run) == fold]
-        own = _task(runs[0]).questions("validation")
+        own = answerable(_task(runs[0]), "validation", _models(subject))
         parts.append(mean_policy([policy(run, "validation", own, _models(subject)) for run in runs]))
     common = set.intersection(*(set(part.priced) for part in parts))
     return Policy(
@@ -126,7 +127,8 @@ def _fold_rewards(subject: Subject) -> Floats:
     """(N, C): what stands in the table for the questions of all folds, in the order of `_left_out`."""
     task = _task(subject.settings[0].searched)
     tasks = [ReplayTask(task.config.model_copy(update={"fold": fold})) for fold in range(subject.folds)]
-    return np.concatenate([t.outcomes(t.questions("validation"), _models(subject)).rewards for t in tasks])
+    models = _models(subject)
+    return np.concatenate([t.outcomes(answerable(t, "validation", models), models).rewards for t in tasks])
 
 
 def _mean(found: Policy, rewards: Floats) -> float:

@@ -11,6 +11,7 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.plan import experiment_of
@@ -67,7 +68,7 @@ def find_subject(runs: Path, text: str) -> Subject:
 
 
 def _of_sweep(journal: Journal) -> Subject:
-    study, trials = journal.study(), journal.trials()
+    study, trials = all_at_hand(journal.study(), journal.folder), journal.trials()
     best = ranked(trials, study.sweep.objectives)[:MOST_TRIALS]
     if not best:
         name = journal.folder.name

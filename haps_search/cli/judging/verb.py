@@ -18,12 +18,15 @@ from haps_search.evaluation.replay.judge import Judgement, judge
 from haps_search.evaluation.replay.questions import Asked, Held, ask, measured
 from haps_search.evaluation.replay.stored import contents
 from haps_search.records.readings import note_reading
+from haps_search.records.remote import dropped, pushed, storage
 from haps_search.records.sealed import replace_text
+from haps_search.report.stored import read_stored
 from haps_search.routing.features.place import features_cache
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 
 FILES = ("references.json", "curve.json", "tasks.json", "calibration.json")
+BESIDE = "validation-"
 Say = Callable[[str], None]
 
 
@@ -41,10 +44,12 @@ def judge_replay(runs: Path, text: str, split: Held, again: bool) -> None:
 
     subject = find_subject(runs, text)
     judgement, notes = judged(subject, split, again, say)
-    keep(subject.folder, judgement)
+    kept = keep(subject.folder, judgement)
     for part in page(judgement, notes):
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    say(f"kept in {subject.folder}: {', '.join(contents(judgement))}; `haps report {subject.name}` shows them")
+    beside = kept[0].startswith(BESIDE)
+    shows = "the test result, which stays as it is" if beside else "them"
+    say(f"kept in {storage(subject.folder)}: {', '.join(kept)}; `haps report {subject.name}` shows {shows}")
 
 
 def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgement, list[str]]:
@@ -56,6 +61,8 @@ def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgem
         earlier = note_reading(subject.readings, f"{subject.name}, {len(chosen.settings)} settings", again)
         notes += [f"the test split was read {len(earlier)} times before, first on {e.when}" for e in earlier[:1]]
     questions = asked(subject.experiment, [setting.searched.experiment for setting in chosen.settings], split)
+    if questions[0].left_out:
+        notes.append(f"{questions[0].left_out:,} {split} questions that no candidate answered are left out")
     say(f"tuning references on {len(questions[0].train):,} questions, under {len(questions)} kinds of features")
     found = measured(questions, ReferencesConfig())
     say(f"reading {len(questions[0].test):,} {split} questions with the checkpoints of {len(chosen.settings)} settings")
@@ -79,14 +86,27 @@ def asked(base: Experiment, inputs: Sequence[Experiment], split: Held) -> list[A
     return list(found.values())
 
 
-def keep(folder: Path, judgement: Judgement) -> None:
-    """Write the files; what an earlier judgement left and this one has not goes."""
+def keep(folder: Path, judgement: Judgement) -> list[str]:
+    """Write the files, to the object store too where there is one; what an earlier judgement left and this one has
+    not goes. Returns their names.
+
+    A result on the test split is there once: beside it, files of validation begin with `validation-`.
+
+    Raises:
+        DataError: a damaged references.json. PoolError: the store does not take them.
+    """
     found = contents(judgement)
+    kept = read_stored(folder / "references.json")
+    tested = kept is not None and kept.content.get("split") == "test"
+    prefix = BESIDE if tested and judgement.split == "validation" else ""
     for name in FILES:
+        file = folder / f"{prefix}{name}"
         if name in found:
-            replace_text(folder / name, json.dumps(found[name], indent=1, allow_nan=False))
+            replace_text(file, json.dumps(found[name], indent=1, allow_nan=False))
+            pushed(file)
         else:
-            (folder / name).unlink(missing_ok=True)
+            dropped(file)
+    return [f"{prefix}{name}" for name in found]
 
 
 def _notes(subject: Subject, split: Held, chosen: Chosen) -> list[str]:

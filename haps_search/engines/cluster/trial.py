@@ -13,8 +13,10 @@ from typing import Any
 import ray
 from ray import tune
 
+from haps_search.config.anchors import renamed_in
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
+from haps_search.config.tables import TableConfig
 from haps_search.engines.assembly import prepare_torch
 from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.session import BROKER
@@ -25,6 +27,7 @@ from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import run
 from haps_search.sweep.claim import listener
+from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.layout import lock_file, sweep_of
 from haps_search.sweep.lock import told_to_leave
 from haps_search.tasks.build import build_task
@@ -37,10 +40,11 @@ METRICS = "metrics/"
 """Before the names of our metrics, as Tune flattens them, to tell them from its own."""
 
 
-def run_trial(config: Mapping[str, Any], table: OutcomeTable | None = None) -> None:
+def run_trial(config: Mapping[str, Any], table: tuple[TableConfig, OutcomeTable] | None = None) -> None:
     """Tune's trainable. Goes on from the run's own last checkpoint, whatever Tune remembers.
 
-    `table` is what task replay reads, from the object store; its router is then in this process.
+    `table` is what task replay reads, from the object store, with the description it was read under: a trial that
+    describes its table otherwise reads its file. The router is then in this process.
 
     What the setting or the user's data broke is written down and ends the trial; what the machines broke
     is raised, so that Tune starts the trial again.
@@ -50,9 +54,13 @@ def run_trial(config: Mapping[str, Any], table: OutcomeTable | None = None) -> N
     profile = ClusterProfile.model_validate(config["profile"])
     torch.set_num_threads(profile.trial.threads)
     experiment = Experiment.model_validate(config["experiment"])
-    folder = RunFolder(_place(config), experiment)
-    if table is not None and experiment.task.type == "replay":
-        hold(experiment.task.table, table)
+    place = _place(config)
+    if table is not None:
+        hold(*table)
+    handed = table is not None and getattr(experiment.task, "table", None) == table[0]
+    if config.get("store") is not None and not handed:
+        experiment = renamed_in(experiment, at_hand(sweep_of(place)))
+    folder = RunFolder(place, experiment)
     try:
         asyncio.run(_run(experiment, profile, config["namespace"], folder))
     except Interrupted as error:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.config.references import ReferencesConfig
-from haps_search.errors import DataError
 from haps_search.evaluation.references.labelled import Labelled
 from haps_search.evaluation.references.measure import Measured, measure
 from haps_search.evaluation.routing_metrics.cells import Floats
 from haps_search.tasks.replay import ReplayTask
+from haps_search.tasks.task import answerable
 from haps_search.types import Question, Split
 
 Held = Literal["validation", "test"]
@@ -28,23 +28,25 @@ class Asked:
     """What is judged and what references learn from.
 
     On `validation` references learn from the run's training questions, on `test` from all questions outside the test
-    split. `folds` (N,) are those of `train`: settings are chosen on them. `questions` are those of `test`.
+    split. `folds` (N,) are those of `train`: settings are chosen on them. `questions` are those of `test`, and
+    `left_out` how many more there are that none of the models answered.
     """
 
     train: Labelled
     folds: NDArray[np.int64]
     test: Labelled
     questions: tuple[Question, ...]
+    left_out: int
 
 
 def ask(task: ReplayTask, models: Sequence[str], split: Held, featurise: Featurise) -> Asked:
     """Read the questions of a split, and those before it. Only `split` test reads test rows.
 
-    Questions without a reward of any of these models are left out. Raises DataError where none remains.
+    Questions without a reward of any of these models are left out. Raises DataError where a split has none left.
     """
     earlier: tuple[Split, ...] = ("train",) if split == "validation" else ("train", "validation")
     columns = [task.column(model) for model in models]
-    before, after = _read(task, earlier, columns), _read(task, (split,), columns)
+    before, after = _read(task, earlier, models), _read(task, (split,), models)
     learnt, judged = list(before.values()), list(after.values())
     texts = [question.text for question in learnt]
     return Asked(
@@ -52,6 +54,7 @@ def ask(task: ReplayTask, models: Sequence[str], split: Held, featurise: Featuri
         task.part[list(before)],
         _labelled(task, list(after), columns, featurise(texts, [question.text for question in judged])),
         tuple(judged),
+        len(task.questions(split)) - len(judged),
     )
 
 
@@ -73,14 +76,10 @@ def _best(found: Sequence[Measured], inputs: int) -> Measured:
     return replace(best, settings={**best.settings, "features": chosen})
 
 
-def _read(task: ReplayTask, splits: Sequence[Split], columns: Sequence[int]) -> dict[int, Question]:
-    """Row -> question of these splits, by row, where some of these columns was measured."""
-    found = {int(row): q for split in splits for row, q in zip(task.rows(split), task.questions(split), strict=True)}
-    rewards = task.table.rewards[np.ix_(list(found), columns)]
-    kept = [row for row, cells in zip(found, rewards, strict=True) if not np.isnan(cells).all()]
-    if not kept:
-        raise DataError(f"{task.config.table.file}: none of {len(found)} questions has a score of these candidates")
-    return {row: found[row] for row in sorted(kept)}
+def _read(task: ReplayTask, splits: Sequence[Split], models: Sequence[str]) -> dict[int, Question]:
+    """Row -> question of these splits, by row, where one of these models answered."""
+    found = {task.place[q.id]: q for split in splits for q in answerable(task, split, models)}
+    return dict(sorted(found.items()))
 
 
 def _labelled(task: ReplayTask, rows: Sequence[int], columns: Sequence[int], features: Floats) -> Labelled:

@@ -18,5 +18,5 @@ def held(config: TableConfig) -> OutcomeTable:
 
 
 def hold(config: TableConfig, table: OutcomeTable) -> None:
-    """Take a table that came another way, such as from Ray's object store, so that its file need not be here."""
+    """Take a table that was read elsewhere under this very description, so that its file need not be here."""
     _held[config.model_dump_json()] = table
