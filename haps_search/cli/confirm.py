@@ -18,11 +18,12 @@ def confirm(
 ) -> None:
     """Run the best settings on fresh seeds: the best of many trials looks better than it is."""
     from haps_search.cli.find import sweep_journal
+    from haps_search.sweep.inputs import all_at_hand
     from haps_search.sweep.plan import confirmations
     from haps_search.sweep.ranking import ranked
 
     journal = sweep_journal(runs, name)
-    study = journal.study()
+    study = all_at_hand(journal.study(), journal.folder)
     best = ranked(journal.trials(), study.sweep.objectives)
     settings = confirmations(study, best, top, seeds)
 

@@ -7,12 +7,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from haps_search.config.anchors import renamed_in
 from haps_search.config.base import NAME
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
+from haps_search.records.remote import remote_of
 from haps_search.sweep.hold import fetched
+from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.layout import sweep_of, trial_folder
 from haps_search.sweep.progress import sweeps
 from haps_search.sweep.ranking import ranked
 
@@ -75,4 +78,5 @@ def find_run(runs: Path, text: str) -> FoundRun:
 def _run(folder: Path) -> FoundRun:
     from haps_search.records.run_folder import RunFolder
 
-    return FoundRun(folder, RunFolder.experiment_of(folder))
+    experiment = RunFolder.experiment_of(folder)
+    return FoundRun(folder, renamed_in(experiment, at_hand(sweep_of(folder))) if remote_of(folder) else experiment)

@@ -37,7 +37,8 @@ def submit(
     ] = False,
     set_: Set = None,
     runs: Annotated[
-        str | None, typer.Option(envvar="HAPS_RUNS", help="Where sweeps are kept: absolute, seen by every node.")
+        str | None,
+        typer.Option(envvar="HAPS_RUNS", metavar="FOLDER|URI", help="Where sweeps are kept, as every node sees it."),
     ] = None,
 ) -> None:
     """Send a sweep to a cluster. The same again attaches to it, resumes it, or says that it is done."""
@@ -51,7 +52,7 @@ def submit(
     study = read_study(file, set_ or ())
     described = _profile(study, profile)
     where, kept = _address(address, described), checked_runs(runs)
-    called = named_folder(Path(kept), name or study.name).name
+    called = named_folder(Path("/"), name or study.name).name
     variables = environment(env or (), os.environ)
 
     from haps_search.cli.submitting import Submission, send

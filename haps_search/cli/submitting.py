@@ -14,7 +14,7 @@ from haps_search.config.load import fingerprint
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.jobs import Cluster
 from haps_search.sweep.packing import pack
-from haps_search.sweep.submission import Attach, Begin, Done, Job, decide, entrypoint, metadata
+from haps_search.sweep.submission import Attach, Begin, Done, Job, decide, entrypoint, metadata, place
 
 TAIL = 12
 """Lines shown of what was printed before one looks."""
@@ -59,7 +59,7 @@ def _begin(cluster: Cluster, what: Submission, begin: Begin, sealed: str) -> Job
     command = entrypoint(what.name, what.runs)
     job = cluster.submit(begin, command, what.folder, what.modules, what.environment, said)
     goes_on = "; it goes on where the last attempt was left" if begin.attempt > 1 else ""
-    typer.echo(f"submitted {job.id} to {cluster.address}, runs in {what.runs}/{what.name}{goes_on}")
+    typer.echo(f"submitted {job.id} to {cluster.address}, sweep in {place(what.name, what.runs)}{goes_on}")
     return job
 
 

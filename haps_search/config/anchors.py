@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 
 Rename = Callable[[str], str]
+INPUTS = "inputs"
+"""The folder beside a study or sweep with copies of its files; a digest of the contents begins each name."""
+_COPY = re.compile(rf".*/{INPUTS}/([0-9a-f]{{12}}-[^/]+)")
 _TASK_FILES = ("task.train", "task.validation", "task.test", "task.table.file", "task.table.layout.prices")
 
 
@@ -29,6 +34,27 @@ def renamed(study: Study, rename: Rename) -> Study:
         if "values" in entry:
             entry["values"] = [_visit(path, value, rename) for value in entry["values"]]
     return Study.model_validate(values)
+
+
+def renamed_in(experiment: Experiment, rename: Rename) -> Experiment:
+    """The experiment with each of its file names as `rename` gives it."""
+    return Experiment.model_validate(_visit("", experiment.model_dump(mode="json"), rename))
+
+
+def copy_name(file: str) -> str | None:
+    """The name of a copy in an inputs folder, None for another file."""
+    found = _COPY.fullmatch(file)
+    return found[1] if found else None
+
+
+def unplaced(value: Any) -> Any:
+    """A JSON value in which copies in inputs folders stand for their contents, wherever the folders lie."""
+    if isinstance(value, dict):
+        return {key: unplaced(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [unplaced(each) for each in value]
+    copy = copy_name(value) if isinstance(value, str) else None
+    return value if copy is None else f"{INPUTS}/{copy}"
 
 
 def _visit(path: str, value: Any, rename: Rename) -> Any:

@@ -6,18 +6,20 @@ appended to. What does not get through is the machines' failure, not the run's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
 from haps_search.errors import ConfigError, PoolError
 
 SCHEMES = ("s3", "gs")
+_SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,7 @@ class Objects:
 
     def uri_of(self, name: str) -> str:
         """The address of one object, query included."""
-        parts = urlsplit(self.uri)
-        return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+        return joined(self.uri, name)
 
     def put(self, name: str, data: bytes) -> None:
         """Raises PoolError: it is as it was before."""
@@ -133,15 +134,23 @@ class Objects:
 _LOCAL: Any = fs.LocalFileSystem()
 
 
+def joined(uri: str, name: str) -> str:
+    """The address of what lies under a URI, query included."""
+    parts = urlsplit(uri)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+
+
 def checked(uri: str) -> str:
     """The URI of a runs folder. Raises ConfigError for another scheme, no bucket, or a key written into it."""
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
         named = " or ".join(f"{scheme}://BUCKET/FOLDER" for scheme in SCHEMES)
         raise ConfigError(f"got --runs {parts.scheme}://..., needs {named}, or the path of a folder")
-    if parts.username or parts.password:
+    secrets = [name for name in dict(parse_qsl(parts.query, keep_blank_values=True)) if _SECRET.search(name)]
+    if parts.username or parts.password or secrets:
+        shown = f"{parts.hostname}/...{secrets[0]}=..." if secrets else f"...@{parts.hostname}"
         raise ConfigError(
-            f"--runs {parts.scheme}://...@{parts.hostname}: addresses are shown and written down; put the key into the "
+            f"--runs {parts.scheme}://{shown}: addresses are shown and written down; put the key into the "
             "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)"
         )
     if not parts.netloc or not parts.path.strip("/"):

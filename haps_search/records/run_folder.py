@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from haps_search.config.anchors import unplaced
 from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError
 from haps_search.records.checkpoint import Checkpoint, CheckpointStore
@@ -151,8 +152,8 @@ class RunFolder:
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes a run the same run: all of its configuration but the machines it is on."""
-    return experiment.model_dump(mode="json", exclude={"engine": True})
+    """What makes a run the same run: all of its configuration but the machines it is on, and where copies lie there."""
+    return dict(unplaced(experiment.model_dump(mode="json", exclude={"engine": True})))
 
 
 def _today(stored: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """Small files that a study names, taken along: packed into a job, and kept beside the sweep where the job runs.
 
-Their names carry a digest of what is in them, so that changed data is a changed study and is refused as one.
+Their names carry a digest of what is in them, so that changed data is a changed study and is refused as one. Where an
+object store keeps the sweep, it has the files too, and a machine that lacks one fetches it.
 """
 
 from __future__ import annotations
@@ -12,30 +13,93 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from haps_search.config.anchors import renamed
+from haps_search.config.anchors import INPUTS, Rename, copy_name, renamed
 from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError
+from haps_search.records.remote import remote_of
 
-FOLDER = "inputs"
+LIMIT_BYTES = 100_000_000
+"""What all files of a study may have together, to travel with it."""
+WEIGHTS = (".gguf", ".safetensors")
 RAYS_PACKAGES = "working_dir_files"
 """The folder under which Ray unpacks the working directory of a job; it is gone with the cluster."""
 
 
 def kept(study: Study, sweep: Path) -> Study:
-    """The study with the files that came in a Ray job's package copied to the sweep's folder, where they stay.
+    """The study with copies in the sweep's folder for its files that would be gone with this machine.
 
-    Elsewhere than in a job it is as it was: paths that differ between attempts would make it another study.
+    These are the files that came in a Ray job's package, and, where an object store keeps the sweep, files of data
+    that have `LIMIT_BYTES` together at most. Other names stay: every node has to see them.
     """
-    here = Path.cwd()
-    if RAYS_PACKAGES not in here.parts:
-        return study
+    here, left = Path.cwd(), LIMIT_BYTES if remote_of(sweep) is not None else 0
+    packaged = RAYS_PACKAGES in here.parts
 
     def keep(name: str) -> str:
+        nonlocal left
         source = Path(name)
-        if not source.is_relative_to(here) or not source.exists():
+        if packaged and source.is_relative_to(here) and source.exists():
+            return str(copied(source, sweep / INPUTS))
+        if not source.is_file() or source.suffix in WEIGHTS or source.stat().st_size > left:
             return name
-        return str(copied(source, sweep / FOLDER))
+        left -= source.stat().st_size
+        return str(copied(source, sweep / INPUTS))
 
-    return renamed(study, keep)
+    return renamed(study, keep) if packaged or left else study
+
+
+def put_inputs(sweep: Path) -> None:
+    """The files kept beside a sweep into its object store, where it has one. Raises PoolError."""
+    remote = remote_of(sweep)
+    if remote is not None:
+        there = remote.objects.stamps(remote.name(sweep / INPUTS))
+        for file in sorted((sweep / INPUTS).glob("[!.]*")):
+            if file.is_file() and remote.name(file) not in there:
+                remote.push(file)
+
+
+def at_hand(sweep: Path) -> Rename:
+    """Of copies kept beside a sweep: the names they have on this machine, to which they are fetched where it has none.
+
+    A name stays where the object store has no such copy. Asking raises PoolError where the store does not answer.
+    """
+
+    def find(name: str) -> str:
+        copy = copy_name(name)
+        if copy is None or Path(name).exists():
+            return name
+        own, remote = sweep / INPUTS / copy, remote_of(sweep)
+        there = own.exists() or (remote is not None and remote.fetch(remote.name(own), own))
+        return str(own) if there else name
+
+    return find
+
+
+def all_at_hand(study: Study, sweep: Path) -> Study:
+    """The study with its copies where this machine has them.
+
+    Raises:
+        ConfigError: the copies that are neither here nor in the object store, each with the way out.
+        PoolError: the store does not answer.
+    """
+    find, missing = at_hand(sweep), list[str]()
+
+    def checked(name: str) -> str:
+        found = find(name)
+        if copy_name(found) is not None and not Path(found).exists():
+            missing.append(f"{found} is not here, and no copy of it beside the sweep: {_way_out(sweep, found)}")
+        return found
+
+    study = renamed(study, checked)
+    if missing:
+        raise ConfigError(list(dict.fromkeys(missing)), f"sweep {sweep.name}")
+    return study
+
+
+def _way_out(sweep: Path, name: str) -> str:
+    again = "or `haps submit` the study again from where its files are"
+    return (
+        f"put it at {sweep / INPUTS / Path(name).name} (folders and weights are not sent to an object store), {again}"
+    )
 
 
 def copied(source: Path, folder: Path) -> Path:

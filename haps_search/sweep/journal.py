@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from haps_search import __version__
+from haps_search.config.anchors import unplaced
 from haps_search.config.explain import show
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.schema import suggest
@@ -18,6 +19,7 @@ from haps_search.errors import ConfigError, DataError, HapsError, PoolError
 from haps_search.records.room import room_on
 from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, decode, encode, fold
 from haps_search.sweep.hold import Hold, fetched
+from haps_search.sweep.inputs import put_inputs
 from haps_search.sweep.layout import JOURNAL
 
 FILE = JOURNAL
@@ -160,10 +162,11 @@ def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
 
 def _take_up(journal: Journal, study: Study) -> None:
     values = dump(study)
-    problems = differences(dump(journal.study()), values) if journal.started() else []
+    problems = differences(unplaced(dump(journal.study())), unplaced(values)) if journal.started() else []
     if problems:
         way_out = "give the sweep another --name, or resume it as it was begun"
         raise ConfigError([*problems, way_out], f"sweep {journal.folder.name} exists and differs")
+    put_inputs(journal.folder)
     journal.append(SweepStarted(values, fingerprint(study), __version__, time.time()))
 
 

@@ -7,17 +7,15 @@ import shutil
 from pathlib import Path
 
 import haps_search
-from haps_search.config.anchors import renamed
+from haps_search.config.anchors import INPUTS, renamed
 from haps_search.config.base import hooks
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.load import dump
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
-from haps_search.sweep.inputs import FOLDER, copied, files
+from haps_search.sweep.inputs import LIMIT_BYTES, copied, files
 from haps_search.sweep.submission import STUDY_FILE
 
-LIMIT_BYTES = 100_000_000
-"""What all files of a study may have together; a job's package goes through the head node's memory."""
 PROFILES = "clusters/profiles"
 
 
@@ -32,7 +30,7 @@ def pack(study: Study, profile: ClusterProfile, folder: Path) -> Study:
     """
     engine = RayEngineConfig(profile=profile.name)
     experiment = study.experiment.model_copy(update={"engine": engine})
-    luggage = _Luggage(folder / FOLDER)
+    luggage = _Luggage(folder / INPUTS)
     packed = renamed(study.model_copy(update={"experiment": experiment}), luggage.take)
     luggage.check()
     _write(folder / STUDY_FILE, dump(packed))
@@ -70,7 +68,7 @@ class _Luggage:
         self._sizes[name] = sum(file.stat().st_size for file in files(source))
         if sum(self._sizes.values()) > LIMIT_BYTES:
             return name
-        return f"{FOLDER}/{copied(source, self._folder).name}"
+        return f"{INPUTS}/{copied(source, self._folder).name}"
 
     def check(self) -> None:
         way_out = "put it where every node sees it, and write its absolute path there"

