@@ -185,6 +185,7 @@ class MlflowTracker:
         self._kept = _last_step(run)
         self._gate = StepGate(self._kept)
         self._pending: list[Record] = []
+        self._ending: Callable[[], None] | None = None
         self._clock, self._not_before = clock, 0.0
 
     @property
@@ -193,7 +194,8 @@ class MlflowTracker:
 
     @property
     def missed(self) -> int:
-        return len(self._pending)
+        """The run's ending counts as one."""
+        return len(self._pending) + (self._ending is not None)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.log_many([Record.now(step, metrics)])
@@ -204,10 +206,10 @@ class MlflowTracker:
             self._send()
 
     def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+        self._ending = partial(self._close, status, summary)
         self._send()
-        self._try(partial(self._close, status, summary))
         if self._pending:
-            _log.warning("MLflow run %s lacks %d records; the JSONL has them", self.run_id, self.missed)
+            _log.warning("MLflow run %s lacks %d records; the JSONL has them", self.run_id, len(self._pending))
 
     def _send(self) -> None:
         while self._pending:
@@ -216,6 +218,8 @@ class MlflowTracker:
                 return
             self._kept = chunk[-1].step
             del self._pending[: len(chunk)]
+        if self._ending is not None and self._try(self._ending):
+            self._ending = None
 
     def _log_batch(self, records: Sequence[Record]) -> None:
         """Metrics of one call are one transaction, and the same point sent twice counts once."""

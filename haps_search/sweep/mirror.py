@@ -50,21 +50,28 @@ class Mirror:
         self._finished: set[int] = set()
         self._closed: set[int] = set()
 
-    def tick(self) -> None:
-        """Send what is new. A trial whose tracker cannot be opened now is tried again at the next call."""
+    def tick(self, last: bool = False) -> bool:
+        """Send what is new; False where trials that ended are not closed in their trackers.
+
+        A trial whose tracker cannot be opened now is tried again at the next call. In the `last` call of a driver also
+        a tracker that failed shortly before is asked once more.
+        """
+        open_ends = False
         for record in self._journal.trials():
             if record.number not in self._closed and record.attempts:
                 try:
-                    self._advance(record)
+                    self._advance(record, last)
                 except TrackerError as error:
                     _log.warning("trial %d waits for its tracker: %s", record.number, error)
+                open_ends |= record.ended and record.number not in self._closed
+        return not open_ends
 
     @property
     def missed(self) -> int:
         """Records that the trackers have not taken."""
         return sum(t.missed for t in self._trackers.values())
 
-    def _advance(self, record: TrialRecord) -> None:
+    def _advance(self, record: TrialRecord, last: bool) -> None:
         number = record.number
         every_s = 0.0 if record.ended else LOOK_S
         path = pulled(trial_folder(self._journal.folder, number), every_s) / "metrics.jsonl"
@@ -76,7 +83,7 @@ class Mirror:
             tracker.log_many(records)
         if records:
             self._sent[number] = records[-1].step
-        if record.ended and (number not in self._finished or not tracker.missed):
+        if record.ended and (last or number not in self._finished or not tracker.missed):
             tracker.finish(_status(record), record.metrics)
             self._finished.add(number)
             if not tracker.missed:

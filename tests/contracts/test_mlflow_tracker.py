@@ -95,6 +95,25 @@ def test_an_answer_that_got_lost_makes_no_second_point(open_store: Open, monkeyp
     assert history(tracker, "reward") == [(0, 0.25), (1, 0.5)]
 
 
+def test_an_ending_that_the_store_did_not_take_is_tried_again(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    tracker = store.trial_tracker("s", "t", {})
+    tracker.log(0, {"reward": 0.25})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("the server went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "set_terminated", refuse)
+        tracker.finish("finished", {"reward": 0.5})
+    assert tracker.missed == 1
+    tracker.log_many([])
+    run = store.client.get_run(tracker.run_id)
+    assert (tracker.missed, run.info.status, run.data.metrics["summary/reward"]) == (0, "FINISHED", 0.5)
+
+
 def test_a_slow_failure_is_not_repeated_at_every_step(open_store: Open) -> None:
     now, calls = [0.0], []
 

@@ -72,6 +72,17 @@ class FakeTracker:
         self._store.ended[self._trial] = status, summary
 
 
+class WaitingTracker(FakeTracker):
+    """Asks a store that failed no more before its end, as MLflow's does for a while."""
+
+    def log_many(self, records: list[Record]) -> None:
+        self._pending += [r for r in records if self._gate.admit(r.step)]
+
+    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+        super().log_many([])
+        super().finish(status, summary)
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     opened = open_sweep(tmp_path / "tiny", a_study(), resume=False)
@@ -158,6 +169,21 @@ def test_a_tracker_that_is_away_when_its_trial_ends_gets_the_rest_later(journal:
     assert mirror.missed == 0
     assert store.steps("000") == [1]
     assert store.ended["000"][0] == "finished"
+
+
+def test_the_last_tick_asks_a_tracker_that_waits_and_says_what_it_did_not_take(journal: Journal) -> None:
+    store = Store()
+    write(journal, a_trial(0, state="running"))
+    mirror = Mirror(journal, lambda trial, parameters: WaitingTracker(store, trial))
+    run_of(journal, 0).log(1, {"reward": 0.1})
+    journal.append(TrialEnded(0, "finished", {"validation_reward": 0.9}))
+    store.fails = lambda: True
+    assert not mirror.tick()
+    assert not mirror.tick(last=True)
+    store.fails = lambda: False
+    assert not mirror.tick(), "the tracker waits, and the mirror says that all is there"
+    assert mirror.tick(last=True)
+    assert store.steps("000") == [1]
 
 
 def test_a_tracker_that_cannot_be_opened_holds_up_no_other_trial(journal: Journal) -> None:
