@@ -65,11 +65,17 @@ class Driver:
             raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: {again}")
-        ended = self.live.status()["ended"]
+        ended = self.live.ended_by()
         raise PoolError(
             f"trials {open_trials} were interrupted ({ended or 'their processes were lost, or Ctrl-C ended them'}); "
             f"see {self.journal.folder / 'logs'}, then {again}"
         )
+
+    def end(self, files: list[Path]) -> None:
+        """Close the sweep in MLflow, and say so where that was away."""
+        if not self.tracking.close(files):
+            again = f"`haps resume {self.journal.folder.name}` sends the rest once it answers"
+            self.console.print(f"MLflow did not take everything, the JSONL has it: {again}", soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,12 @@ class Tracking:
         if self.mirror is not None:
             self.mirror.tick()
 
-    def close(self, files: list[Path]) -> None:
-        if self.store is None or self.parent is None:
-            return
-        self.tick()
-        for file in files:
-            self.store.artifact(self.parent, file)
-        self.store.end_sweep(self.parent, "finished")
+    def close(self, files: list[Path]) -> bool:
+        """Send the rest; False where MLflow did not take all of it, which another resume sends."""
+        if self.store is None or self.parent is None or self.mirror is None:
+            return True
+        sent = [self.mirror.tick(last=True), *(self.store.artifact(self.parent, file) for file in files)]
+        return self.store.end_sweep(self.parent, "finished") and all(sent)
 
 
 def drive(study: Study, folder: Path, resume: bool) -> None:
@@ -125,7 +130,7 @@ def _drive_arms(d: Driver, study: Study) -> None:
     d.console.print(summary_table(d.journal.trials(), study))
     files = [show_arms(d, study, "validation")] if study.sweep.comparison else []
     d.journal.append(SweepEnded("all arms ended", time.time()))
-    d.tracking.close(files)
+    d.end(files)
     d.console.print(f"next        haps compare {d.journal.folder.name} --split test", highlight=False, soft_wrap=True)
 
 
@@ -144,7 +149,7 @@ def _drive_search(d: Driver, study: Study) -> None:
     d.journal.append(SweepEnded("all trials ended", time.time()))
     trials = ranked(d.journal.trials(), study.sweep.objectives)
     report = keep_report(d.journal.folder, study, trials, rows)
-    d.tracking.close(report)
+    d.end(report)
     d.console.print(ranking_table(study, trials, d.journal.trials()))
     d.console.print(f"\n{comparison_title(rows, best)}", highlight=False)
     d.console.print(comparison_table(rows), "")
@@ -162,7 +167,7 @@ def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[Tr
             d.finish_or_leave(kind)
         if ended is not None:  # taking the sweep up opened it again
             d.journal.append(SweepEnded(ended.reason, time.time()))
-            d.tracking.close([])
+            d.end([])
         else:
             d.tracking.tick()
         labels = {(s.label, s.seed) for s in settings}
@@ -230,5 +235,15 @@ def _watched(d: Driver, planned: int) -> Iterator[None]:
         views = progress.trials()
         return views, fraction_done(views, d.study, planned)
 
-    with ready_to_leave(d.journal), watching(d.console, frame, d.tracking.tick):
+    said: tuple[str, ...] = ()
+
+    def tick() -> None:
+        nonlocal said
+        d.tracking.tick()
+        waits = d.live.waits()
+        for line in waits if len(waits) > len(said) else ():
+            d.console.print(line, highlight=False, soft_wrap=True)
+        said = waits
+
+    with ready_to_leave(d.journal), watching(d.console, frame, tick):
         yield

@@ -25,13 +25,16 @@ STUDY = a_study(trials=2)
 
 
 class Live:
-    """A session whose broker says how the pool is."""
+    """A session that knows how its pool is, and waits for nothing."""
 
     def __init__(self, ended: str | None = None) -> None:
-        self.ended = ended
+        self._ended = ended
 
-    def status(self) -> dict[str, Any]:
-        return {"ended": self.ended}
+    def ended_by(self) -> str | None:
+        return self._ended
+
+    def waits(self) -> tuple[str, ...]:
+        return ()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from haps_search.config.engines import Leases
 from haps_search.engines.cluster.queue import FairQueue
 from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel
-from haps_search.errors import HapsError, PoolError
+from haps_search.errors import CandidateError, HapsError, PoolError
 from haps_search.types import ModuleTable
 
 IDLE_POLL_S = 5.0
@@ -84,6 +84,25 @@ class Done:
     outcomes: tuple[ResponseParcel | Failure, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A candidate that did not load, and the node where it did not. Made by a worker, answered by the driver."""
+
+    candidate: str
+    node: str
+    error: CandidateError
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What the broker tells the driver: refusals not told before, per candidate that is asked and has no worker the
+    seconds until the pool gives it up, and why the pool has ended, None while it has not."""
+
+    refusals: tuple[Refusal, ...]
+    missing: Mapping[str, float]
+    ended: str | None
+
+
 class Broker:
     """Queues, leases and answers. `seats` is the number of workers per candidate."""
 
@@ -105,6 +124,9 @@ class Broker:
         self._numbers = itertools.count(1)
         self._starts: dict[str, int] = {}
         self._unplaced = set(seats)
+        self._refusals: list[Refusal] = []
+        self._told = 0
+        self._over = asyncio.Event()
         self._ended: PoolError | None = None
         self._cause: HapsError | None = None
         self._changed = asyncio.Event()
@@ -244,8 +266,32 @@ class Broker:
         for job in waiting:
             _answer(job, self._ended)
         self._changed.set()
+        self._over.set()
         for event in self._arrived.values():
             event.set()
+
+    async def refuse(self, candidate: str, node: str, error: CandidateError) -> None:
+        """A candidate does not load on a node; the worker keeps its seat, which no other is to get, until the end."""
+        if not any(r.candidate == candidate and r.node == node for r in self._refusals):
+            self._refusals.append(Refusal(candidate, node, error))
+        await self._over.wait()
+
+    # What the driver calls.
+
+    async def tend(self, alive: Sequence[str]) -> Tended:
+        """Take back at once what workers of vanished nodes held, `alive` being the ids of those that live."""
+        for key, worker in self._workers.items():
+            if worker.session and worker.node not in alive:
+                self._replace(key)
+        fresh, self._told = self._refusals[self._told :], len(self._refusals)
+        hosted = {w.candidate for w in self._workers.values() if w.session}
+        now = self._clock()
+        missing = {
+            name: max(self._silence_s - (now - self._heard(name)), 0.0)
+            for name, queue in self._queues.items()
+            if queue and name not in hosted
+        }
+        return Tended(tuple(fresh), missing, str(self._ended) if self._ended else None)
 
     # Inside.
 
@@ -346,12 +392,20 @@ class Broker:
 
     async def _notice_silence(self, now: float) -> None:
         for name, queue in self._queues.items():
-            heard = [w.heard for w in self._workers.values() if w.candidate == name]
             leased = any(self._workers[lease.worker].candidate == name for lease in self._leases.values())
             if not queue or leased:
                 self._idle_since[name] = now
-            elif now - max([*heard, self._idle_since[name]]) > self._silence_s:
-                await self.fail_all(f"no worker of candidate {name} was heard of for {self._silence_s:g} s")
+            elif now - self._heard(name) > self._silence_s:
+                await self.fail_all(
+                    f"no worker of candidate {name} was heard of for {self._silence_s:g} s "
+                    "(worker_start_timeout_s): its node was lost and no other has room for it, or it hangs; go on "
+                    "when there is room"
+                )
+
+    def _heard(self, candidate: str) -> float:
+        """When a worker of this candidate was heard of last, or nobody asked for it."""
+        heard = [w.heard for w in self._workers.values() if w.candidate == candidate]
+        return max([*heard, self._idle_since[candidate]])
 
 
 def _answer(job: _Job, outcome: ResponseParcel | HapsError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,24 +46,35 @@ class Pool:
         self, candidates: Sequence[CandidateConfig], profile: ClusterProfile, broker_name: str, namespace: str
     ) -> None:
         self._profile, self._broker_name, self._namespace = profile, broker_name, namespace
+        self._candidates = {c.name: c for c in candidates}
         self._crews = crews(candidates, profile)
+        self._folder = Path()
         self._threads: list[threading.Thread] = []
 
     def start(self, folder: Path) -> None:
-        profile = self._profile
+        profile, self._folder = self._profile, folder
         os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = str(profile.health_check_interval_s)
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(profile.worker_start_timeout_s)
-        for number, crew in enumerate(self._crews):
-            trainer = self._trainer(crew, f"pool-{number}", folder)
-            thread = threading.Thread(target=self._fit, args=(trainer,), name=f"pool-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        for crew in self._crews:
+            self._begin(crew, ())
 
-    def _trainer(self, crew: Crew, name: str, folder: Path) -> TorchTrainer:
+    def elsewhere(self, candidate: str, avoided: Collection[str]) -> None:
+        """One more worker of a candidate, on none of these nodes: Train would replace a rank where it was."""
+        self._begin(Crew(self._profile.resources_of(candidate), (self._candidates[candidate],)), avoided)
+
+    def _begin(self, crew: Crew, avoided: Collection[str]) -> None:
+        number = len(self._threads)
+        trainer = self._trainer(crew, number, avoided)
+        thread = threading.Thread(target=self._fit, args=(trainer,), name=f"pool-{number}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _trainer(self, crew: Crew, number: int, avoided: Collection[str]) -> TorchTrainer:
         return TorchTrainer(
             host,
             train_loop_config={
                 "seats": [c.model_dump(mode="json") for c in crew.seats],
+                "crew": number,
                 "broker": self._broker_name,
                 "namespace": self._namespace,
                 "threads": crew.resources.threads,
@@ -75,10 +86,11 @@ class Pool:
                 use_gpu=crew.resources.gpus > 0,
                 resources_per_worker=_bundle(crew.resources),
                 placement_strategy="SPREAD" if crew.spread else "PACK",
+                **_but_not_on(avoided),
             ),
             run_config=RunConfig(
-                name=name,
-                storage_path=storage(folder),
+                name=f"pool-{number}",
+                storage_path=storage(self._folder),
                 # The broker counts restarts per worker; Train's own count would bound their sum.
                 failure_config=FailureConfig(max_failures=-1),
             ),
@@ -100,10 +112,17 @@ class Pool:
             return  # the session ended the broker first
         broker.fail_all.remote(reason)
 
-    def join(self, timeout_s: float) -> None:
+    def join(self, timeout_s: float) -> list[str]:
+        """The threads that have not ended by then: Train waits without end for room for a worker that it lost."""
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+
+def _but_not_on(nodes: Collection[str]) -> dict[str, Any]:
+    """By a label that Ray gives every node; not passed where nothing is avoided, as older versions know none."""
+    return {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
 
 
 def _bundle(resources: Resources) -> dict[str, float]:

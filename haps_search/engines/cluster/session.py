@@ -22,6 +22,7 @@ from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.failures import refused, unwrapped
 from haps_search.engines.cluster.pool import Pool
+from haps_search.engines.cluster.watch import Watch, ended_by
 from haps_search.engines.local import LocalEngine
 from haps_search.engines.placement.seats import crews
 from haps_search.errors import ConfigError, PoolError
@@ -50,6 +51,7 @@ class Session:
     namespace: str
     profile: ClusterProfile
     broker: Any
+    watch: Watch | None = None
 
     def wait_for_candidates(self) -> None:
         """Until every candidate is loaded. Raises CandidateError where one cannot be."""
@@ -57,10 +59,20 @@ class Session:
 
     def ended(self) -> bool:
         """Whether the pool is gone for good."""
-        try:
-            return self.status()["ended"] is not None
-        except PoolError:
-            return True
+        return self.ended_by() is not None
+
+    def ended_by(self) -> str | None:
+        """Why the pool is gone for good, None while it is there."""
+        return self.gone or ended_by(self.status)
+
+    @property
+    def gone(self) -> str | None:
+        """The same as the watch knows it, without asking the broker: at most a second late."""
+        return self.watch.ended if self.watch is not None else None
+
+    def waits(self) -> tuple[str, ...]:
+        """What trials wait for now, a line each: candidates that lost their worker and have none yet."""
+        return self.watch.waits if self.watch is not None else ()
 
     def status(self) -> dict[str, Any]:
         """Counts, queues and workers of the broker."""
@@ -77,8 +89,8 @@ class TableSession(Session):
     def wait_for_candidates(self) -> None:
         return None
 
-    def ended(self) -> bool:
-        return False
+    def ended_by(self) -> str | None:
+        return None
 
     def status(self) -> dict[str, Any]:
         return {"ended": None}
@@ -97,44 +109,38 @@ def session(
         ConfigError: the cluster lacks what the profile asks for, with the numbers.
     """
     namespace = f"haps-{name}"
-    started = _connect(profile, namespace, folder)
+    started, leaves = _connect(profile, namespace, folder), True
     try:
         pooled = [c for c in candidates if c.source.type != "table"]
         require(pooled, profile)
         if pooled:
-            with _pool(pooled, profile, namespace, folder) as broker:
-                yield Session(namespace, profile, broker)
+            broker, pool = _start_broker(pooled, profile), Pool(pooled, profile, BROKER, namespace)
+            watch = Watch(broker, pool, profile)
+            pool.start(folder)
+            watch.start()
+            try:
+                yield Session(namespace, profile, broker, watch)
+            finally:
+                leaves = _end(broker, pool, watch)
         else:
             yield TableSession(namespace, profile, None)
     finally:
-        if started:
+        if started and leaves:
             ray.shutdown()
 
 
-@contextmanager
-def _pool(
-    candidates: Sequence[CandidateConfig], profile: ClusterProfile, namespace: str, folder: Path
-) -> Iterator[Any]:
-    """The broker of a running pool."""
-    broker = _start_broker(candidates, profile)
-    pool = Pool(candidates, profile, BROKER, namespace)
-    pool.start(folder)
-    try:
-        yield broker
-    finally:
-        _end(broker, pool)
-
-
-def _end(broker: Any, pool: Pool) -> None:
+def _end(broker: Any, pool: Pool, watch: Watch) -> bool:
     """Workers leave before Ray does, also after an error: Ray ends a process at once, its error unsaid, where a thread
-    (Train's, of the pool) calls it after its shutdown.
+    (Train's, of the pool) calls it after its shutdown. False where a thread is left, so Ray ends with the process.
     """
+    stopped = watch.stop()
     try:
         _call(broker.fail_all, "the session ended")
     except PoolError:
         _log.warning("the broker was gone before the session ended")
-    pool.join(LEAVING_S)
+    left = pool.join(LEAVING_S)
     ray.kill(broker)
+    return stopped and not left
 
 
 def require(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> None:

@@ -36,14 +36,14 @@ def host(settings: Mapping[str, Any]) -> None:
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
-    worker = f"{config.name}/{rank}"
+    worker = f"{config.name}/{settings['crew']}.{rank}"
     if not ray.get(broker.arrive.remote(worker, config.name)):
         return
     try:
         candidate = FrozenLM.load(config)
     except CandidateError as error:
-        # Loading it again would fail again, so nobody should wait for a restart.
-        ray.get(broker.fail_all.remote(str(error), error))
+        # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
+        ray.get(broker.refuse.remote(config.name, ray.get_runtime_context().get_node_id(), error))
         return
     serve(broker, worker, candidate)
 

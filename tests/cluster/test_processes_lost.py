@@ -1,0 +1,91 @@
+"""A sweep's own processes killed: its router, a trial, the broker, and the head with all it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nodes import (
+    BROKER,
+    CHECKPOINT_EVERY,
+    ROUTER,
+    TRIAL,
+    Nodes,
+    Sweep,
+    assert_undisturbed,
+    cluster,
+    measured,
+    processes,
+    wait_for,
+)
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def head() -> Iterator[Nodes]:
+    with cluster(num_cpus=4, num_gpus=3) as made:
+        yield made
+
+
+def killed(nodes: Nodes, title: str) -> None:
+    (process,) = processes(nodes.head, title)
+    os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("title", [ROUTER, pytest.param(TRIAL, marks=pytest.mark.slow)])
+def test_a_killed_router_or_trial_goes_on_from_its_last_checkpoint(head: Nodes, tmp_path: Path, title: str) -> None:
+    sweep = Sweep(head, tmp_path, steps=20)
+    try:
+        sweep.reached(CHECKPOINT_EVERY + 2)
+        loss = sweep.after(lambda: killed(head, title))
+        measured(f"{title} killed: {loss}")
+        sweep.end()
+    finally:
+        sweep.kill()
+    assert 0 < loss.steps <= CHECKPOINT_EVERY
+    assert_undisturbed(sweep, tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_killed_broker_ends_the_driver_with_the_way_out_and_resume_completes(head: Nodes, tmp_path: Path) -> None:
+    sweep = Sweep(head, tmp_path, steps=20)
+    try:
+        sweep.reached(CHECKPOINT_EVERY + 2)
+        killed(head, BROKER)
+        seconds = wait_for(lambda: sweep.driver.poll() is not None, "the driver goes on without a broker", seconds=120)
+        assert sweep.driver.returncode == 1
+        assert "the broker is gone" in sweep.printed()
+        assert "then `haps resume faulty`" in sweep.printed()
+        loss = sweep.after(lambda: sweep.resume(head))
+        measured(f"broker killed: driver ended after {seconds:.1f} s; resumed: {loss}")
+        sweep.end()
+    finally:
+        sweep.kill()
+    assert loss.steps <= CHECKPOINT_EVERY
+    assert_undisturbed(sweep, tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_driver_and_the_sweep_is_resumed_on_a_new_one(tmp_path: Path) -> None:
+    with cluster(num_cpus=4, num_gpus=3) as old:
+        sweep = Sweep(old, tmp_path, steps=20)
+        try:
+            sweep.reached(CHECKPOINT_EVERY + 2)
+            old.lose_head()
+            seconds = wait_for(lambda: sweep.driver.poll() is not None, "the driver outlives its head", seconds=180)
+            assert sweep.driver.returncode != 0
+        finally:
+            sweep.kill()
+    with cluster(num_cpus=4, num_gpus=3) as new:
+        try:
+            loss = sweep.after(lambda: sweep.resume(new))
+            measured(f"head lost: driver ended after {seconds:.1f} s; resumed on a new head: {loss}")
+            sweep.end()
+        finally:
+            sweep.kill()
+    assert loss.steps <= CHECKPOINT_EVERY
+    assert_undisturbed(sweep, tmp_path / "alone")

@@ -1,0 +1,125 @@
+"""What the broker learns of nodes and the driver of workers: no Ray, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from made import table
+
+from haps_search.config.engines import ClusterProfile, Leases, Resources
+from haps_search.engines.cluster.broker import Broker, Done, Failure, Refusal
+from haps_search.engines.cluster.watch import Node, Watch, ended_by, waits
+from haps_search.engines.cluster.wire import pack_requests, pack_responses
+from haps_search.errors import CandidateError, HapsError, PoolError
+from haps_search.types import Message, Request, Response, Sampling
+
+SILENCE_S = 100.0
+PARCEL = pack_requests([Request((Message("user", "say"),), Sampling(4))])
+ANSWER = pack_responses([Response("said", (1,), -1.0, 1, 1)])
+MISSING = CandidateError("`llama` from path `x`: no such folder")
+
+
+def a_broker(now: list[float]) -> Broker:
+    return Broker({"llama": 1}, Leases(deadline_s=1000), SILENCE_S, lambda: now[0])
+
+
+def test_what_a_worker_of_a_vanished_node_held_is_asked_again_at_once_and_answered_once() -> None:
+    async def story() -> None:
+        broker = a_broker([0.0])
+        asked = asyncio.create_task(broker.submit("llama", PARCEL))
+        lost = await broker.register("llama/0", table("llama"), 1, "a")
+        held = await broker.exchange("llama/0", lost, None)
+        assert held is not None
+        assert (await broker.tend(["a", "b"])).missing == {}
+        assert not asked.done()
+        assert (await broker.tend(["b"])).missing == {"llama": SILENCE_S}
+        there = await broker.register("llama/1", table("llama"), 2, "b")
+        again = await broker.exchange("llama/1", there, None)
+        assert again is not None
+        assert again.parcels == (PARCEL,)
+        handing_in = asyncio.create_task(broker.exchange("llama/1", there, Done(again.lease, (ANSWER,))))
+        assert await asked == ANSWER
+        handing_in.cancel()
+        with pytest.raises(PoolError, match="was replaced"):
+            await broker.exchange("llama/0", lost, Done(held.lease, (Failure(PoolError("late"), False),)))
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_the_seconds_left_count_down_from_the_loss() -> None:
+    async def story() -> None:
+        now = [0.0]
+        broker = a_broker(now)
+        session = await broker.register("llama/0", table("llama"), 1, "a")
+        asked = asyncio.create_task(broker.submit("llama", PARCEL))
+        await asyncio.sleep(0)
+        assert session
+        await broker.tend([])
+        now[0] = 30.0
+        assert (await broker.tend([])).missing == {"llama": 70.0}
+        await broker.fail_all("over")
+        assert (await broker.tend([])).ended == "over"
+        with pytest.raises(PoolError, match="over"):
+            await asked
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_a_refusal_is_told_once_and_holds_its_worker_until_the_end() -> None:
+    async def story() -> None:
+        broker = a_broker([0.0])
+        seats = [asyncio.create_task(broker.refuse("llama", "a", MISSING)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert (await broker.tend(["a"])).refusals == (Refusal("llama", "a", MISSING),)
+        assert (await broker.tend(["a"])).refusals == ()
+        assert not any(seat.done() for seat in seats)
+        await broker.fail_all("over")
+        await asyncio.gather(*seats)
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+class Calls:
+    """Stands for the pool and for the broker's handle."""
+
+    def __init__(self) -> None:
+        self.moved: list[tuple[str, tuple[str, ...]]] = []
+        self.failed: list[tuple[str, HapsError]] = []
+        self.fail_all = self
+
+    def elsewhere(self, candidate: str, avoided: tuple[str, ...]) -> None:
+        self.moved.append((candidate, avoided))
+
+    def remote(self, reason: str, error: HapsError) -> None:
+        self.failed.append((reason, error))
+
+
+def test_a_candidate_goes_from_node_to_node_and_ends_the_pool_where_none_is_left() -> None:
+    calls = Calls()
+    watch = Watch(calls, calls, ClusterProfile(name="t", candidate=Resources(cpus=1, gpus=2)))
+    nodes = [Node("a", "10.0.0.1", 4, 2), Node("b", "10.0.0.2", 4, 2), Node("head", "10.0.0.3", 4, 1)]
+    addresses = {node.id: node.address for node in nodes}
+    watch._answer(Refusal("llama", "a", MISSING), nodes, addresses)
+    assert calls.moved == [("llama", ("a",))]
+    assert not calls.failed
+    watch._answer(Refusal("llama", "b", MISSING), nodes, addresses)
+    assert len(calls.moved) == 1, "the head has one GPU, and two are asked for"
+    ((reason, error),) = calls.failed
+    assert isinstance(error, CandidateError)
+    assert reason == f"node 10.0.0.1, 10.0.0.2: {MISSING}; no other node has room for it"
+
+
+def test_the_line_says_what_is_asked_for_and_when_it_ends() -> None:
+    profile = ClusterProfile(name="t", candidates={"llama": Resources(cpus=4, gpus=2)})
+    (line,) = waits({"llama": 59.6}, profile, [Node("a", "10.0.0.1", 4, 1)])
+    assert "worker of llama: it needs 2 GPUs and 4 CPUs on one of 1 nodes; ends in 60 s" in line
+
+
+def test_a_broker_that_is_gone_has_ended() -> None:
+    def gone() -> dict[str, object]:
+        raise PoolError("an actor was lost")
+
+    assert ended_by(gone) == "the broker is gone: an actor was lost"
+    assert ended_by(lambda: {"ended": None}) is None
+    assert ended_by(lambda: {"ended": "too late"}) == "too late"
