@@ -1,0 +1,1 @@
+"""A sweep under random faults, and the reckoning afterwards: `make chaos`."""

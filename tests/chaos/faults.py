@@ -1,0 +1,162 @@
+"""What can go wrong, one function per kind. Each says whom it hit, or None where there is nobody to hit now."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TypeAlias
+
+import psutil
+
+from chaos.stage import DEADLINE_S, Stage
+from haps_search.records.checkpoint import TENSORS
+
+BROKER, CONTROLLER, ROUTER, TRIAL, WORKER = (
+    "ray::Broker", "ray::TrainController", "ray::RouterActor", "ray::ImplicitFunc", "ray::RayTrainWorker",
+)  # fmt: skip
+GONE_S = 30.0
+REFUSED = 2
+"""What `haps` ends with where a setting is wrong, as the name of a sweep that another driver has."""
+
+
+@dataclass
+class Repairs:
+    """What has to be mended, and when, by `time.monotonic`."""
+
+    due: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def later(self, seconds: float, mend: Callable[[], object]) -> None:
+        self.due.append((time.monotonic() + seconds, mend))
+
+    def mend(self, everything: bool = False) -> None:
+        now = time.monotonic()
+        ready = [item for item in self.due if everything or item[0] <= now]
+        self.due = [item for item in self.due if item not in ready]
+        for _, mend in ready:
+            mend()
+
+
+@dataclass
+class Scene:
+    """What a fault may touch, and what it found out of itself."""
+
+    stage: Stage
+    random: Random
+    repairs: Repairs = field(default_factory=Repairs)
+    problems: list[str] = field(default_factory=list)
+
+
+Injury: TypeAlias = Callable[[Scene], str | None]
+
+
+def _driver_killed(scene: Scene, number: int = signal.SIGKILL) -> str | None:
+    driver = scene.stage.driver
+    if driver is None or driver.poll() is not None:
+        return None
+    driver.signal(number)
+    return f"driver {driver.pid}"
+
+
+def _killed(title: str, scene: Scene) -> str | None:
+    found = scene.stage.cluster.workers(title)
+    if not found:
+        return None
+    victim = scene.random.choice(found)
+    os.kill(victim.pid, signal.SIGKILL)
+    return f"{title} {victim.pid}"
+
+
+def _worker_hung(scene: Scene) -> str | None:
+    found = scene.stage.cluster.workers(WORKER)
+    if not found:
+        return None
+    victim = scene.random.choice(found)
+    victim.suspend()
+    seconds, dies = DEADLINE_S + scene.random.uniform(0, 5), scene.random.random() < 0.5
+    scene.repairs.later(seconds, partial(_release, victim, dies))
+    return f"{WORKER} {victim.pid} for {seconds:.0f} s, then {'killed' if dies else 'awake'}"
+
+
+def _release(process: psutil.Process, dies: bool) -> None:
+    if process.is_running():
+        process.kill() if dies else process.resume()
+
+
+def _node_removed(scene: Scene) -> str | None:
+    cluster = scene.stage.cluster
+    if not cluster.nodes:
+        return None
+    name, seconds = scene.random.choice(sorted(cluster.nodes)), scene.random.uniform(5, 25)
+    cluster.remove(name)
+    scene.repairs.later(seconds, cluster.add)
+    return f"{name}, another after {seconds:.0f} s"
+
+
+def _server_killed(scene: Scene) -> str | None:
+    server = scene.stage.server
+    if not server.up:
+        return None
+    seconds = scene.random.uniform(5, 20)
+    server.kill()
+    scene.repairs.later(seconds, server.start)
+    return f"down for {seconds:.0f} s"
+
+
+def _checkpoint_cut(scene: Scene) -> str | None:
+    """Of a run that goes on from the one before it; the driver is dead meanwhile, and its trials with it."""
+    if not _cuttable(scene.stage.sweep) or _driver_killed(scene) is None:
+        return None
+    deadline = time.monotonic() + GONE_S
+    while scene.stage.cluster.workers(TRIAL, ROUTER):
+        if time.monotonic() > deadline:
+            scene.problems.append(f"trials were alive {GONE_S:g} s after their driver was killed")
+            return "driver only"
+        time.sleep(0.2)
+    runs = _cuttable(scene.stage.sweep)
+    if not runs:
+        return "driver only: its trials had ended"
+    newest = scene.random.choice(runs)
+    os.truncate(newest / TENSORS, (newest / TENSORS).stat().st_size // 2)
+    return f"driver, and trial {newest.parents[1].name}: {newest.name}"
+
+
+def _cuttable(sweep: Path) -> list[Path]:
+    """The newest checkpoint of every run that has not ended and has an older one."""
+    found = []
+    for folder in sorted(sweep.glob("trials/*/checkpoints")):
+        steps = sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
+        if len(steps) > 1 and not (folder.parent / "result.json").exists():
+            found.append(steps[-1])
+    return found
+
+
+def _second_driver(scene: Scene) -> str | None:
+    if not scene.stage.holds:
+        return None
+    code, said = scene.stage.second()
+    holder = scene.stage.driver.pid if scene.stage.driver else 0
+    if code != REFUSED or f"process {holder} " not in said:
+        scene.problems.append(f"a second driver was not refused by the name of {holder}: exit {code}, {said!r}")
+    return f"exit {code}: {said[:100]}"
+
+
+FAULTS: dict[str, Injury] = {
+    "driver-killed": _driver_killed,
+    "driver-asked": partial(_driver_killed, number=signal.SIGTERM),
+    "worker-killed": partial(_killed, WORKER),
+    "worker-hung": _worker_hung,
+    "trial-killed": partial(_killed, TRIAL),
+    "router-killed": partial(_killed, ROUTER),
+    "broker-killed": partial(_killed, BROKER),
+    "controller-killed": partial(_killed, CONTROLLER),
+    "node-removed": _node_removed,
+    "mlflow-killed": _server_killed,
+    "checkpoint-cut": _checkpoint_cut,
+    "second-driver": _second_driver,
+}
