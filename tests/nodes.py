@@ -247,9 +247,10 @@ CHECKPOINT_EVERY = 5
 
 
 def described(steps: int, profile: Path, sources: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The embedded study, small and exact; `sources` are other places of candidates."""
+    """The embedded study with two candidates, small and exact; `sources` are other places of them."""
     study: dict[str, Any] = yaml.safe_load((ROOT / "search_spaces" / "skills.yaml").read_text())
     experiment = study["experiment"]
+    experiment["candidates"] = experiment["candidates"][:2]
     for candidate in experiment["candidates"]:
         candidate["source"] = (sources or {}).get(candidate["name"], candidate["source"])
     for part in (*experiment["candidates"], experiment["routing"]["backbone"]):

@@ -15,7 +15,10 @@ from benchmarks.scale import SMALLEST
 pytestmark = pytest.mark.ray
 
 
-@pytest.mark.parametrize("bench", [ray_overhead, fair_share, pool_sharing], ids=lambda module: module.__name__)
+_SLOW = [pytest.param(bench, marks=pytest.mark.slow, id=bench.__name__) for bench in (ray_overhead, pool_sharing)]
+
+
+@pytest.mark.parametrize("bench", [pytest.param(fair_share, id=fair_share.__name__), *_SLOW])
 def test_a_benchmark_on_ray_says_what_it_announces(bench: Any, on_ray: Any) -> None:
     transformers_logging.disable_progress_bar()
     found = bench.measure(SMALLEST, 1, on_ray)

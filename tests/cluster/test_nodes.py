@@ -29,21 +29,21 @@ def nodes() -> Iterator[Nodes]:
 
 
 def test_a_lost_nodes_candidate_comes_back_on_another_and_the_others_stay(nodes: Nodes, tmp_path: Path) -> None:
-    large, *small = nodes.add(num_gpus=2), nodes.add(num_gpus=1), nodes.add(num_gpus=1)
+    made = [nodes.add(num_gpus=1) for _ in range(3)]
     sweep = Sweep(nodes, tmp_path, steps=20)
     try:
         sweep.reached(4)
-        survivors = processes(large, WORKER)
-        victim = next(node for node in small if processes(node, WORKER))
-        spare = next(node for node in small if node is not victim)
+        victim, other = (node for node in made if processes(node, WORKER))
+        (spare,) = (node for node in made if node not in (victim, other))
+        survivors = processes(other, WORKER)
         loss = sweep.after(lambda: nodes.remove(victim))
         measured(f"node removed, another has room: {loss}")
         sweep.end()
     finally:
         sweep.kill()
     assert loss.steps == 0
-    assert len(survivors) == 2
-    assert sweep.seen[large] == {*survivors}, "a worker of another node was started again"
+    assert len(survivors) == 1
+    assert sweep.seen[other] == {*survivors}, "a worker of another node was started again"
     assert sweep.seen[spare]
     assert_undisturbed(sweep, tmp_path / "alone")
 
@@ -52,12 +52,12 @@ def test_a_lost_nodes_candidate_comes_back_on_another_and_the_others_stay(nodes:
 def test_without_room_the_sweep_says_what_it_waits_for_and_goes_on_with_a_new_node(
     nodes: Nodes, tmp_path: Path
 ) -> None:
-    large, small = nodes.add(num_gpus=2), nodes.add(num_gpus=1)
+    stays, goes = nodes.add(num_gpus=1), nodes.add(num_gpus=1)
     sweep = Sweep(nodes, tmp_path, steps=20, worker_start_timeout_s=600)
     try:
         sweep.reached(4)
-        survivors = processes(large, WORKER)
-        nodes.remove(small)
+        survivors = processes(stays, WORKER)
+        nodes.remove(goes)
         wait_for(lambda: "waiting for a worker of " in sweep.printed(), "nobody said why it waits", driver=sweep.driver)
         assert "it needs 1 GPUs and 0 CPUs" in sweep.printed()
         loss = sweep.after(lambda: nodes.add(num_gpus=1))
@@ -66,18 +66,18 @@ def test_without_room_the_sweep_says_what_it_waits_for_and_goes_on_with_a_new_no
     finally:
         sweep.kill()
     assert loss.steps == 0
-    assert sweep.seen[large] == {*survivors}
+    assert sweep.seen[stays] == {*survivors}
     assert_undisturbed(sweep, tmp_path / "alone")
 
 
 @pytest.mark.slow
 def test_room_that_never_comes_ends_the_sweep_with_the_way_out(nodes: Nodes, tmp_path: Path) -> None:
-    nodes.add(num_gpus=2)
-    small = nodes.add(num_gpus=1)
+    nodes.add(num_gpus=1)
+    goes = nodes.add(num_gpus=1)
     sweep = Sweep(nodes, tmp_path, steps=20, worker_start_timeout_s=60)
     try:
         sweep.reached(4)
-        nodes.remove(small)
+        nodes.remove(goes)
         seconds = wait_for(lambda: sweep.driver.poll() is not None, "the sweep waits for ever", seconds=240)
         measured(f"node removed, no room: ended after {seconds:.0f} s of worker_start_timeout_s 60")
         assert sweep.driver.returncode == 1
@@ -96,7 +96,7 @@ def test_a_candidate_that_a_node_lacks_is_loaded_on_another_and_else_named(nodes
     """A node without network whose hub cache lacks the model; the driver's has it."""
     full, empty = ({"HF_HOME": str(tmp_path / name), "HF_HUB_OFFLINE": "1"} for name in ("full", "empty"))
     _fill_hub_cache(tmp_path / "full")
-    nodes.add(num_gpus=3, env_vars=empty)
+    nodes.add(num_gpus=2, env_vars=empty)
     nodes.extra = full
     hub = {"type": "hub", "repo": "tiny/adder"}
     sweep = Sweep(nodes, tmp_path, steps=8, sources={"adder": hub}, worker_start_timeout_s=600)
@@ -123,7 +123,7 @@ def _fill_hub_cache(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replicas", [{}, {"adder": 2, "sorter": 2}])
+@pytest.mark.parametrize("replicas", [{}, {"adder": 2, "reverser": 2}])
 def test_workers_sit_where_the_plan_says(nodes: Nodes, tmp_path: Path, replicas: dict[str, int]) -> None:
     """But for which of two equal nodes is called the first."""
     nodes.add(num_gpus=3, num_cpus=1)

@@ -22,7 +22,7 @@ from nodes import (
     wait_for,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def killed(nodes: Nodes, title: str) -> None:
     os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("title", [ROUTER, pytest.param(TRIAL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("title", [ROUTER, TRIAL])
 def test_a_killed_router_or_trial_goes_on_from_its_last_checkpoint(head: Nodes, tmp_path: Path, title: str) -> None:
     sweep = Sweep(head, tmp_path, steps=20)
     try:
@@ -50,7 +50,6 @@ def test_a_killed_router_or_trial_goes_on_from_its_last_checkpoint(head: Nodes, 
     assert_undisturbed(sweep, tmp_path / "alone")
 
 
-@pytest.mark.slow
 def test_a_killed_broker_ends_the_driver_with_the_way_out_and_resume_completes(head: Nodes, tmp_path: Path) -> None:
     sweep = Sweep(head, tmp_path, steps=20)
     try:
@@ -69,7 +68,6 @@ def test_a_killed_broker_ends_the_driver_with_the_way_out_and_resume_completes(h
     assert_undisturbed(sweep, tmp_path / "alone")
 
 
-@pytest.mark.slow
 def test_a_lost_head_ends_the_driver_and_the_sweep_is_resumed_on_a_new_one(tmp_path: Path) -> None:
     with cluster(num_cpus=4, num_gpus=3) as old:
         sweep = Sweep(old, tmp_path, steps=20)

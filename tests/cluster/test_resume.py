@@ -19,7 +19,7 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 
 pytestmark = pytest.mark.ray
-TRIALS, STEPS = 4, 16
+TRIALS, STEPS = 3, 16
 SETTINGS = [
     f"sweep.trials={TRIALS}", "sweep.concurrency=2", "sweep.scheduler={type: none}", "sweep.comparison=false",
     f"run.steps={STEPS}", "run.questions_per_step=8", "run.episodes_per_question=2", "run.checkpoint_every=3",
