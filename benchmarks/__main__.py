@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import candidate, fair_share, pool_sharing, ray_overhead, rivals, step_scaling
+from benchmarks import candidate, fair_share, gpu_decode, pool_sharing, ray_overhead, rivals, step_scaling
 from benchmarks.circumstances import circumstances
 from benchmarks.measure import Figure, Measured
 from benchmarks.scale import FULL, QUICK, Scale
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, tuple[tuple[str, ...], Callable[[Scale, int], Measured]]] 
     "ray_overhead": (ray_overhead.FIGURES, ray_overhead.measure),
     "fair_share": (fair_share.FIGURES, fair_share.measure),
     "pool_sharing": (pool_sharing.FIGURES, pool_sharing.measure),
+    "gpu_decode": (gpu_decode.FIGURES, gpu_decode.measure),
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,7 +35,9 @@ def main() -> None:
     scale, began, where = QUICK if arguments.quick else FULL, time.perf_counter(), circumstances()
     found: dict[str, Measured] = {}
     for name, (figures, measure) in BENCHMARKS.items():
-        if not arguments.only or {name, *figures} & set(arguments.only):
+        if measure is gpu_decode.measure and not (arguments.quick or torch.cuda.is_available()):
+            print(f"{name}: left out, torch finds no CUDA device")
+        elif not arguments.only or {name, *figures} & set(arguments.only):
             started = time.perf_counter()
             found[name] = measure(scale, arguments.threads)
             print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)

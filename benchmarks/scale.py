@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from haps_search.candidates.zoo.tokenizer import build_tokenizer
 
@@ -23,17 +23,21 @@ class Shape:
     kv_heads: int
     intermediate: int
     vocabulary: int
+    tied: bool = True
 
-    def model(self, seed: int = 0) -> LlamaForCausalLM:
-        """Float32, frozen, in evaluation mode."""
+    def model(
+        self, seed: int = 0, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> LlamaForCausalLM:
+        """Frozen, in evaluation mode; made where it is to be, since there may be no room for it elsewhere."""
         config = LlamaConfig(
             vocab_size=self.vocabulary, hidden_size=self.hidden, intermediate_size=self.intermediate,
             num_hidden_layers=self.layers, num_attention_heads=self.heads, num_key_value_heads=self.kv_heads,
-            tie_word_embeddings=True, max_position_embeddings=POSITIONS, bos_token_id=None, eos_token_id=1,
+            tie_word_embeddings=self.tied, max_position_embeddings=POSITIONS, bos_token_id=None, eos_token_id=1,
         )  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device(device or "cpu"):
             torch.manual_seed(seed)
-            return LlamaForCausalLM(config).eval().requires_grad_(False)
+            model: LlamaForCausalLM = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return model.eval().requires_grad_(False)
 
     def save(self, folder: Path) -> Path:
         """As a candidate's folder, in bfloat16 as real ones are; a character of a prompt is a token."""
@@ -43,6 +47,7 @@ class Shape:
 
 
 SMOLLM2_135M = Shape(30, 576, 9, 3, 1536, 49152)
+LLAMA_31_8B = Shape(32, 4096, 32, 8, 14336, 128256, tied=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,20 @@ class Size:
     episodes: int
     prompt: int
     new: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSize:
+    """What gpu_decode speaks: `rows` at once, prompts of `prompt` tokens, texts of `few` and of `many`, which share a
+    shape; the bandwidth is that of copying `copied` bytes."""
+
+    shape: Shape
+    dtype: torch.dtype
+    rows: tuple[int, ...]
+    prompt: int
+    few: int
+    many: int
+    copied: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +97,7 @@ class Scale:
     """Of K."""
     prompts: tuple[int, ...]
     """Prompt lengths."""
+    gpu: GpuSize
 
 
 FULL = Scale(
@@ -93,6 +113,7 @@ FULL = Scale(
     sizes=(2, 4, 8, 16, 32),
     pools=(1, 2, 4),
     prompts=(64, 128, 256, 512),
+    gpu=GpuSize(LLAMA_31_8B, torch.bfloat16, rows=(1, 8, 32, 128), prompt=32, few=40, many=88, copied=2**32),
 )
 
 QUICK = Scale(
@@ -108,6 +129,7 @@ QUICK = Scale(
     sizes=(2, 4, 8),
     pools=(1, 2),
     prompts=(16, 32, 64),
+    gpu=GpuSize(Shape(4, 256, 4, 2, 768, 4096), torch.float32, rows=(1, 8), prompt=32, few=40, many=88, copied=2**27),
 )
 
 SMALLEST = Scale(
@@ -123,5 +145,8 @@ SMALLEST = Scale(
     sizes=(2, 3),
     pools=(1, 2),
     prompts=(5, 9),
+    gpu=GpuSize(
+        Shape(2, 24, 2, 1, 32, 300, tied=False), torch.float32, rows=(1, 2), prompt=4, few=2, many=8, copied=2**20
+    ),
 )
 """For the tests of the benchmarks themselves."""

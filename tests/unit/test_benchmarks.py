@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import candidate, rivals, step_scaling
+from benchmarks import candidate, gpu_decode, rivals, step_scaling
 from benchmarks.measure import Figure, Measured, Target, exponents, interleaved, ratios
 from benchmarks.naive import naive
 from benchmarks.plain_batched import PlainBatched
@@ -21,6 +22,8 @@ from benchmarks.table import table
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Delta
+
+SMALLEST_GPU_WEIGHTS = sum(p.numel() for p in SMALLEST.gpu.shape.model().parameters())
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +40,28 @@ def test_a_benchmark_runs_and_says_what_it_announces(bench: object) -> None:
     assert all(math.isfinite(value) for figure in found.figures for value in figure.rounds)
     assert all(len(values) == SMALLEST.rounds and min(values) > 0 for values in found.seconds.values())
     assert json.loads(json.dumps(found.to_json()))["figures"][0]["name"] == found.figures[0].name
+
+
+def test_decoding_on_a_gpu_is_measured_by_the_same_code() -> None:
+    found, size = gpu_decode.measure(SMALLEST, 1), SMALLEST.gpu
+    names = [f"{name}_{rows}" for rows in size.rows for name in gpu_decode.FIGURES]
+    assert [figure.name for figure in found.figures] == names
+    assert found.settings["weights_bytes_per_step"] == 4 * (SMALLEST_GPU_WEIGHTS - 300 * 24)
+    assert json.loads(json.dumps(found.to_json()))["settings"]["device"]
+
+
+def test_a_decoding_step_is_what_a_long_text_takes_longer_than_a_short_one() -> None:
+    size = replace(SMALLEST.gpu, rows=(8,), few=10, many=30, copied=1000)
+    seconds = {
+        "copy": [1.0, 2.0],
+        "8 rows, graph, 10 tokens": [5.0, 5.0], "8 rows, graph, 30 tokens": [45.0, 65.0],
+        "8 rows, graph, deltas, 10 tokens": [5.0, 5.0], "8 rows, graph, deltas, 30 tokens": [55.0, 65.0],
+        "8 rows, eager, 10 tokens": [5.0, 5.0], "8 rows, eager, 30 tokens": [85.0, 125.0],
+    }  # fmt: skip
+    step, deltas, graph = gpu_decode.figures(8, size, seconds, bytes_read=2000)
+    assert step.rounds == (2.0, 1.5)
+    assert deltas.rounds == (1.25, 1.0)
+    assert graph.rounds == (0.5, 0.5)
 
 
 def test_variants_take_turns_and_the_first_round_is_not_counted() -> None:
