@@ -34,6 +34,7 @@ class _Bench:
         self.deltas = [Delta(layout, 0.01 * values) for values in numbers]
         self.samplings = [Sampling(scale.alone.new, 1.0, seed) for seed in range(scale.alone.episodes)]
         self.prompts: list[list[int]] = []
+        self.short: list[list[int]] = []
         self.kept: Kept | None = None
         self.said: Generated | None = None
 
@@ -42,6 +43,7 @@ class _Bench:
         shape, rows = self.scale.large, len(self.samplings)
         drawn = torch.randint(0, shape.vocabulary, (rows, self.scale.alone.prompt), generator=self.draw)
         self.prompts, self.kept = drawn.tolist(), Kept(first=shape.layers - 1)
+        self.short = drawn[:, : self.scale.pool.prompt].tolist()
         self.said = generate(self.decoder, [self.prompts[0]] * rows, self.samplings, self._one(), self.kept)
 
     def suffix_gradient(self, _: int) -> None:
@@ -58,10 +60,10 @@ class _Bench:
         return [self.deltas[0]] * len(self.deltas)
 
     def with_deltas(self, _: int) -> None:
-        generate(self.decoder, self.prompts, self.samplings, self.deltas)
+        generate(self.decoder, self.short, self.samplings, self.deltas)
 
     def without_deltas(self, _: int) -> None:
-        generate(self.decoder, self.prompts, self.samplings, [None] * len(self.prompts))
+        generate(self.decoder, self.short, self.samplings, [None] * len(self.short))
 
     def one_episode(self, _: int) -> None:
         generate(self.decoder, self.prompts[:1], self.samplings[:1], self.deltas[:1])

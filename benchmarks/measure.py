@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Variant = Callable[[int], object]
-"""What is timed, called with the number of the round, so that no prompt comes twice."""
+"""What is timed, called with the number of the round, so that no prompt comes twice; in round 0 it may do less."""
 
 
 def interleaved(variants: Mapping[str, Variant], rounds: int) -> dict[str, list[float]]:

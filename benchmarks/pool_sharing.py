@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ def measure(scale: Scale, threads: int, open_session: Opened = opened) -> Measur
         "steps": {"large": scale.pool_steps, "zoo": scale.zoo_steps},
         "threads": {"large": threads, "zoo": 1},
         "rows_per_lease": {pool: found.rows_per_lease for pool, found in both},
+        "busy_in_turn": {pool: found.busy for pool, found in both},
         "peak_bytes": {pool: [found.peak_of_one, found.peak_of_all] for pool, found in both},
     }
     return Measured(figures, seconds, settings)
@@ -48,28 +50,27 @@ def measure(scale: Scale, threads: int, open_session: Opened = opened) -> Measur
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """Seconds by variant; peak memory of all candidates' processes in bytes; how full the leases were at once."""
+    """Seconds by variant; peak memory of all candidates' processes in bytes; how full the leases were at once; and what
+    share of the candidates' threads worked while trials took turns: only the rest of it can be shared."""
 
     seconds: dict[str, list[float]]
     peak_of_one: int
     peak_of_all: int
     rows_per_lease: float
+    busy: float
 
 
 def _shared(subject: Subject, trials: int, steps: int, rounds: int, threads: int, open_session: Opened) -> _Shared:
     seeds = [changed(subject.experiment, {"seed": seed}) for seed in range(trials)]
     with open_session(subject.experiment, **resources(threads)) as live:
-        crowd = _Crowd([replace(subject, experiment=e) for e in seeds], asyncio.run(engines(live, seeds)), steps)
+        crowd = _Crowd(live, [replace(subject, experiment=e) for e in seeds], asyncio.run(engines(live, seeds)), steps)
         with _Peak(live) as one:
             crowd.alone()
         with _Peak(live) as many:
             found = interleaved({"one after another": crowd.in_turn, "at once": crowd.at_once}, rounds)
-        before = live.status()
-        crowd.at_once(rounds + 1)
-        after = live.status()
         crowd.close()
-    rows, leases = (after[name] - before[name] for name in ("rows", "leases"))
-    return _Shared(found, one.peak, many.peak, rows / leases)
+        busy = crowd.worked / (len(live.status()["workers"]) * threads * crowd.in_turn_s)
+    return _Shared(found, one.peak, many.peak, crowd.rows / crowd.leases, busy)
 
 
 def _figures(names: tuple[str, str], trials: str, pool: str, found: _Shared) -> tuple[Figure, Figure]:
@@ -84,24 +85,40 @@ def _figures(names: tuple[str, str], trials: str, pool: str, found: _Shared) -> 
 class _Crowd:
     """Trials with prompts of their own in every step of every round."""
 
-    def __init__(self, subjects: Sequence[Subject], hosts: Sequence[RayEngine], steps: int) -> None:
-        self._trials, self._steps = list(zip(subjects, hosts, strict=True)), steps
+    def __init__(self, live: Session, subjects: Sequence[Subject], hosts: Sequence[RayEngine], steps: int) -> None:
+        self._live, self._trials, self._steps = live, list(zip(subjects, hosts, strict=True)), steps
         self._taken = 0
+        self.rows = self.leases = 0
+        self.worked = self.in_turn_s = 0.0
 
     def alone(self) -> None:
         """The first trial by itself, as many steps as all take together in a round."""
         for _ in self._trials:
             asyncio.run(self._trial(0))
 
-    def in_turn(self, _: int) -> None:
-        for trial in range(len(self._trials)):
+    def in_turn(self, number: int) -> None:
+        """All of them; the first alone where it warms up."""
+        before, began = self._candidates_s(), time.perf_counter()
+        for trial in range(len(self._trials) if number else 1):
             asyncio.run(self._trial(trial))
+        if number:
+            self.worked += self._candidates_s() - before
+            self.in_turn_s += time.perf_counter() - began
 
     def at_once(self, _: int) -> None:
         async def everyone() -> None:
             await asyncio.gather(*(self._trial(trial) for trial in range(len(self._trials))))
 
+        before = self._live.status()
         asyncio.run(everyone())
+        after = self._live.status()
+        self.rows += after["rows"] - before["rows"]
+        self.leases += after["leases"] - before["leases"]
+
+    def _candidates_s(self) -> float:
+        """Seconds of all cores that the candidates' processes have used."""
+        times = [psutil.Process(worker["pid"]).cpu_times() for worker in self._live.status()["workers"].values()]
+        return sum(used.user + used.system for used in times)
 
     async def _trial(self, trial: int) -> None:
         subject, engine = self._trials[trial]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
@@ -18,8 +18,9 @@ FIGURES = ("ray_overhead", "ray_overhead_zoo")
 
 def measure(scale: Scale, threads: int, open_session: Opened = opened) -> Measured:
     """The large candidate has `threads` on both sides; the zoo one thread in every process."""
+    half = replace(scale.alone, questions=scale.alone.questions // 2)
     with tempfile.TemporaryDirectory() as folder:
-        lm = babbling(scale.large.save(Path(folder)), ["lm"], scale.alone, threads)
+        lm = babbling(scale.large.save(Path(folder)), ["lm"], half, threads)
         large = _seconds(lm, threads, scale.slow_rounds, open_session)
     tiny = _seconds(zoo(scale.pool), 1, scale.rounds, open_session)
     what = "step time on Ray / local engine, "
@@ -30,7 +31,7 @@ def measure(scale: Scale, threads: int, open_session: Opened = opened) -> Measur
     seconds = {
         f"{name} {kind}": values for name, of in (("large", large), ("zoo", tiny)) for kind, values in of.items()
     }
-    settings = {"large": asdict(scale.alone), "zoo": asdict(scale.pool), "threads": threads, "zoo_threads": 1}
+    settings = {"large": asdict(half), "zoo": asdict(scale.pool), "threads": threads, "zoo_threads": 1}
     return Measured(figures, seconds, settings)
 
 

@@ -68,14 +68,15 @@ class Rivals:
         self.plain = PlainBatched(model, size.new)
 
     def batch(self, number: int) -> None:
-        """Q questions by the batched rival."""
-        prompts, deltas = self.asked(2 * number, self._size.questions)
+        """Q questions by the batched rival, one where it warms up."""
+        prompts, deltas = self.asked(2 * number, self._size.questions if number else 1)
         self.plain.learnt(prompts, deltas, self._size.episodes)
 
     def one_question(self, number: int) -> None:
-        """One question by the naive loop."""
+        """One question by the naive loop, one episode of it where it warms up."""
         prompts, deltas = self.asked(2 * number + 1, 1)
-        naive(self._folder, prompts[0], deltas[0], [1.0] * self._size.episodes, self._size.new, number)
+        credits = [1.0] * (self._size.episodes if number else 1)
+        naive(self._folder, prompts[0], deltas[0], credits, self._size.new, number)
 
     def asked(self, number: int, count: int) -> tuple[Tensor, list[Delta]]:
         """Prompts (count, S) and their deltas."""

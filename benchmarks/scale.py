@@ -79,7 +79,8 @@ class Scale:
     """`large` is the candidate of every ratio but step_scaling's, which takes `middle`.
 
     A single trial takes steps of size `alone`; the pool's `trials`, and the zoo, of size `pool`. In a round each trial
-    takes `pool_steps` with the large candidate and `zoo_steps` with the zoo. What takes minutes has `slow_rounds`.
+    takes `pool_steps` with the large candidate and `zoo_steps` with the zoo. What takes minutes has `slow_rounds`, and
+    ray_overhead asks half of `alone`'s questions.
     """
 
     large: Shape
@@ -105,7 +106,7 @@ FULL = Scale(
     middle=Shape(8, 256, 4, 2, 768, 4096),
     alone=Size(questions=4, episodes=8, prompt=350, new=48),
     pool=Size(questions=8, episodes=8, prompt=48, new=8),
-    rounds=5,
+    rounds=4,
     slow_rounds=3,
     trials=8,
     pool_steps=1,

@@ -17,7 +17,10 @@ from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine, load_candidates
 from haps_search.types import Question, Routes
 
-FIGURES = ("step_scaling_q", "step_scaling_g", "step_scaling_k", "step_scaling_k_spread", "step_scaling_prompt")
+FIGURES = (
+    "step_scaling_q", "step_scaling_g", "step_scaling_k", "step_scaling_k_few", "step_scaling_k_spread",
+    "step_scaling_prompt",
+)  # fmt: skip
 NEW = 16
 
 
@@ -73,8 +76,9 @@ def measure(scale: Scale, threads: int) -> Measured:
 _TARGETS = (
     ("Q", Target(1.05)),
     ("G", Target(1.05)),
-    ("K at fixed Q, each question with one candidate", Target(0.1)),
-    ("K at fixed Q, episodes of a question spread over all", None),
+    ("K at the largest Q, each question with one candidate", Target(0.1)),
+    ("K at the middle Q, each question with one candidate", None),
+    ("K at the middle Q, episodes of a question spread over all", None),
     ("prompt length", None),
 )
 
@@ -86,7 +90,8 @@ def _axes(scale: Scale) -> dict[str, tuple[tuple[int, ...], list[Point]]]:
     return {
         "step_scaling_q": (scale.sizes, [replace(base, questions=q) for q in scale.sizes]),
         "step_scaling_g": (scale.sizes, [replace(base, episodes=g) for g in scale.sizes]),
-        "step_scaling_k": (scale.pools, [replace(base, candidates=k) for k in scale.pools]),
+        "step_scaling_k": (scale.pools, [replace(base, questions=scale.sizes[-1], candidates=k) for k in scale.pools]),
+        "step_scaling_k_few": (scale.pools, [replace(base, candidates=k) for k in scale.pools]),
         "step_scaling_k_spread": (scale.pools, [replace(base, candidates=k, settled=k == 1) for k in scale.pools]),
         "step_scaling_prompt": (scale.prompts, [replace(base, prompt=s) for s in scale.prompts]),
     }

@@ -61,7 +61,10 @@ class FrozenLM:
         return self._budget.tokens
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        prompts = [self._prompt(request) for request in requests]
+        # The episodes of a question ask the same, and a template takes longer than a small model's forward pass.
+        asked = dict.fromkeys(request.messages for request in requests)
+        rendered = {m: render(self._lm.tokenizer, self._config.chat, m, self._config.name) for m in asked}
+        prompts = [self._checked(request, rendered[request.messages]) for request in requests]
         lengths = [len(p) + r.sampling.max_new_tokens for p, r in zip(prompts, requests, strict=True)]
         found: dict[int, Response] = {}
         for rows in self._budget.batches(lengths, self._config.batch_rows):
@@ -95,7 +98,8 @@ class FrozenLM:
         half = len(rows) // 2
         return self._fitting(rows[:half], requests, prompts) | self._fitting(rows[half:], requests, prompts)
 
-    def _prompt(self, request: Request) -> list[int]:
+    def _checked(self, request: Request, prompt: list[int]) -> list[int]:
+        """The prompt, if request and model go together."""
         name = self._config.name
         if request.delta is not None:
             for target in request.delta.layout.targets:
@@ -104,7 +108,6 @@ class FrozenLM:
                         f"candidate {name}: a delta for {target.name} ({target.d_in} -> {target.d_out}), "
                         "which this model does not have: it was generated for another candidate"
                     )
-        prompt = render(self._lm.tokenizer, self._config.chat, request.messages, name)
         limit = getattr(self._lm.model.config, "max_position_embeddings", None)
         needed = len(prompt) + request.sampling.max_new_tokens
         if limit is not None and needed > limit:

@@ -15,6 +15,7 @@ class Policy:
 
     def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
         self.greedy = torch.tensor([s.greedy for s in samplings], device=device)
+        self._any_greedy = any(s.greedy for s in samplings)
         # Greedy rows report the model's own likelihood, so their temperature is 1.
         temperatures = [1.0 if s.greedy else s.temperature for s in samplings]
         self.temperature = torch.tensor(temperatures, dtype=torch.float64, device=device)
@@ -52,10 +53,11 @@ class Policy:
 
     def draw(self, log_p: Tensor, uniform: Tensor) -> Tensor:
         """Token ids (n,) from log-probabilities (n, V): the inverse of the cumulative sum at `uniform` (n,)."""
-        cumulative = log_p.double().exp().cumsum(-1)
+        # A sum over a large vocabulary needs double precision, its terms do not.
+        cumulative = log_p.exp().cumsum(-1, dtype=torch.float64)
         point = uniform.unsqueeze(-1) * cumulative[:, -1:]
         sampled = torch.searchsorted(cumulative, point, right=True).squeeze(-1).clamp_max(log_p.shape[-1] - 1)
-        return torch.where(self.greedy, log_p.argmax(-1), sampled)
+        return torch.where(self.greedy, log_p.argmax(-1), sampled) if self._any_greedy else sampled
 
 
 def uniforms(samplings: Sequence[Sampling], steps: int) -> Tensor:
