@@ -85,7 +85,8 @@ def letters(length: int) -> Asking:
 
 def babbling(folder: Path, names: Sequence[str], size: Size, threads: int) -> Subject:
     """Candidates of one folder under several names, and a router that is small beside them."""
-    place = {"source": {"type": "path", "path": str(folder)}, "device": "cpu"}
+    # A trial's own rows fill such a batch, so what a pool needs in memory does not grow with its trials.
+    place = {"source": {"type": "path", "path": str(folder)}, "device": "cpu", "batch_rows": 64}
     described = {
         "task": {"type": "skills"},
         "candidates": [{"name": name, **place} for name in names],

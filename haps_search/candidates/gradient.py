@@ -69,12 +69,13 @@ def _through_head(
     kls = torch.zeros(len(states), dtype=torch.float64, device=states.device)
     for part in _parts(generated.tokens.shape, head.width):
         said = _Said(policy, head, generated.tokens[:, part], generated.token_mask[:, part])
-        leaf = states[:, part].detach().requires_grad_()
+        # Of a slice that is not contiguous torch makes a product per row, each of which reads the whole head.
+        leaf = states[:, part].detach().contiguous().requires_grad_()
         with torch.enable_grad():
             tempered = policy.tempered(head.logits(leaf))
             along += torch.autograd.grad(said.log_likelihood(tempered), leaf, retain_graph=frozen is not None)
             if frozen is not None:
-                per_row = said.kl(tempered, frozen[:, part])
+                per_row = said.kl(tempered, frozen[:, part].contiguous())
                 kl_along += torch.autograd.grad(per_row.sum(), leaf)
                 kls += per_row.detach()
     return torch.cat(along, 1), torch.cat(kl_along, 1) if kl_along else None, kls

@@ -103,7 +103,7 @@ class CandidateConfig(Config):
     Any token that contains one ends it, and is not part of the text."""
     suffix_replay: bool = True
     """Replay only the patched layers for gradients, where the model's layers are recognised."""
-    batch_rows: int = Field(default=64, ge=1)
+    batch_rows: int = Field(default=256, ge=1)
     """At most so many requests in one forward pass."""
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens of a forward pass to begin with, those to be written included. On a GPU it doubles while it

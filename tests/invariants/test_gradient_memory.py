@@ -77,7 +77,12 @@ def test_logits_in_pieces_give_the_gradient_of_all_at_once(
     formed: list[int] = []
     head = spoken.decoder.model.get_output_embeddings()
     rows, vocabulary = 3, head.weight.shape[0]
-    with head.register_forward_hook(lambda m, args, out: formed.append(out.numel())):
+
+    def note(_: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+        formed.append(out.numel())
+        assert args[0].is_contiguous(), "torch would read the whole head once per row"
+
+    with head.register_forward_hook(note):
         monkeypatch.setattr(gradient_module, "LOGITS", 2 * rows * vocabulary + 1)
         same(spoken.gradients(suffix), at_once)
         assert max(formed) == 2 * rows * vocabulary

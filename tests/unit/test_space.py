@@ -194,8 +194,8 @@ def test_apply_leaves_the_rest_alone_and_refuses_by_name(tmp_path):
     changed = apply(base, {"learning.learning_rate.low": 3e-3, "candidates.0.batch_rows": 8})
     assert changed.learning.learning_rate.low == 3e-3
     assert changed.candidates[0].batch_rows == 8
-    assert base.candidates[0].batch_rows == 64
-    assert apply(changed, {"learning.learning_rate.low": 1e-3, "candidates.0.batch_rows": 64}) == base
+    assert base.candidates[0].batch_rows == 256
+    assert apply(changed, {"learning.learning_rate.low": 1e-3, "candidates.0.batch_rows": 256}) == base
     with pytest.raises(ConfigError, match=r"trial with run.steps=0: run.steps: got 0, needs more than 0"):
         apply(base, {"run.steps": 0})
     with pytest.raises(ConfigError, match=r"did you mean run.steps\?"):
