@@ -24,16 +24,18 @@ from haps_search.sweep.layout import trial_folder
 
 pytestmark = pytest.mark.ray
 TRIALS = 2
+# One after the other, and long enough that the second cannot end between the look and the kill.
+POOL_STEPS = 40
 POOL = [
-    "sweep.concurrency=2", "sweep.scheduler={type: none}", "sweep.comparison=false", f"sweep.trials={TRIALS}",
-    "run.steps=16", "run.questions_per_step=8", "run.episodes_per_question=2", "run.checkpoint_every=3",
-    "run.validation={every: 4, questions: 12}", "task.sizes={train: 64, validation: 24, test: 24}",
+    "sweep.concurrency=1", "sweep.scheduler={type: none}", "sweep.comparison=false", f"sweep.trials={TRIALS}",
+    f"run.steps={POOL_STEPS}", "run.questions_per_step=8", "run.episodes_per_question=2", "run.checkpoint_every=3",
+    "run.validation={every: 10, questions: 12}", "task.sizes={train: 64, validation: 24, test: 24}",
 ]  # fmt: skip
 
 
 def played_by_a_pool(folder: Path) -> tuple[list[str], int]:
     study = Path(__file__).parents[2] / "search_spaces" / "skills.yaml"
-    return [str(study), *(part for setting in POOL for part in ("--set", setting))], 16
+    return [str(study), *(part for setting in POOL for part in ("--set", setting))], POOL_STEPS
 
 
 def replayed(folder: Path) -> tuple[list[str], int]:

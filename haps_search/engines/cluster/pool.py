@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,10 @@ from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.engines.cluster.worker import host
 from haps_search.engines.placement.seats import Crew, crews
 from haps_search.records.remote import storage
+
+_log = logging.getLogger(__name__)
+MOST_SAID = 500
+"""Characters of Train's own reason; the log has all of it."""
 
 
 class HostingBackend(Backend):
@@ -101,7 +106,8 @@ class Pool:
         try:
             trainer.fit()
         except Exception as error:  # noqa: BLE001 - Train raises many kinds; whoever waits must hear of each
-            reason = f"the pool failed: {error}"
+            _log.warning("the pool failed", exc_info=True)
+            reason = f"the pool failed: {' '.join(str(error).split())[:MOST_SAID]}"
         if ray.is_initialized():
             self._tell(reason)
 
