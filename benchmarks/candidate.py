@@ -17,7 +17,7 @@ from haps_search.engines.assembly import prepare_torch
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Delta, Sampling
 
-FIGURES = ("suffix_gradient", "gradient_share", "adapter_overhead", "group_prefill", "ended_rows")
+FIGURES = ("suffix_gradient", "gradient_share", "adapter_overhead", "group_prefill", "ended_rows", "refill_bound")
 
 
 class _Bench:
@@ -68,11 +68,17 @@ class _Bench:
     def one_episode(self, _: int) -> None:
         generate(self.decoder, self.prompts[:1], self.samplings[:1], self.deltas[:1])
 
+    def lengths(self) -> list[int]:
+        """Of a step's texts, evenly from 1 to the longest."""
+        alone = self.scale.alone
+        rows = alone.questions * alone.episodes
+        return [max(1, alone.new * (row + 1) // rows) for row in range(rows)]
+
     def rows_leave(self, _: int) -> None:
         """A step's episodes, whose texts end one after another."""
         shape, alone = self.scale.large, self.scale.alone
         rows = alone.questions * alone.episodes
-        samplings = [Sampling(max(1, alone.new * (row + 1) // rows), 1.0, row) for row in range(rows)]
+        samplings = [Sampling(length, 1.0, row) for row, length in enumerate(self.lengths())]
         prompts = [[row % shape.vocabulary] * 16 for row in range(rows)]
         generate(self.decoder, prompts, samplings, [self.deltas[row % len(self.deltas)] for row in range(rows)])
 
@@ -100,10 +106,18 @@ def measure(scale: Scale, threads: int) -> Measured:
         ("adapter_overhead", f"generation with {count} different deltas / without", "without_deltas", 1.05),
         ("group_prefill", f"{count} episodes of one question / {count} x one episode", "one_episode", 0.35),
         ("ended_rows", f"{rows} texts of up to {scale.alone.new} tokens, ended rows leave / stay", "rows_stay", None),
+        (
+            "refill_bound",
+            "the same texts in batches always full, at best / ended rows leave",
+            "rows_leave",
+            None,
+        ),
     )
-    tops = ("suffix_gradient", "suffix_gradient", "with_deltas", "rollout", "rows_leave")
+    tops = ("suffix_gradient", "suffix_gradient", "with_deltas", "rollout", "rows_leave", "rows_stay")
     top = dict(zip(FIGURES, tops, strict=True))
-    factor = {"group_prefill": 1.0 / count}
+    # Always full, the same tokens take as many steps as the mean length says.
+    mean = sum(bench.lengths()) / rows
+    factor = {"group_prefill": 1.0 / count, "refill_bound": mean / scale.alone.new}
     figures = [
         Figure(
             name,

@@ -49,7 +49,17 @@ class Contrastive(Config):
     margin: NonNegativeFloat = 0.0
 
 
-OutcomeLoss = Annotated[ExpectedReward | SoftTargets | Pairwise | Contrastive, Field(discriminator="type")]
+class SquaredError(Config):
+    """Least squares: `temperature` * log p predicts the reward, up to a constant of the question."""
+
+    type: Literal["squared_error"] = "squared_error"
+    temperature: PositiveFloat = 0.1
+    """The reward that a difference of 1 in log p stands for."""
+
+
+OutcomeLoss = Annotated[
+    ExpectedReward | SoftTargets | Pairwise | Contrastive | SquaredError, Field(discriminator="type")
+]
 
 
 class CostRange(Config):

@@ -94,7 +94,13 @@ class Objective(Config):
     """A metric of a run's end."""
 
     metric: Literal[
-        "validation_reward", "validation_utility", "validation_tokens", "validation_cost", "step_seconds", "delta_norm"
+        "validation_reward",
+        "validation_utility",
+        "validation_aiq",
+        "validation_tokens",
+        "validation_cost",
+        "step_seconds",
+        "delta_norm",
     ] = "validation_reward"
     mode: Literal["max", "min"] = "max"
 

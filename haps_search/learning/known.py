@@ -17,7 +17,7 @@ from haps_search.tasks.task import KnownOutcomes
 from haps_search.types import Question
 
 Floats = NDArray[np.float64]
-MEASURED = 5
+MEASURED = 9
 """At so many weights of cost a router that reads them is measured."""
 
 

@@ -93,7 +93,7 @@ async def run(
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
             metrics |= found
-            progress = progress.validated(done, found["validation_utility"])
+            progress = progress.validated(done, found[f"validation_{settings.validation.best}"])
             folder.keep_examples(done, scored.episodes, scored.rewards)
         if validates or done % settings.record_every == 0:
             folder.log(done, metrics)
@@ -137,7 +137,7 @@ async def _step(
 async def _validate(
     engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment
 ) -> tuple[Scored, dict[str, float]]:
-    """Greedy choices and their metrics; `validation_utility`, reward less what cost weighs, says which step is best."""
+    """Greedy choices and their metrics, among them `validation_utility`, reward less what cost weighs."""
     if experiment.learning.signal == "outcomes":
         return await score_known(engine, task, questions, experiment)
     scored = await score_router(engine, task, questions, experiment.run.sampling)

@@ -159,6 +159,7 @@ class ReplayTask:
             rewards=self.table.rewards[np.ix_(rows, columns)],
             task_means=self._task_means[np.ix_(tasks, columns)],
             costs=self._costs(rows, columns),
+            prices=None if self.mean_costs is None else self.mean_costs[columns] / self.cost_unit,
         )
 
     def _costs(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32] | None:

@@ -81,13 +81,14 @@ class KnownOutcomes:
     """What K models did on Q questions, each (Q, K). Made by a task of known outcomes, read by the outcome step.
 
     `rewards` is NaN where a cell is missing. `task_means` are mean training rewards over the question's task.
-    `costs` are in units of the dearest model's mean training cost, a missing one at its model's mean; None where nobody
-    knows them.
+    `costs` are in units of the dearest model's mean training cost, a missing one at its model's mean, and `prices`
+    (K,) those means, what is known before paying; None where nobody knows costs.
     """
 
     rewards: NDArray[np.float32]
     task_means: NDArray[np.float64]
     costs: NDArray[np.float32] | None
+    prices: NDArray[np.float64] | None = None
 
 
 @runtime_checkable

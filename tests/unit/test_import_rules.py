@@ -14,6 +14,7 @@ PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
     *("cli", "sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
+    *("evaluation.routing_metrics", "evaluation.intervals"),
     *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),
 )
 """From left to right; rooms that the design names together stand here in the one order they need."""

@@ -9,12 +9,13 @@ import torch
 from made import normal
 from torch import Tensor
 
-from haps_search.config.learning import Contrastive, ExpectedReward, OutcomeLoss, Pairwise, SoftTargets
+from haps_search.config.learning import Contrastive, ExpectedReward, OutcomeLoss, Pairwise, SoftTargets, SquaredError
 from haps_search.learning.outcome_loss import LOSSES, outcome_loss
 
 NAN = math.nan
 CONFIGS: list[OutcomeLoss] = [
     ExpectedReward(), SoftTargets(temperature=0.3), SoftTargets(temperature=0.0), Pairwise(), Contrastive(margin=0.2),
+    SquaredError(temperature=0.2),
 ]  # fmt: skip
 ALL = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: str(c.model_dump()))
 P = [0.5, 0.3, 0.2]
@@ -73,6 +74,21 @@ def test_pairwise_counts_all_known_pairs_and_weighs_by_the_difference() -> None:
     three = (1.0 * surprise(0.5, 0.3) + 0.5 * surprise(0.5, 0.2) + 0.5 * surprise(0.2, 0.3)) / 3
     assert loss(Pairwise(), P, [1.0, 0.0, 0.5]) == pytest.approx(three)
     assert loss(Pairwise(), P, [1.0, NAN, 0.5]) == pytest.approx(0.5 * surprise(0.5, 0.2))
+
+
+def test_squared_error_is_of_differences_within_a_row() -> None:
+    logs = [math.log(p) for p in P]
+    predicted = [0.5 * (x - sum(logs) / 3) for x in logs]
+    errors = [(p - (r - 0.5)) ** 2 for p, r in zip(predicted, (1.0, 0.0, 0.5), strict=True)]
+    assert loss(SquaredError(temperature=0.5), P, [1.0, 0.0, 0.5]) == pytest.approx(sum(errors) / 3)
+    of_two = 0.5 * math.log(0.5 / 0.2) / 2
+    assert loss(SquaredError(temperature=0.5), P, [1.0, NAN, 0.5]) == pytest.approx((of_two - 0.25) ** 2)
+
+
+def test_squared_error_is_least_where_log_p_is_the_reward_up_to_a_constant() -> None:
+    rewards = paid([0.9, 0.1, 0.4], [0.2, NAN, 0.6])
+    logits = rewards.nan_to_num(7.0) / 0.5 + torch.tensor([[3.0], [-2.0]], dtype=torch.float64)
+    assert float(outcome_loss(SquaredError(temperature=0.5), logits.log_softmax(-1), rewards)) == pytest.approx(0.0)
 
 
 def test_contrastive_sets_each_good_one_against_the_others_alone() -> None:

@@ -11,11 +11,14 @@ import torch
 from replays import MODELS, replay_experiment, row, skilled, write_table
 
 from haps_search.config.learning import CostRange, LearningConfig
+from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError
 from haps_search.learning.known import said, weighted, worth
+from haps_search.records.jsonl import read_records
+from haps_search.records.run_folder import RunFolder
 from haps_search.routing.features_backbone import COST_WEIGHT
-from haps_search.search.loop import batch
+from haps_search.search.loop import batch, run
 from haps_search.search.outcome_step import expected, outcome_metrics, outcome_step
 from haps_search.search.outcome_validation import likeliest, score_known
 from haps_search.tasks.build import build_task
@@ -144,6 +147,58 @@ def test_validation_is_over_known_cells_and_costs_are_the_tables_own(tmp_path: P
     assert metrics["validation_cost"] == pytest.approx(np.where(gaps, 0.5, 2.0).mean())
     # a costs 1 in units of the dearest model, b a quarter of it.
     assert metrics["validation_utility"] == pytest.approx(np.where(gaps, 0.5 - 0.025, 1 - 0.1).mean())
+
+
+def two_models(file: Path, costs: bool = True, **changes: object) -> Experiment:
+    """`dear` earns 1 and costs 2, `cheap` earns 0.5 and costs 0.5; their text says nothing."""
+    paid = {"cost": {"dear": 2.0, "cheap": 0.5}} if costs else {}
+    rows = [row(f"q{i}", f"text {i}", {"dear": 1.0, "cheap": 0.5}, **paid) for i in range(80)]
+    return replay_experiment(write_table(file, rows), ("dear", "cheap"), **changes)
+
+
+def preferring(experiment: Experiment, log_p: list[float]) -> tuple[LocalEngine, ReplayTask]:
+    task = build_task(experiment.task)
+    assert isinstance(task, ReplayTask)
+    engine = LocalEngine.build(experiment, task)
+    with torch.no_grad():
+        engine._learner.router.high.linear.bias.copy_(torch.tensor(log_p))  # type: ignore[union-attr]
+    return engine, task
+
+
+@pytest.mark.parametrize(("log_p", "wanted"), [([1.0, 0.0], 0.75), ([0.0, 1.0], 0.5)])
+def test_aiq_of_a_router_is_the_area_under_what_it_can_be_swept_to(
+    tmp_path: Path, log_p: list[float], wanted: float
+) -> None:
+    """Costs are 1 and 1/4 in units of the dearest. Swept from dear to cheap the hull is a line from 0.5 to 1; a router
+    that would rather ask the cheap one never asks the other."""
+    experiment = two_models(tmp_path / "t.jsonl")
+    engine, task = preferring(experiment, log_p)
+    _, metrics = asyncio.run(score_known(engine, task, task.questions("validation"), experiment))
+    assert metrics["validation_aiq"] == pytest.approx(wanted)
+
+
+def test_the_best_step_is_the_best_in_what_the_run_asks_for(tmp_path: Path) -> None:
+    """Where cost weighs the cheap model is worth more, and by AIQ the router that can ask both is better."""
+    best = {}
+    for measure in ("utility", "aiq"):
+        changes = {"run__validation": {"every": 1, "questions": 80, "best": measure}, "run__steps": 30}
+        experiment = two_models(tmp_path / "t.jsonl", learning__cost_weight=1.0, **changes)
+        engine, task = preferring(experiment, [0.5, 0.0])  # asks `dear` first, `cheap` after some steps
+        result = asyncio.run(run(engine, task, experiment, RunFolder(tmp_path / measure, experiment)))
+        best[measure] = result.best_step
+        metrics = read_records(tmp_path / measure / "metrics.jsonl")
+        assert [max(r.metrics[f"validation_{measure}"] for r in metrics)] == [result.metrics[f"validation_{measure}"]]
+    assert best["aiq"] == 1 < best["utility"]
+
+
+def test_aiq_without_costs_is_refused(tmp_path: Path) -> None:
+    changes = {"run__validation": {"every": 20, "questions": 80, "best": "aiq"}}
+    experiment = two_models(tmp_path / "t.jsonl", costs=False, **changes)
+    engine, task = preferring(experiment, [0.0, 0.0])
+    with pytest.raises(ConfigError, match="the table has no costs"):
+        asyncio.run(score_known(engine, task, task.questions("validation"), experiment))
+    with pytest.raises(ValueError, match=r"aiq needs learning\.signal: outcomes"):
+        two_models(tmp_path / "t.jsonl", learning__signal="rollouts", **changes)
 
 
 def test_a_weight_that_is_said_reaches_the_router(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_questions_that_no_candidate_answered_are_left_out_everywhere(
     subject = find_subject(tmp_path, "wide")
     twice = replace(subject, settings=(subject.settings[0], replace(subject.settings[0], label="twin")))
     (there,) = asked(subject.experiment, [subject.experiment], "validation")
-    chosen = chosen_settings(twice, there.questions, there.test.rewards)
+    chosen = chosen_settings(twice)
     assert chosen.folds == 5
     assert chosen.validation is not None
     assert chosen.validation > 0.7
@@ -274,7 +274,7 @@ def test_settings_that_went_through_no_folds_are_compared_on_the_searchs_own(run
     (asked_there,) = asked(subject.experiment, [subject.experiment], "validation")
     rewards = asked_there.test.rewards
     searched = replace(subject, settings=tuple(replace(setting, confirmed=()) for setting in subject.settings))
-    chosen = chosen_settings(searched, asked_there.questions, rewards)
+    chosen = chosen_settings(searched)
     alone = policy(subject.settings[0].searched, "validation", asked_there.questions, FRUIT)
     earned = (alone.greedy(rewards) * rewards).sum(axis=1).mean()
     assert chosen.validation is not None
@@ -286,9 +286,8 @@ def test_settings_that_went_through_all_folds_are_compared_on_all(tmp_path: Path
     """Whatever order the search left them in; each fold by the checkpoints that were not trained on it."""
     replay_sweep(tmp_path / "two", fruit_study(fruit_table(tmp_path / "t.jsonl")), (0.05, 1e-5), seeds=5, top=2)
     subject = find_subject(tmp_path, "two")
-    (asked_there,) = asked(subject.experiment, [subject.experiment], "validation")
     turned = replace(subject, settings=subject.settings[::-1])
-    chosen = chosen_settings(turned, asked_there.questions, asked_there.test.rewards)
+    chosen = chosen_settings(turned)
     assert chosen.settings == subject.settings[:1]
     assert chosen.folds == 5
     hits = []

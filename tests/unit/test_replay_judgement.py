@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from haps_search.evaluation.replay.policies import Member, Policy, best_count, e
 from haps_search.evaluation.replay.standings import paired
 from haps_search.evaluation.replay.stored import contents
 from haps_search.evaluation.replay.verdict import Verdict
+from haps_search.evaluation.replay.yardstick import Yardstick
+from haps_search.tasks.task import KnownOutcomes
 
 NAMES = ("a", "b", "c")
 CONFIG = ReferencesConfig(
@@ -110,8 +113,24 @@ def test_as_many_trials_are_averaged_as_help_on_validation() -> None:
     best = Policy(np.array([[0.9, 0.1], [0.6, 0.4], [0.9, 0.1]]))
     helps = Policy(np.array([[0.5, 0.5], [0.1, 0.9], [0.6, 0.4]]))
     spoils = Policy(np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
-    assert best_count([best, helps, spoils], rewards) == 2
-    assert best_count([best, spoils], rewards) == 1
+    worth = Yardstick(rewards)
+    assert best_count([best, helps, spoils], worth) == 2
+    assert best_count([best, spoils], worth) == 1
+
+
+def test_a_yardstick_measures_reward_or_aiq() -> None:
+    known = KnownOutcomes(
+        np.array([[1.0, 0.5]] * 4, np.float32), np.ones((4, 2)), np.array([[1.0, 0.25]] * 4, np.float32),
+        np.array([1.0, 0.25]),
+    )  # fmt: skip
+    dear, cheap = (Policy(np.array([chances] * 4)) for chances in ([0.6, 0.4], [0.4, 0.6]))
+    for parts in ([known], [known, known]):
+        by_reward, by_aiq = Yardstick.of(parts, by_aiq=False), Yardstick.of(parts, by_aiq=True)
+        wide = [Policy(np.tile(each.probabilities, (len(parts), 1))) for each in (dear, cheap)]
+        assert [by_reward(each) for each in wide] == [1.0, 0.5]
+        assert [by_aiq(each) for each in wide] == [pytest.approx(0.75), 0.5]
+    unpaid = replace(known, costs=None, prices=None)
+    assert Yardstick.of([unpaid], by_aiq=True)(dear) == 1.0
 
 
 def test_the_table_by_hand() -> None:

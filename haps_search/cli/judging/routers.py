@@ -13,8 +13,8 @@ from haps_search.cli.judging.subject import Setting, Subject
 from haps_search.engines.loaded import load_run
 from haps_search.evaluation.replay.policies import Member, Policy, best_count, ensembles, mean_policy
 from haps_search.evaluation.replay.questions import Held
+from haps_search.evaluation.replay.yardstick import Yardstick
 from haps_search.evaluation.routing_metrics.cells import Floats
-from haps_search.evaluation.routing_metrics.routes import earned
 from haps_search.learning.known import said
 from haps_search.search.outcome_validation import chances
 from haps_search.tasks.build import build_task
@@ -40,28 +40,32 @@ class Chosen:
     """On so many folds they were compared."""
 
 
-def chosen_settings(subject: Subject, questions: Sequence[Question], rewards: Floats) -> Chosen:
-    """Which settings are averaged. Test questions have no say in it.
+def chosen_settings(subject: Subject) -> Chosen:
+    """Which settings are averaged, by what `run.validation.best` names. Test questions have no say in it.
 
     Settings whose confirming runs went through every fold are compared on all of them, each fold read by the
-    checkpoints that left it out. Without any, those that the search found best are compared on its own fold, whose
-    `questions` and `rewards` (N, C) are given.
+    checkpoints that left it out. Without any, those that the search found best are compared on its own fold.
     """
     if len(subject.settings) == 1:
         return Chosen(subject.settings, None, 1)
     proven = [setting for setting in subject.settings if _folds(setting.confirmed) == set(range(subject.folds))]
+    models = _models(subject)
     if proven:
-        rewards = _fold_rewards(subject)
+        tasks = [_on_fold(subject, fold) for fold in range(subject.folds)]
         found = {setting.label: _left_out(subject, setting) for setting in proven}
-        proven.sort(key=lambda setting: -_mean(found[setting.label], rewards))
-        over = subject.folds
     else:
-        over = 1
+        tasks = [_task(subject.settings[0].searched)]
         proven = list(subject.settings[:MOST_AVERAGED])
-        found = {s.label: policy(s.searched, "validation", questions, _models(subject)) for s in proven}
+        asked = answerable(tasks[0], "validation", models)
+        found = {s.label: policy(s.searched, "validation", asked, models) for s in proven}
+    outcomes = [task.outcomes(answerable(task, "validation", models), models) for task in tasks]
+    worth = Yardstick.of(outcomes, subject.experiment.run.validation.best == "aiq")
+    if len(tasks) > 1:
+        proven.sort(key=lambda setting: -worth(found[setting.label]))
     searched = [found[setting.label] for setting in proven[:MOST_AVERAGED]]
-    count = best_count(searched, rewards)
-    return Chosen(tuple(proven[:count]), _mean(mean_policy(searched[:count]), rewards), over)
+    count = best_count(searched, worth)
+    earns = Yardstick.of(outcomes, by_aiq=False)(mean_policy(searched[:count]))
+    return Chosen(tuple(proven[:count]), earns, len(tasks))
 
 
 def routers(
@@ -123,16 +127,9 @@ def _left_out(subject: Subject, setting: Setting) -> Policy:
     )
 
 
-def _fold_rewards(subject: Subject) -> Floats:
-    """(N, C): what stands in the table for the questions of all folds, in the order of `_left_out`."""
-    task = _task(subject.settings[0].searched)
-    tasks = [ReplayTask(task.config.model_copy(update={"fold": fold})) for fold in range(subject.folds)]
-    models = _models(subject)
-    return np.concatenate([t.outcomes(answerable(t, "validation", models), models).rewards for t in tasks])
-
-
-def _mean(found: Policy, rewards: Floats) -> float:
-    return float(earned(found.greedy(rewards), rewards).mean())
+def _on_fold(subject: Subject, fold: int) -> ReplayTask:
+    """The task with another fold to validate on."""
+    return ReplayTask(_task(subject.settings[0].searched).config.model_copy(update={"fold": fold}))
 
 
 def _folds(runs: Sequence[FoundRun]) -> set[int]:

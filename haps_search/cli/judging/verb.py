@@ -54,8 +54,7 @@ def judge_replay(runs: Path, text: str, split: Held, again: bool) -> None:
 
 def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgement, list[str]]:
     """The judgement, and what a reader has to know of it, a line each."""
-    before = asked(subject.experiment, [subject.settings[0].searched.experiment], "validation")
-    chosen = chosen_settings(subject, before[0].questions, before[0].test.rewards)
+    chosen = chosen_settings(subject)
     notes = _notes(subject, split, chosen)
     if split == "test":
         earlier = note_reading(subject.readings, f"{subject.name}, {len(chosen.settings)} settings", again)

@@ -1,11 +1,9 @@
 """Quality against cost: the curve of every way to route, its AIQ, and the router's AIQ less the others'.
 
 A router that was trained with the weight of cost as an input has a distribution for each weight, and its curve is
-what it chooses under them. Any other router is swept at decision time by log p(z|x) - w * price(z): where the loss is
-cross-entropy to exp(R / temperature), log p is R / temperature up to a constant of the question, so this is predicted
-reward less weighted cost, w running over all weights makes the temperature immaterial, and no training is repeated.
-Under other losses log p is a ranking and the curve a heuristic, which its figures judge. References that predict
-scores are swept by score - w * price. Prices are mean costs of training questions: costs are paid after the choice.
+what it chooses under them. Any other router is swept at decision time (`routing_metrics.router_curve`), and no
+training is repeated. References that predict scores are swept by score - w * price. Prices are mean costs of training
+questions: costs are paid after the choice.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ from haps_search.evaluation import intervals
 from haps_search.evaluation.intervals import Interval
 from haps_search.evaluation.references.labelled import Labelled
 from haps_search.evaluation.references.measure import Measured
-from haps_search.evaluation.replay.policies import LEAST, Policy
+from haps_search.evaluation.replay.policies import Policy
+from haps_search.evaluation.routing_metrics import router_curve as routing_metrics
 from haps_search.evaluation.routing_metrics.aiq import aiq
 from haps_search.evaluation.routing_metrics.cells import Floats, filled, prices
 from haps_search.evaluation.routing_metrics.curve import Curve, sweep
-from haps_search.evaluation.routing_metrics.routes import earned, routes
 
 CHUNK = 250
 """Draws at a time: their counts are (CHUNK, N)."""
@@ -40,18 +38,7 @@ class Quality:
 
 def router_curve(policy: Policy, known: Floats, test: Labelled) -> Curve:
     """The curve of one policy; `known` (C,) are the prices. Raises ValueError where the questions have no costs."""
-    costs = _costs(test)
-    if not policy.priced:
-        return sweep(np.log(np.maximum(policy.probabilities, LEAST)), known, test.rewards, costs)
-    by_weight = {0.0: policy.probabilities, **policy.priced}
-    weights = sorted(by_weight)
-    shares = [routes(by_weight[weight], test.rewards) for weight in weights]
-    paid = filled(costs, known)
-    return Curve(
-        np.asarray(weights),
-        np.stack([earned(s, test.rewards) for s in shares]),
-        np.stack([earned(s, paid) for s in shares]),
-    )
+    return routing_metrics.router_curve(policy.probabilities, policy.priced, known, test.rewards, _costs(test))
 
 
 def reference_curve(measured: Measured, known: Floats, test: Labelled) -> Curve:

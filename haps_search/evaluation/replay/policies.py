@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.routing_metrics.router_curve import LEAST
 from haps_search.evaluation.routing_metrics.routes import routes
-
-LEAST = 1e-12
-"""Probabilities below it count as it, so that their logarithm is finite."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,11 @@ def ensembles(members: Iterable[Member]) -> tuple[Policy, ...]:
     return tuple(mean_policy(row) for row in zip(*groups.values(), strict=False))
 
 
-def best_count(ranked: Sequence[Policy], rewards: Floats) -> int:
-    """How many of the best policies, best first, to average: 1 to all of them, whichever earns most; the fewest of
+def best_count(ranked: Sequence[Policy], worth: Callable[[Policy], float]) -> int:
+    """How many of the best policies, best first, to average: 1 to all of them, whichever is worth most; the fewest of
     equals.
 
-    `rewards` (N, C) are those of validation questions: this is a choice, and the test questions have no say in it.
+    `worth` is measured on validation questions: this is a choice, and the test questions have no say in it.
     """
-    earned = []
-    for count in range(1, len(ranked) + 1):
-        shares = mean_policy(ranked[:count]).greedy(rewards)
-        earned.append(float(np.where(shares > 0, shares * rewards, 0.0).sum(axis=1).mean()))
-    return int(np.argmax(np.round(earned, 12))) + 1
+    found = [worth(mean_policy(ranked[:count])) for count in range(1, len(ranked) + 1)]
+    return int(np.argmax(np.round(found, 12))) + 1

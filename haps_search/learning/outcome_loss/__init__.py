@@ -16,12 +16,14 @@ from haps_search.learning.outcome_loss.contrastive import contrastive
 from haps_search.learning.outcome_loss.expected_reward import expected_reward
 from haps_search.learning.outcome_loss.pairwise import pairwise
 from haps_search.learning.outcome_loss.soft_targets import soft_targets
+from haps_search.learning.outcome_loss.squared_error import squared_error
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "expected_reward": expected_reward,
     "soft_targets": soft_targets,
     "pairwise": pairwise,
     "contrastive": contrastive,
+    "squared_error": squared_error,
 }
 
 
