@@ -129,6 +129,7 @@ def test_readme_s_commands_with_a_kill_between_end_with_every_trial_once(
     since = time.time()
     second = head.run(begin)
     assert second.stdout.startswith(f"submitted {name}-2 "), second.stdout + second.stderr
+    wait_for(lambda: head.state_of(f"{name}-2") == "running", "the second attempt never left the queue", 60)
     told = head.run(status).stdout
     assert [line.split()[:2] for line in told.splitlines()[:2]] == [[f"{name}-1", "failed"], [f"{name}-2", "running"]]
     wait_for(lambda: bool(under_way(sweep, since)), "the second attempt never came to its middle")

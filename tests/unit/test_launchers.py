@@ -20,6 +20,8 @@ import pytest
 import ray
 import yaml
 
+from haps_search.sweep.submission import STOP_WAIT_S
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = ROOT / "clusters" / "launchers"
 CLOUD = sorted((LAUNCHERS / "cloud").glob("*.yaml"))
@@ -126,6 +128,15 @@ def test_a_kuberay_cluster_is_locked_and_reached_from_inside_only(file: Path) ->
     assert cluster["rayVersion"] == ray.__version__
 
 
+def test_no_launcher_takes_the_driver_away_from_the_head() -> None:
+    """Ray puts the driver of a job with resources of its own on any node that has them, a spot worker too."""
+    for file in (file for file in LAUNCHERS.rglob("*") if file.is_file()):
+        assert not re.search(r"entrypoint-?(num|resources|memory)", file.read_text(), re.IGNORECASE), file
+    (job,) = documents(KUBERAY[1])
+    environment = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert environment == {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+
+
 def test_job_and_cluster_describe_the_same_machines() -> None:
     (cluster,), (job,) = map(documents, KUBERAY)
     assert job["spec"]["rayClusterSpec"] == cluster["spec"]
@@ -177,17 +188,18 @@ def test_a_mistake_in_a_script_would_be_seen(tmp_path: Path) -> None:
     assert {"SC2164", "SC2086"} <= set(re.findall(r"SC\d+", checked.stdout))
 
 
+# One write per line: commands in the background write at the same time.
 STUB = """#!/usr/bin/env bash
-printf '%s' "$(basename "$0")" >>"$RECORD"
-printf '\\t%s' "$@" >>"$RECORD"
-printf '\\t| mode=%s path=%s token=%s' "$RAY_AUTH_MODE" "$RAY_AUTH_TOKEN_PATH" "$RAY_AUTH_TOKEN" >>"$RECORD"
-printf '\\n' >>"$RECORD"
+printf -v arguments '\\t%s' "$@"
+secret="mode=$RAY_AUTH_MODE path=$RAY_AUTH_TOKEN_PATH token=$RAY_AUTH_TOKEN"
+printf '%s%s\\t| %s\\n' "${0##*/}" "$arguments" "$secret" >>"$RECORD"
 """
+# A head and its workers have to have been started before anybody can have joined.
 SRUN = """
 while [[ "$1" == --* ]]; do shift; done
 case "$1 $2" in
     "hostname "*) echo "10.0.0.7 10.1.0.7" ;;
-    "python "*) echo "${JOINED:-3}" ;;
+    "python "*) until [ "$(grep -c ^ray "$RECORD")" -ge 2 ]; do sleep 0.05; done; echo "${JOINED:-3}" ;;
     *) exec "$@" ;;
 esac
 """
