@@ -196,7 +196,7 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
         what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
         console.print(f"starting {what} on profile {profile.name}: {names}", highlight=False)
         with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
-            live.wait_for_candidates()
+            live.wait_for_candidates(lambda line: console.print(line, highlight=False, soft_wrap=True))
             yield Driver(console, journal, study, live, tracking, deadline)
     finally:
         journal.close()

@@ -66,16 +66,62 @@ def test_the_seconds_left_count_down_from_the_loss() -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
-def test_a_refusal_is_told_once_and_holds_its_worker_until_the_end() -> None:
+def test_a_refusal_is_told_once_per_seat_and_holds_its_worker_until_the_end() -> None:
     async def story() -> None:
         broker = a_broker([0.0])
-        seats = [asyncio.create_task(broker.refuse("llama", "a", MISSING)) for _ in range(2)]
+        seats = [asyncio.create_task(broker.refuse(f"llama/{i}", "llama", "a", MISSING)) for i in range(2)]
         await asyncio.sleep(0)
-        assert (await broker.tend(["a"])).refusals == (Refusal("llama", "a", MISSING),)
+        assert (await broker.tend(["a"])).refusals == (Refusal("llama", "a", MISSING),) * 2
         assert (await broker.tend(["a"])).refusals == ()
         assert not any(seat.done() for seat in seats)
         await broker.fail_all("over")
         await asyncio.gather(*seats)
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+@pytest.mark.parametrize("how", ["refused", "node lost", "never placed"])
+def test_a_candidate_that_nobody_loads_any_more_ends_the_wait_though_nobody_asked_for_it(how: str) -> None:
+    """Room elsewhere may be taken, and Train waits for it without end and without a word."""
+
+    async def story() -> None:
+        now = [0.0]
+        broker = a_broker(now)
+        waiting = asyncio.create_task(broker.tables())
+        seats = []
+        if how != "never placed":
+            assert await broker.arrive("llama/0", "llama", "a")
+            now[0] = 500.0
+            await broker._notice_absence(now[0])
+            assert (await broker.tend(["a", "b"])).missing == {}, "a worker is loading it"
+            if how == "refused":
+                seats.append(asyncio.create_task(broker.refuse("llama/0", "llama", "a", MISSING)))
+                await asyncio.sleep(0)
+        assert (await broker.tend(["b"])).missing == {"llama": SILENCE_S}
+        now[0] += SILENCE_S - 1
+        await broker._notice_absence(now[0])
+        assert (await broker.tend(["b"])).missing == {"llama": 1.0}
+        now[0] += 2
+        await broker._notice_absence(now[0])
+        with pytest.raises(PoolError, match="no worker of llama was placed within 100 s") as caught:
+            await waiting
+        assert (str(MISSING) in str(caught.value)) == (how == "refused")
+        await asyncio.gather(*seats)
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_a_candidate_that_another_worker_hosts_is_not_awaited() -> None:
+    async def story() -> None:
+        now = [0.0]
+        broker = a_broker(now)
+        await broker.register("llama/0", table("llama"), 1, "a")
+        refused = asyncio.create_task(broker.refuse("llama/1", "llama", "b", MISSING))
+        now[0] = 10 * SILENCE_S
+        await broker._notice_absence(now[0])
+        assert (await broker.tend(["a", "b"])).ended is None
+        await broker.fail_all("over")
+        await refused
 
     asyncio.run(asyncio.wait_for(story(), 20))
 

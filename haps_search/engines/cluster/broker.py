@@ -95,7 +95,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Tended:
-    """What the broker tells the driver: refusals not told before, per candidate that is asked and has no worker the
+    """What the broker tells the driver: refusals not told before, per candidate that is awaited and has no worker the
     seconds until the pool gives it up, and why the pool has ended, None while it has not."""
 
     refusals: tuple[Refusal, ...]
@@ -120,10 +120,10 @@ class Broker:
         self._workers: dict[str, _Worker] = {}
         self._leases: dict[int, _Lease] = {}
         self._expired: dict[int, _Lease] = {}
-        self._began: float | None = None
         self._numbers = itertools.count(1)
         self._starts: dict[str, int] = {}
-        self._unplaced = set(seats)
+        self._loading: dict[str, tuple[str, str]] = {}
+        self._awaited = dict.fromkeys(seats, clock())
         self._refusals: list[Refusal] = []
         self._told = 0
         self._over = asyncio.Event()
@@ -193,14 +193,14 @@ class Broker:
 
     # What workers call.
 
-    async def arrive(self, worker: str, candidate: str) -> bool:
+    async def arrive(self, worker: str, candidate: str, node: str = "") -> bool:
         """A worker's process is about to load its candidate; False where it should leave, as the pool has ended.
 
         Restarts are counted here, because a process that dies while it loads never registers.
         """
         self._start_reaper()
         self._replace(worker)
-        self._unplaced.discard(candidate)
+        self._loading[worker] = candidate, node
         starts = self._starts[worker] = self._starts.get(worker, 0) + 1
         if starts > self._settings.restarts + 1:
             await self.fail_all(
@@ -213,6 +213,7 @@ class Broker:
         """A worker has loaded its candidate. What it held before is given to others. Returns its session."""
         self._start_reaper()
         self._replace(worker)
+        self._loading.pop(worker, None)
         before = self._workers.get(worker)
         registrations = before.registrations + 1 if before else 1
         session = next(self._numbers)
@@ -270,10 +271,10 @@ class Broker:
         for event in self._arrived.values():
             event.set()
 
-    async def refuse(self, candidate: str, node: str, error: CandidateError) -> None:
+    async def refuse(self, worker: str, candidate: str, node: str, error: CandidateError) -> None:
         """A candidate does not load on a node; the worker keeps its seat, which no other is to get, until the end."""
-        if not any(r.candidate == candidate and r.node == node for r in self._refusals):
-            self._refusals.append(Refusal(candidate, node, error))
+        self._loading.pop(worker, None)
+        self._refusals.append(Refusal(candidate, node, error))
         await self._over.wait()
 
     # What the driver calls.
@@ -283,6 +284,7 @@ class Broker:
         for key, worker in self._workers.items():
             if worker.session and worker.node not in alive:
                 self._replace(key)
+        self._loading = {key: where for key, where in self._loading.items() if where[1] in alive or not where[1]}
         fresh, self._told = self._refusals[self._told :], len(self._refusals)
         hosted = {w.candidate for w in self._workers.values() if w.session}
         now = self._clock()
@@ -291,6 +293,7 @@ class Broker:
             for name, queue in self._queues.items()
             if queue and name not in hosted
         }
+        missing |= {name: max(self._silence_s - (now - since), 0.0) for name, since in self._absent(now).items()}
         return Tended(tuple(fresh), missing, str(self._ended) if self._ended else None)
 
     # Inside.
@@ -379,15 +382,21 @@ class Broker:
             await self._notice_absence(now)
             await self._notice_silence(now)
 
+    def _absent(self, now: float) -> dict[str, float]:
+        """Since when no worker of a candidate that nobody has loaded yet is there or on its way; others count anew."""
+        there = {candidate for candidate, _ in self._loading.values()} | set(self._tables)
+        self._awaited |= dict.fromkeys(there, now)
+        return {name: since for name, since in self._awaited.items() if name not in there}
+
     async def _notice_absence(self, now: float) -> None:
-        if self._began is None:
-            self._began = now
-        if self._unplaced and now - self._began > self._silence_s:
-            names = ", ".join(name for name in self._seats if name in self._unplaced)
+        gone = [name for name, since in self._absent(now).items() if now - since > self._silence_s]
+        if gone:
+            refused = "; ".join(str(r.error) for r in self._refusals if r.candidate in gone)
             await self.fail_all(
-                f"no worker of {names} was placed within {self._silence_s:g} s: the cluster has no free CPUs or GPUs, "
-                "or none of its nodes has what one worker asks for together (candidate in the cluster profile); "
-                "`haps plan` says who needs what"
+                f"no worker of {', '.join(gone)} was placed within {self._silence_s:g} s: the cluster has no free CPUs "
+                "or GPUs, or none of its nodes has what one worker asks for together (candidate in the cluster "
+                "profile); `haps plan` says who needs what"
+                f"{f'. Elsewhere it did not load: {refused}' if refused else ''}"
             )
 
     async def _notice_silence(self, now: float) -> None:

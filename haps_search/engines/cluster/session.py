@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.engine import SUBMITS, RayEngine
 from haps_search.engines.cluster.failures import refused, unwrapped
 from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.watch import Watch, ended_by
@@ -31,6 +31,10 @@ from haps_search.tasks.build import build_task
 _log = logging.getLogger(__name__)
 BROKER = "broker"
 LEFTOVER_S = 60.0
+MOST_WAITING = 10_000
+"""So many parcels of all trials may be open; they stand apart from the calls of workers, which bring their answers."""
+LOOK_S, PATIENCE_S = 1.0, 30.0
+"""How often a wait for candidates looks around, and how long it takes before it says what it waits for."""
 LEAVING_S = 15.0
 """How long workers may take to leave at the end of a session; they are idle by then."""
 
@@ -53,9 +57,18 @@ class Session:
     broker: Any
     watch: Watch | None = None
 
-    def wait_for_candidates(self) -> None:
-        """Until every candidate is loaded. Raises CandidateError where one cannot be."""
-        _call(self.broker.tables)
+    def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
+        """Until every candidate is loaded; what is still waited for after `PATIENCE_S` is said.
+
+        Raises CandidateError where one cannot be.
+        """
+        loaded, began, said = self.broker.tables.remote(), time.monotonic(), 0
+        while not ray.wait([loaded], timeout=LOOK_S)[0]:
+            waits = self.waits() if time.monotonic() - began > PATIENCE_S else ()
+            for line in waits if len(waits) > said else ():
+                say(line)
+            said = len(waits)
+        _got(loaded)
 
     def ended(self) -> bool:
         """Whether the pool is gone for good."""
@@ -86,7 +99,7 @@ class Session:
 class TableSession(Session):
     """A session without a pool: what the candidates say stands in a table, and each trial has it at hand."""
 
-    def wait_for_candidates(self) -> None:
+    def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
         return None
 
     def ended_by(self) -> str | None:
@@ -208,11 +221,9 @@ def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile
     _wait_for_the_name()
     # An actor without CPUs may land on a node that is lost next; the driver's node is the one that must live.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return (
-        ray.remote(Broker)
-        .options(name=BROKER, num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
-        .remote(counts, profile.leases, profile.worker_start_timeout_s)
-    )
+    grouped: Any = ray.remote(concurrency_groups={SUBMITS: MOST_WAITING})  # type: ignore[call-overload]
+    actor = grouped(Broker).options(name=BROKER, num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
+    return actor.remote(counts, profile.leases, profile.worker_start_timeout_s)
 
 
 def _wait_for_the_name() -> None:
@@ -230,7 +241,11 @@ def _wait_for_the_name() -> None:
 
 
 def _call(method: Any, *arguments: Any) -> Any:
+    return _got(method.remote(*arguments))
+
+
+def _got(reference: Any) -> Any:
     try:
-        return ray.get(method.remote(*arguments))
+        return ray.get(reference)
     except ray.exceptions.RayError as error:
         raise unwrapped(error) from error

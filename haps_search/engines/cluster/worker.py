@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from haps_search.engines.cluster.wire import (
 from haps_search.errors import CandidateError, PoolError
 from haps_search.types import Response
 
+AGAIN_S = 1.0
+"""After a call that the network lost, before the next."""
+
 
 def host(settings: Mapping[str, Any]) -> None:
     """The train loop of the pool's Ray Train run: rank i hosts the candidate of seat i.
@@ -36,26 +40,33 @@ def host(settings: Mapping[str, Any]) -> None:
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
-    worker = f"{config.name}/{settings['crew']}.{rank}"
-    if not ray.get(broker.arrive.remote(worker, config.name)):
+    worker, node = f"{config.name}/{settings['crew']}.{rank}", ray.get_runtime_context().get_node_id()
+    if not ray.get(broker.arrive.remote(worker, config.name, node)):
         return
     try:
         candidate = FrozenLM.load(config)
     except CandidateError as error:
         # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
-        ray.get(broker.refuse.remote(config.name, ray.get_runtime_context().get_node_id(), error))
+        ray.get(broker.refuse.remote(worker, config.name, node, error))
         return
-    serve(broker, worker, candidate)
+    serve(broker, worker, candidate, node)
 
 
-def serve(broker: Any, worker: str, candidate: Candidate) -> None:
+def serve(broker: Any, worker: str, candidate: Candidate, node: str) -> None:
     """Answer leases until the pool ends or this worker is replaced."""
-    node = ray.get_runtime_context().get_node_id()
-    session = ray.get(broker.register.remote(worker, candidate.table, os.getpid(), node))
+    session: int | None = None
     done: Done | None = None
     while True:
         try:
+            if session is None:
+                session, done = ray.get(broker.register.remote(worker, candidate.table, os.getpid(), node)), None
             work: Work | None = ray.get(broker.exchange.remote(worker, session, done, candidate.room))
+        except ray.exceptions.ActorUnavailableError:
+            # The network broke, not the broker. What was handed in may have arrived or not, so this worker begins
+            # again, and what it held goes to the next lease.
+            time.sleep(AGAIN_S)
+            session = None
+            continue
         except ray.exceptions.RayError as error:
             # A broker that ended the pool, or is gone itself: either way there is nobody left to serve.
             if isinstance(unwrapped(error), PoolError):
