@@ -7,16 +7,21 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import RunPath, Runs
+from haps_search.cli.options import CostWeight, RunPath, Runs
 
 
 def ask(
     run: RunPath,
     question: Annotated[str, typer.Argument(help="The question's text.")],
     context: Annotated[str, typer.Option(help="Its context, for tasks that have one.")] = "",
+    task: Annotated[str, typer.Option(help="The name of its task, for routers of a table that read it.")] = "",
+    cost_weight: CostWeight = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Route one question: assignment with probabilities, delta norms, and the answer beside the frozen one."""
+    """Route one question: assignment with probabilities, delta norms, and the answer beside the frozen one.
+
+    A router of a table says whom to ask; the table's models answer nothing new.
+    """
     from haps_search.cli.find import find_run
 
     found = find_run(runs, run)
@@ -25,16 +30,19 @@ def ask(
 
     from haps_search.engines.loaded import load_run
     from haps_search.episodes.play import Play, play
+    from haps_search.search.deciding import decide
     from haps_search.search.metrics import delta_norm
     from haps_search.types import Question
 
     loaded = load_run(found.folder, found.experiment)
-    asked = [Question("asked", question, "", context)]
+    asked = [loaded.worded(Question("asked", question, "", context, {"task": task} if task else {}))]
+    (decision,) = asyncio.run(decide(loaded.engine, loaded.task, asked, found.experiment, cost_weight))
+    for role, chosen, chances in zip(loaded.task.roles, decision.assignment, decision.probabilities, strict=True):
+        shares = ", ".join(f"{name} {p:.3f}" for name, p in chances.items())
+        typer.echo(f"{role.name}: {chosen} ({shares})")
+    if found.experiment.task.type == "replay":
+        return
     routes = asyncio.run(loaded.engine.route(asked, 0, 0))
-    names = [c.name for c in found.experiment.candidates]
-    for role, marginal in zip(loaded.task.roles, routes.marginals[0], strict=True):
-        shares = ", ".join(f"{name} {p:.3f}" for name, p in zip(names, marginal, strict=True))
-        typer.echo(f"{role.name}: {shares}")
     for (_, name), delta in routes.deltas.items():
         typer.echo(f"delta of {name}: {delta_norm([delta]):.3f} of its weights' norm, {delta.layout.size} numbers")
     how = Play(found.experiment.run.sampling, seed=0, greedy=True)

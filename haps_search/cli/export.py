@@ -34,7 +34,7 @@ def export(
     loaded = load_run(found.folder, found.experiment)
     deltas = loaded.deltas(asked)
     if not deltas:
-        raise ConfigError("routing.low_level: none: this run has no adapters to export")
+        raise ConfigError("routing.low_level: none: this run has no adapters; `haps route` writes its assignments")
     bases = {c.name: model_name(c.name, c.source) for c in found.experiment.candidates if c.source.type != "table"}
     revisions = {c.name: getattr(c.source, "revision", None) for c in found.experiment.candidates}
     routes = asyncio.run(loaded.engine.route(asked, 0, 0))

@@ -32,6 +32,10 @@ TrackingUri = Annotated[str | None, typer.Option(help="An MLflow server; default
 Address = Annotated[
     str | None, typer.Option("--address", metavar="URL", help="A cluster's dashboard, as in http://127.0.0.1:8265.")
 ]
+CostWeight = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="What cost weighs, for a router of a table with costs; as learning.cost_weight."),
+]
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, NAME/NUMBER, or NAME for a sweep's best trial.")
 ]

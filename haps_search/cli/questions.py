@@ -13,7 +13,7 @@ _SAFE = re.compile(r"[^\w.-]+")
 
 
 def read_questions(file: Path) -> list[Question]:
-    """One JSON object per line with `question`, optionally `id` and `context`.
+    """One JSON object per line with `question`, optionally `id`, `context` and `task`.
 
     Raises:
         DataError: file, line and field of the first malformed row.
@@ -41,4 +41,5 @@ def _question(line: bytes, file: Path, number: int) -> Question:
         raise DataError(f"{file}:{number}: field question: needs a text")
     given = "" if row.get("id") is None else str(row["id"])
     identity = _SAFE.sub("_", given).strip(".") or f"line-{number}"
-    return Question(identity, row["question"], str(row.get("reference", "")), str(row.get("context") or ""))
+    task = {"task": str(row["task"])} if row.get("task") else {}
+    return Question(identity, row["question"], str(row.get("reference", "")), str(row.get("context") or ""), task)

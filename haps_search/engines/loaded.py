@@ -12,7 +12,7 @@ from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError
 from haps_search.records.run_folder import RunFolder
 from haps_search.tasks.build import build_task
-from haps_search.tasks.task import Task
+from haps_search.tasks.task import Tabled, Task
 from haps_search.types import Delta, Question
 
 
@@ -24,6 +24,10 @@ class LoadedRun:
     task: Task
     engine: LocalEngine
     step: int
+
+    def worded(self, question: Question) -> Question:
+        """A user's question as the router of this run learnt to read questions."""
+        return self.task.worded(question) if isinstance(self.task, Tabled) else question
 
     def deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
         """Deltas of every candidate for every question; empty where the low level is off."""

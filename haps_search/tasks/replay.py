@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -159,8 +160,20 @@ class ReplayTask:
             rewards=self.table.rewards[np.ix_(rows, columns)],
             task_means=self._task_means[np.ix_(tasks, columns)],
             costs=self._costs(rows, columns),
-            prices=None if self.mean_costs is None else self.mean_costs[columns] / self.cost_unit,
+            prices=self.prices(models),
         )
+
+    def prices(self, models: Sequence[str]) -> NDArray[np.float64] | None:
+        """(K,): mean training costs in units of `cost_unit`, what is known of a cost before it is paid."""
+        if self.mean_costs is None:
+            return None
+        return np.asarray(self.mean_costs[[self.column(model) for model in models]] / self.cost_unit, np.float64)
+
+    def worded(self, question: Question) -> Question:
+        """With its task's name as the first line, where `task_name` asks for it and the question says one."""
+        task = question.attributes.get("task", "")
+        text = f"Task: {task}\n\n{question.text}" if self.config.task_name and task else question.text
+        return replace(question, text=text)
 
     def _costs(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """In units of `cost_unit`, a missing one at its model's mean; None where nobody knows costs."""
@@ -223,5 +236,4 @@ class ReplayTask:
 
     def _question(self, row: int) -> Question:
         stored, task = self.table.questions[row], self.table.tasks[row]
-        text = f"Task: {task}\n\n{stored.text}" if self.config.task_name and task else stored.text
-        return Question(stored.id, text, reference="1", attributes={"task": task})
+        return self.worded(Question(stored.id, stored.text, reference="1", attributes={"task": task}))

@@ -103,6 +103,14 @@ class Tabled(Protocol):
         """What these models earned and cost. Raises ConfigError for a model that the table does not have."""
         ...
 
+    def prices(self, models: Sequence[str]) -> NDArray[np.float64] | None:
+        """(K,): the mean training cost of each, in units of the dearest model's; None where nobody knows costs."""
+        ...
+
+    def worded(self, question: Question) -> Question:
+        """A question from elsewhere, with its `task` attribute if it has one, as the table's are read."""
+        ...
+
 
 def answerable(task: Task, split: Split, models: Sequence[str]) -> Sequence[Question]:
     """The questions of a split, in its order; of a table those alone that one of these models at least answered."""

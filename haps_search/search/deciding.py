@@ -1,0 +1,88 @@
+"""What a router chooses on questions that nobody has answered yet, whatever cost weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from haps_search.config.learning import LearningConfig, SoftTargets, SquaredError
+from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
+from haps_search.learning.known import said
+from haps_search.search.engine import Engine
+from haps_search.search.validation import CHUNK
+from haps_search.tasks.task import Tabled, Task
+from haps_search.types import Assignment, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The assignment of a question, and for each role the probability of every candidate."""
+
+    assignment: Assignment
+    probabilities: tuple[Mapping[str, float], ...]
+
+
+async def decide(
+    engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment, cost_weight: float | None = None
+) -> list[Decision]:
+    """The likeliest assignment of each question; with `cost_weight`, in the unit of `learning.cost_weight`, the one
+    worth most when cost weighs so much.
+
+    A router that is told the weight is told it. Of another, `temperature * log p` has to be a predicted reward (losses
+    squared_error and soft_targets), and the models' prices are set against it.
+
+    Raises:
+        ConfigError: a weight where nobody knows costs, beyond what the router was trained on, or against preferences
+            that are no rewards.
+    """
+    learning, names = experiment.learning, [c.name for c in experiment.candidates]
+    if cost_weight is not None and learning.cost_conditioned is not None:
+        questions = [said(question, _within(learning, cost_weight)) for question in questions]
+    found: list[Decision] = []
+    for start in range(0, len(questions), CHUNK):
+        routes = await engine.route(questions[start : start + CHUNK], 0, 0)
+        found += [
+            Decision(row[0], tuple(dict(zip(names, shares, strict=True)) for shares in marginals))
+            for row, marginals in zip(routes.assignments, routes.marginals, strict=True)
+        ]
+    if cost_weight is None or learning.cost_conditioned is not None:
+        return found
+    handicaps = cost_weight * _prices(task, names) / _reward_of_log_p(learning)
+    return [replace(each, assignment=(_worth_most(each.probabilities[0], names, handicaps),)) for each in found]
+
+
+def _worth_most(chances: Mapping[str, float], names: Sequence[str], handicaps: np.ndarray) -> str:
+    """The candidate whose log p less its handicap is largest."""
+    with np.errstate(divide="ignore"):
+        return names[int((np.log([chances[name] for name in names]) - handicaps).argmax())]
+
+
+def _prices(task: Task, names: Sequence[str]) -> np.ndarray:
+    prices = task.prices(names) if isinstance(task, Tabled) else None
+    if prices is None:
+        raise ConfigError("--cost-weight: needs a router of a replay whose table has costs")
+    return prices
+
+
+def _reward_of_log_p(learning: LearningConfig) -> float:
+    """The reward that a difference of 1 in log p stands for."""
+    loss = learning.outcome_loss
+    if isinstance(loss, SquaredError) or (isinstance(loss, SoftTargets) and loss.temperature > 0):
+        return loss.temperature
+    raise ConfigError(
+        f"--cost-weight: this router learnt by {loss.type}, whose preferences are no rewards that a price could be set "
+        "against: train one with learning.outcome_loss.type squared_error or soft_targets, or with "
+        "learning.cost_conditioned"
+    )
+
+
+def _within(learning: LearningConfig, weight: float) -> float:
+    """A weight that the router was trained on; below the lowest, the lowest."""
+    limits = learning.cost_conditioned
+    assert limits is not None
+    if weight > limits.high:
+        raise ConfigError(f"--cost-weight: got {weight:g}, this router knows {limits.low} to {limits.high}")
+    return max(weight, limits.low)
