@@ -16,9 +16,6 @@ from haps_search.engines.cluster.router_actor import RouterActor, opened
 from haps_search.engines.cluster.wire import estimated_tokens, pack_requests, pack_tensors, unpack_responses
 from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
-SUBMITS = "submits"
-"""The broker's group of calls that wait for an answer."""
-
 
 def parcel_rows(profile: ClusterProfile, requests: int) -> int:
     """How many of so many requests make a parcel, which one worker takes: so few that all replicas get some."""
@@ -36,8 +33,7 @@ async def ask_pool(
     order = sorted(range(len(requests)), key=lambda i: estimated_tokens(requests[i].messages, requests[i].sampling))
     parts = [order[i : i + rows] for i in range(0, len(order), rows)]
     packed = [pack_requests([requests[i] for i in part]) for part in parts]
-    submit = broker.submit.options(concurrency_group=SUBMITS)
-    parcels = await asyncio.gather(*(answer(submit.remote(candidate, p, trial)) for p in packed))
+    parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, p, trial)) for p in packed))
     responses = [response for parcel in parcels for response in unpack_responses(parcel)]
     found = dict(zip(order, responses, strict=True))
     return [found[i] for i in range(len(requests))]

@@ -19,7 +19,7 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.engine import SUBMITS, RayEngine
+from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.failures import refused, unwrapped
 from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.watch import Watch, ended_by
@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 BROKER = "broker"
 LEFTOVER_S = 60.0
 MOST_WAITING = 10_000
-"""So many parcels of all trials may be open; they stand apart from the calls of workers, which bring their answers."""
+"""So many calls of the broker may be open: parcels of all trials, and the workers that bring their answers. Groups of
+concurrency cannot keep the two apart, as Ray runs each in an event loop of its own."""
 LOOK_S, PATIENCE_S = 1.0, 30.0
 """How often a wait for candidates looks around, and how long it takes before it says what it waits for."""
 LEAVING_S = 15.0
@@ -221,9 +222,11 @@ def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile
     _wait_for_the_name()
     # An actor without CPUs may land on a node that is lost next; the driver's node is the one that must live.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    grouped: Any = ray.remote(concurrency_groups={SUBMITS: MOST_WAITING})  # type: ignore[call-overload]
-    actor = grouped(Broker).options(name=BROKER, num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
-    return actor.remote(counts, profile.leases, profile.worker_start_timeout_s)
+    return (
+        ray.remote(Broker)
+        .options(name=BROKER, num_cpus=0, max_concurrency=MOST_WAITING, scheduling_strategy=here)
+        .remote(counts, profile.leases, profile.worker_start_timeout_s)
+    )
 
 
 def _wait_for_the_name() -> None:
