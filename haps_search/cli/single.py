@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from rich.console import Console
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import read_records
+from haps_search.records.remote import pushed
+from haps_search.records.room import room_on
 from haps_search.records.run_folder import RunFolder
+from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine
 from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
@@ -89,13 +94,24 @@ class _Mirror:
     """Sends what the run has recorded to MLflow, as the only child of a parent of the run's name."""
 
     def __init__(self, study: Study, folder: Path) -> None:
-        from haps_search.records.mlflow_tracker import MlflowStore, default_uri
+        from haps_search.records.mlflow_tracker import MlflowStore, Sweep, default_uri
 
         store = MlflowStore(study.tracking.uri or default_uri(folder.parent), "haps_search")
-        self.tracker = store.trial_tracker(folder.name, "train", study.experiment.model_dump(mode="json"))
+        own = Sweep(folder.name, _begun(folder))
+        self.tracker = store.trial_tracker(own, "train", study.experiment.model_dump(mode="json"))
         self._file, self._sent = folder / "metrics.jsonl", self.tracker.last_step
 
     def send(self) -> None:
         records = [record for record in read_records(self._file) if record.step > self._sent]
         self.tracker.log_many(records)
         self._sent = records[-1].step if records else self._sent
+
+
+def _begun(folder: Path) -> float:
+    """When the run was first started, which tells it in MLflow from others of its name."""
+    file = folder / "begun.json"
+    if not file.exists():
+        with room_on(folder):
+            replace_text(file, json.dumps({"begun": time.time()}))
+        pushed(file)
+    return float(json.loads(file.read_text())["begun"])

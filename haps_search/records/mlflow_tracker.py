@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -42,7 +43,8 @@ from haps_search.errors import TrackerError  # noqa: E402
 from haps_search.records.tracker import Record, Status, StepGate  # noqa: E402
 
 BACKEND_ERRORS = (MlflowException, RequestException, HTTPError, SQLAlchemyError, OSError)
-SWEEP_TAG, TRIAL_TAG, KIND_TAG, LAST_STEP_TAG = "haps.sweep", "haps.trial", "haps.kind", "haps.last_step"
+SWEEP_TAG, BEGUN_TAG, TRIAL_TAG = "haps.sweep", "haps.begun", "haps.trial"
+KIND_TAG, LAST_STEP_TAG = "haps.kind", "haps.last_step"
 PARENT_TAG = "mlflow.parentRunId"
 SUMMARY = "summary/"
 """Before the names of a run's summary metrics, so that they never meet a step's."""
@@ -63,6 +65,21 @@ def default_uri(runs_folder: Path) -> str:
     """MLFLOW_TRACKING_URI, which may hold a password; else an sqlite file under the runs folder, absolute, since Ray
     changes the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Which sweep, or run outside one: its name, and when it was begun, in seconds since the epoch.
+
+    A server has the sweeps of many runs folders, and a name is free again when its folder was deleted.
+    """
+
+    name: str
+    begun: float
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {SWEEP_TAG: self.name, BEGUN_TAG: f"{self.begun:.6f}"}
 
 
 class MlflowStore:
@@ -89,23 +106,23 @@ class MlflowStore:
                 "(tracking.uri), or go without it (tracking.mlflow: false): the JSONL is kept either way."
             ) from error
 
-    def sweep_run(self, sweep: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    def sweep_run(self, sweep: Sweep, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The run id of the sweep's parent run, found or made, and RUNNING.
 
         Raises:
             TrackerError: the store cannot be reached or used.
         """
-        own = {**tags, SWEEP_TAG: sweep, KIND_TAG: "sweep"}
-        return self._open_run({SWEEP_TAG: sweep, KIND_TAG: "sweep"}, own, sweep, parameters).info.run_id
+        own = {**sweep.tags, KIND_TAG: "sweep"}
+        return self._open_run(own, {**tags, **own}, sweep.name, parameters).info.run_id
 
-    def trial_tracker(self, sweep: str, trial: str, parameters: Mapping[str, Any]) -> MlflowTracker:
+    def trial_tracker(self, sweep: Sweep, trial: str, parameters: Mapping[str, Any]) -> MlflowTracker:
         """The trial's child run, found or made, and RUNNING. The sweep's run is made where missing.
 
         Raises:
             TrackerError: the store cannot be reached or used.
         """
         parent = self.sweep_run(sweep, {}, {})
-        own = {SWEEP_TAG: sweep, KIND_TAG: "trial", TRIAL_TAG: trial}
+        own = {**sweep.tags, KIND_TAG: "trial", TRIAL_TAG: trial}
         run = self._open_run(own, {**own, PARENT_TAG: parent}, trial, parameters)
         return MlflowTracker(self.client, run)
 

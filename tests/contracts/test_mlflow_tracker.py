@@ -16,10 +16,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from haps_search.errors import TrackerError
-from haps_search.records.mlflow_tracker import LAST_STEP_TAG, MlflowStore, MlflowTracker, default_uri
+from haps_search.records.mlflow_tracker import LAST_STEP_TAG, MlflowStore, MlflowTracker, Sweep, default_uri
 from haps_search.records.tracker import Record
 
 Open = Callable[[], MlflowStore]
+SKILLS = Sweep("skills", 1.5)
 
 
 def history(tracker: MlflowTracker, key: str) -> list[tuple[int, float]]:
@@ -28,13 +29,13 @@ def history(tracker: MlflowTracker, key: str) -> list[tuple[int, float]]:
 
 def test_a_resumed_sweep_finds_its_runs(open_store: Open) -> None:
     store = open_store()
-    parent = store.sweep_run("skills", {"sweep": {"trials": 8}}, {"note": "first"})
-    trial = store.trial_tracker("skills", "t1", {"lora": {"rank": 4, "targets": ["o_proj"]}})
+    parent = store.sweep_run(SKILLS, {"sweep": {"trials": 8}}, {"note": "first"})
+    trial = store.trial_tracker(SKILLS, "t1", {"lora": {"rank": 4, "targets": ["o_proj"]}})
     trial.finish("stopped", {})
     assert store.end_sweep(parent, "finished")
     resumed = open_store()
-    assert resumed.sweep_run("skills", {}, {}) == parent
-    again = resumed.trial_tracker("skills", "t1", {"lora": {"rank": 4, "targets": ["o_proj"]}, "late": True})
+    assert resumed.sweep_run(SKILLS, {}, {}) == parent
+    again = resumed.trial_tracker(SKILLS, "t1", {"lora": {"rank": 4, "targets": ["o_proj"]}, "late": True})
     assert again.run_id == trial.run_id
     runs = {run.info.run_id: run for run in resumed.client.search_runs([resumed._experiment_id])}
     assert set(runs) == {parent, trial.run_id}
@@ -48,29 +49,30 @@ def test_a_resumed_sweep_finds_its_runs(open_store: Open) -> None:
 
 def test_trials_and_sweeps_do_not_meet(open_store: Open) -> None:
     store = open_store()
-    trackers = [store.trial_tracker(sweep, trial, {}) for sweep in ("a", "b") for trial in ("1", "2")]
+    sweeps = Sweep("a", 1.5), Sweep("a", 1.25), Sweep("b", 1.5)
+    trackers = [store.trial_tracker(sweep, trial, {}) for sweep in sweeps for trial in ("1", "2")]
     runs = store.client.search_runs([store._experiment_id])
-    assert len({tracker.run_id for tracker in trackers}) == 4
-    assert len(runs) == 6
+    assert len({tracker.run_id for tracker in trackers}) == 6
+    assert len(runs) == 9
 
 
 def test_parameters_written_once_keep_their_value(open_store: Open, caplog: pytest.LogCaptureFixture) -> None:
     store = open_store()
     many: dict[str, Any] = {f"p{i}": i for i in range(250)}
-    run_id = store.sweep_run("skills", {**many, "text": "x" * 7000}, {})
-    store.sweep_run("skills", {"p1": 99, "text": "x" * 7000}, {})
+    run_id = store.sweep_run(SKILLS, {**many, "text": "x" * 7000}, {})
+    store.sweep_run(SKILLS, {"p1": 99, "text": "x" * 7000}, {})
     params = store.client.get_run(run_id).data.params
     assert (len(params), params["p1"], params["text"]) == (251, "1", "x" * 6000)
     assert "keeps its first values of p1" in caplog.text
 
 
 def test_a_kill_between_metrics_and_tag_counts_the_metrics(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = open_store().trial_tracker("s", "t", {})
+    tracker = open_store().trial_tracker(SKILLS, "t", {})
     tracker.log(0, {"reward": 0.0})
     real = tracker.client.log_batch
     monkeypatch.setattr(tracker.client, "log_batch", lambda run, metrics, tags: real(run, metrics=metrics))
     tracker.log(1, {"reward": 0.5})
-    resumed = open_store().trial_tracker("s", "t", {})
+    resumed = open_store().trial_tracker(SKILLS, "t", {})
     assert resumed.client.get_run(resumed.run_id).data.tags[LAST_STEP_TAG] == "0"
     assert resumed.last_step == 1
     for step in range(3):
@@ -79,7 +81,7 @@ def test_a_kill_between_metrics_and_tag_counts_the_metrics(open_store: Open, mon
 
 
 def test_an_answer_that_got_lost_makes_no_second_point(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = open_store().trial_tracker("s", "t", {})
+    tracker = open_store().trial_tracker(SKILLS, "t", {})
     real = tracker.client.log_batch
 
     def take_and_time_out(*args: Any, **kwargs: Any) -> None:
@@ -99,7 +101,7 @@ def test_an_ending_that_the_store_did_not_take_is_tried_again(
     open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store()
-    tracker = store.trial_tracker("s", "t", {})
+    tracker = store.trial_tracker(SKILLS, "t", {})
     tracker.log(0, {"reward": 0.25})
 
     def refuse(*_: object, **__: object) -> None:
@@ -133,7 +135,7 @@ def test_a_slow_failure_is_not_repeated_at_every_step(open_store: Open) -> None:
 
 
 def test_names_mlflow_refuses_are_mended(open_store: Open) -> None:
-    tracker = open_store().trial_tracker("s", "t", {"a[0]": 1})
+    tracker = open_store().trial_tracker(SKILLS, "t", {"a[0]": 1})
     tracker.log(0, {"share[adder]": 0.5, "/a//../b/": 1.0, "..": 2.0})
     assert tracker.missed == 0
     metrics = tracker.client.get_run(tracker.run_id).data.metrics
@@ -145,7 +147,7 @@ def test_artifacts_lie_beside_the_database(open_store: Open, tmp_path: Path, mon
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     store = open_store()
-    tracker = store.trial_tracker("s", "t", {})
+    tracker = store.trial_tracker(SKILLS, "t", {})
     (tmp_path / "space.yaml").write_text("name: skills\n")
     assert store.artifact(tracker.run_id, tmp_path / "space.yaml")
     assert not store.artifact(tracker.run_id, tmp_path / "absent.yaml")
@@ -213,7 +215,7 @@ def test_a_deleted_experiment_is_named(open_store: Open) -> None:
 
 
 def test_times_are_those_of_the_record(open_store: Open) -> None:
-    tracker = open_store().trial_tracker("s", "t", {})
+    tracker = open_store().trial_tracker(SKILLS, "t", {})
     tracker.log_many([Record(0, {"reward": 1.0}, 1_700_000_000.5)])
     (metric,) = MlflowClient(open_store().uri).get_metric_history(tracker.run_id, "reward")
     assert metric.timestamp == 1_700_000_000_500

@@ -80,7 +80,9 @@ class MlflowBackend(Backend):
         self._open_store = open_store
 
     def open(self) -> Tracker:
-        self.tracker = self._open_store().trial_tracker("sweep", "trial-1", {"rank": 4})
+        from haps_search.records.mlflow_tracker import Sweep
+
+        self.tracker = self._open_store().trial_tracker(Sweep("sweep", 1.0), "trial-1", {"rank": 4})
         return self.tracker
 
     def points(self) -> list[Point]:
