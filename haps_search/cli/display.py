@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,10 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from haps_search.errors import PoolError
 from haps_search.sweep.progress import TrialView
 
 PLAIN_EVERY_S = 15.0
 TICK_S = 1.0
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 Frame = tuple[Sequence[TrialView], float]
 """The trials, and the fraction of all steps that is done."""
@@ -26,7 +32,8 @@ Frame = tuple[Sequence[TrialView], float]
 def watching(console: Console, frame: Callable[[], Frame], also: Callable[[], None]) -> Iterator[None]:
     """Show frames while the body runs; `also` is called at each tick, and once more at the end.
 
-    An error of either ends the display, not the sweep; it is raised when the body is done.
+    What cannot be read or sent for a moment is tried again at the next tick. Any other error, or one that is still
+    there at the end, ends the display, not the sweep; it is raised when the body is done.
     """
     watcher = _Watcher(console, frame, also)
     watcher.start()
@@ -64,8 +71,10 @@ class _Watcher(threading.Thread):
         with Live(console=self._console, refresh_per_second=2, transient=True) as live:
             while True:
                 last = self._ended.wait(TICK_S)
-                live.update(self._picture())
-                self._also()
+                frame = self._tried(self._frame, last)
+                if frame is not None:
+                    live.update(self._picture(frame))
+                self._tried(self._also, last)
                 if last:
                     return
 
@@ -73,10 +82,11 @@ class _Watcher(threading.Thread):
         shown, at = "", 0.0
         while True:
             last = self._ended.wait(TICK_S)
-            self._also()
+            self._tried(self._also, last)
             now = time.monotonic()
-            if last or now - at >= PLAIN_EVERY_S:
-                views, done = self._frame()
+            frame = self._tried(self._frame, last) if last or now - at >= PLAIN_EVERY_S else None
+            if frame is not None:
+                views, done = frame
                 line = plain_line(views, done, self._left(done))
                 if line != shown:
                     self._console.print(line, highlight=False, soft_wrap=True)
@@ -84,8 +94,17 @@ class _Watcher(threading.Thread):
             if last:
                 return
 
-    def _picture(self) -> Group:
-        views, done = self._frame()
+    def _tried(self, call: Callable[[], T], last: bool) -> T | None:
+        try:
+            return call()
+        except (PoolError, OSError) as error:
+            if last:
+                raise
+            _log.warning("the display has no news this time: %s", error)
+            return None
+
+    def _picture(self, frame: Frame) -> Group:
+        views, done = frame
         bar = ProgressBar(total=1.0, completed=done, width=40)
         return Group(table(views), bar, Text(f" {done:.0%} done, {clock(self._left(done))} left"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from haps_search.config.load import load_profile
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, PoolError
-from haps_search.records.mlflow_tracker import MlflowStore, default_uri
+from haps_search.records.mlflow_tracker import MlflowStore, Sweep, default_uri
 from haps_search.records.remote import storage
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
@@ -47,28 +47,32 @@ class Driver:
     deadline: float | None
     """As of `time.monotonic`, so that a clock set back does not prolong it."""
 
-    def left(self) -> float | None:
+    def _left(self) -> float | None:
         """Seconds until --max-hours."""
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
 
-    def finish_or_leave(self, kind: Kind) -> None:
-        """Go on only if every trial of the kind that was begun has ended; trials of others are others' to finish.
+    def fit(self, kind: Kind, wanted: Sequence[Setting] | int) -> None:
+        """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
+        self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self._left()))
+
+    def finish_or_leave(self, kind: Kind, unbegun: int = 0) -> None:
+        """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
 
         Raises:
             PoolError: some have not, because the time is over or the machines gave up.
         """
         open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
-        if not open_trials and not self.journal.leaving:
+        if not open_trials and not unbegun and not self.journal.leaving:
             return
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
         if self.journal.leaving:
             raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
+        rest = f" and {unbegun} were not begun" if unbegun else ""
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished: {again}")
-        ended = self.live.ended_by()
+            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished{rest}: {again}")
+        ended = self.live.ended_by() or "their processes were lost, or Ctrl-C ended them"
         raise PoolError(
-            f"trials {open_trials} were interrupted ({ended or 'their processes were lost, or Ctrl-C ended them'}); "
-            f"see {self.journal.folder / 'logs'}, then {again}"
+            f"trials {open_trials} were interrupted{rest} ({ended}); see {self.journal.folder / 'logs'}, then {again}"
         )
 
     def end(self, files: list[Path]) -> None:
@@ -92,9 +96,9 @@ class Tracking:
         if not study.tracking.mlflow:
             return cls(None, None, None)
         store = MlflowStore(study.tracking.uri or default_uri(journal.folder.parent), "haps_search")
-        name = journal.folder.name
-        parent = store.sweep_run(name, study.experiment.model_dump(mode="json"), {"haps.study": study.name})
-        return cls(store, parent, Mirror(journal, partial(store.trial_tracker, name)))
+        sweep = Sweep(journal.folder.name, journal.begun())
+        parent = store.sweep_run(sweep, study.experiment.model_dump(mode="json"), {"haps.study": study.name})
+        return cls(store, parent, Mirror(journal, partial(store.trial_tracker, sweep)))
 
     def tick(self) -> None:
         if self.mirror is not None:
@@ -125,8 +129,7 @@ def _drive_arms(d: Driver, study: Study) -> None:
     from haps_search.cli.arms import show_arms, summary_table
 
     with _watched(d, planned_trials(study)):
-        fit(d.journal, study, d.live, "search", missing(arms(study), d.journal.trials()), d.left())
-        d.finish_or_leave("search")
+        d.fit("search", missing(arms(study), d.journal.trials()))
     d.console.print(summary_table(d.journal.trials(), study))
     files = [show_arms(d, study, "validation")] if study.sweep.comparison else []
     d.journal.append(SweepEnded("all arms ended", time.time()))
@@ -137,13 +140,10 @@ def _drive_arms(d: Driver, study: Study) -> None:
 def _drive_search(d: Driver, study: Study) -> None:
     searched = sum(t.kind == "search" for t in d.journal.trials())
     with _watched(d, planned_trials(study)):
-        fit(d.journal, study, d.live, "search", max(study.sweep.trials - searched, 0), d.left())
-        d.finish_or_leave("search")
+        d.fit("search", max(study.sweep.trials - searched, 0))
         best = best_trial(d.journal, study)
         if study.sweep.comparison:
-            wanted = missing(comparisons(study, best), d.journal.trials())
-            fit(d.journal, study, d.live, "comparison", wanted, d.left())
-            d.finish_or_leave("comparison")
+            d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
     d.console.print("measuring on the whole validation split", highlight=False)
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))
@@ -163,8 +163,7 @@ def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[Tr
         kind = settings[0].kind
         wanted = missing(settings, d.journal.trials())
         with _watched(d, len(d.journal.trials()) + len(wanted)):
-            fit(d.journal, study, d.live, kind, wanted, d.left())
-            d.finish_or_leave(kind)
+            d.fit(kind, wanted)
         if ended is not None:  # taking the sweep up opened it again
             d.journal.append(SweepEnded(ended.reason, time.time()))
             d.end([])

@@ -70,11 +70,14 @@ def truncate_after(path: Path, step: int) -> int:
     dropped = len(lines.fields) - len(kept)
     if dropped or lines.torn:
         aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        with aside.open("wb") as file:
-            file.write(b"".join(_line(fields) for fields in kept))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        try:
+            with aside.open("wb") as file:
+                file.write(b"".join(_line(fields) for fields in kept))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     return dropped
 
 
@@ -154,8 +157,9 @@ class JsonlWriter:
 
     def _write(self, line: bytes) -> None:
         self._half = True
-        if self._file.write(line) != len(line):
-            raise OSError("the disk took only part of a line")
+        rest = memoryview(line)
+        while rest:  # a disk that takes a part of it says why with the next part
+            rest = rest[self._file.write(rest) :]
         self._half = False
         self._whole += len(line)
 

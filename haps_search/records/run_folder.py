@@ -94,10 +94,11 @@ class RunFolder:
         return self._store.best()
 
     def forget_after(self, step: int) -> None:
-        """Drop records above a step: the run goes on from there."""
-        self._tracker.truncate_after(step)
-        if (self.path / "examples.jsonl").exists():
-            truncate_after(self.path / "examples.jsonl", step)
+        """Drop records above a step: the run goes on from there. Raises PoolError where the disk has no room."""
+        with room_on(self.path):
+            self._tracker.truncate_after(step)
+            if (self.path / "examples.jsonl").exists():
+                truncate_after(self.path / "examples.jsonl", step)
 
     def keep_examples(self, step: int, episodes: Sequence[Episode], rewards: Sequence[float]) -> None:
         for episode, reward in list(zip(episodes, rewards, strict=True))[:EXAMPLES]:

@@ -25,6 +25,7 @@ class Hold:
         self._folder, self._remote = folder, remote_of(folder)
         self._lock = Lock(lock_file(folder))
         self._claim: Claim | None = None
+        self._current = False
         self._broken = ""
         if self._remote is not None:
             try:
@@ -60,9 +61,12 @@ class Hold:
             raise
 
     def release(self) -> None:
-        """Put back what was written meanwhile, and let the next driver in."""
+        """Put back what was written meanwhile, and let the next driver in.
+
+        A folder that could not be brought to what the store has is no news for it.
+        """
         try:
-            if self._claim is not None and self._remote is not None:
+            if self._claim is not None and self._remote is not None and self._current:
                 self._claim.check()
                 self._remote.push_changed(self._folder)
         finally:
@@ -82,6 +86,7 @@ class Hold:
         remote.begin_writing(self._folder)
         self._claim = Claim(remote.objects, self._folder.name)
         _bring(remote, self._folder)
+        self._current = True
 
 
 def fetched(folder: Path) -> Path:

@@ -108,6 +108,10 @@ class Journal:
         """The configuration in force, or None where no sweep was begun."""
         return next((e for e in reversed(list(self.events())) if isinstance(e, SweepStarted)), None)
 
+    def begun(self) -> float:
+        """When the first driver took it, in seconds since the epoch; 0 where none has."""
+        return next((e.time for e in self.events() if isinstance(e, SweepStarted)), 0.0)
+
     def ended(self) -> SweepEnded | None:
         """How the sweep ended, or None while it goes on or was taken up again."""
         marks = [e for e in self.events() if isinstance(e, SweepStarted | SweepEnded)]
@@ -216,10 +220,10 @@ def _append(descriptor: int, line: bytes, end: int) -> None:
         while line:
             written = os.pwrite(descriptor, line, offset)
             line, offset = line[written:], offset + written
+        os.fsync(descriptor)  # where NFS says that there is no room
     except OSError:
         os.ftruncate(descriptor, end)
         raise
-    os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,17 +57,20 @@ def fit(
     kind: Kind,
     wanted: Sequence[Setting] | int,
     time_left_s: float | None,
-) -> None:
+) -> int:
     """Run what is unfinished of a kind, and then `wanted`: so many suggestions, or these settings.
 
-    Blocks until all have ended or the time is up. What ended is in the journal; what the machines broke is
-    left unfinished there.
+    Blocks until all have ended or the time is up; returns how many of `wanted` were not begun. What ended is in the
+    journal; what the machines broke is left unfinished there.
+
+    Raises:
+        PoolError, OSError: the journal or a run's folder cannot be written or read any more.
     """
     settle(journal)
     unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind]
     new = wanted if isinstance(wanted, int) else len(wanted)
     if not unfinished and not new:
-        return
+        return 0
     search = _JournalSearch(journal, study, session, unfinished, wanted)
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study), _resources(session)),
@@ -84,20 +88,26 @@ def fit(
             name=f"{sum(1 for _ in journal.events()):05d}",
             storage_path=storage(journal.folder / "tune"),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            stop=_PoolEnded(session),
+            stop=_NothingCounts(session, search),
             verbose=0,
         ),
     )
     results = tuner.fit()
+    if search.problem is not None:
+        raise search.problem
     for result in (results[i] for i in range(len(results))):
         if result.error is None or result.config is None:
             continue
         number = int(result.config["number"])
-        if _machines_fault(result.error):
+        end = written_ending(number, trial_folder(journal.folder, number))
+        if end is not None:
+            journal.append(end)  # its process was lost after its last word
+        elif _machines_fault(result.error):
             _log.warning("trial %d is left open: %s", number, result.error)
         else:
             lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
             journal.append(TrialEnded(number, "failed", error=lines[-1]))
+    return search.unbegun
 
 
 def _place(folder: Path) -> dict[str, str | None]:
@@ -214,15 +224,23 @@ class _JournalSearch(Searcher):
         self._journal, self._study, self._session = journal, study, session
         self._unfinished = list(unfinished)
         self._settings = None if isinstance(wanted, int) else list(wanted)
-        self._new = wanted if isinstance(wanted, int) else len(wanted)
+        self.unbegun = wanted if isinstance(wanted, int) else len(wanted)
+        self.problem: Exception | None = None
+        """Why nothing that happens counts any more. Tune would take it for a trial's error, or for one of its own."""
         self._numbers: dict[str, int] = {}
         self._last: dict[int, Mapping[str, float]] = {}
         self._pool_ended = False
 
     def suggest(self, trial_id: str) -> Any:
         # Without its pool every further trial would fail, and be suggested knowing nothing of the others.
-        if self._pool_ended or self._journal.leaving:
+        if self.problem or self._pool_ended or self._journal.leaving:
             return Searcher.FINISHED
+        handed: Any = Searcher.FINISHED
+        with self._keeping():
+            handed = self._next(trial_id)
+        return handed
+
+    def _next(self, trial_id: str) -> Any:
         record = self._unfinished.pop(0) if self._unfinished else self._create()
         if record is None:
             return Searcher.FINISHED
@@ -239,20 +257,21 @@ class _JournalSearch(Searcher):
         }
 
     def _create(self) -> TrialRecord | None:
-        if self._new == 0:
+        if self.unbegun == 0:
             return None
         trials = self._journal.trials()
         number = max((t.number for t in trials), default=-1) + 1
         if self._settings is None:
             parameters = suggestion(self._study, trials, number)
             if parameters is None:
+                self.unbegun = 0
                 return None
             setting = Setting(parameters, parameters.get("run.seed", self._study.experiment.run.seed))
         else:
             setting = self._settings.pop(0)
-        self._new -= 1
         event = TrialSuggested(number, setting.parameters, setting.seed, setting.kind, setting.label)
         self._journal.append(event)
+        self.unbegun -= 1
         return TrialRecord(number, event.parameters, event.seed, event.kind, event.label)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -260,7 +279,8 @@ class _JournalSearch(Searcher):
         number = self._numbers[trial_id]
         if metrics and metrics != self._last.get(number):
             self._last[number] = metrics
-            self._journal.append(TrialReported(number, int(result["step"]), metrics))
+            with self._keeping():
+                self._journal.append(TrialReported(number, int(result["step"]), metrics))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune says so when a run returned, or when the scheduler ended it; errors are read after the fit."""
@@ -269,10 +289,18 @@ class _JournalSearch(Searcher):
             return
         self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
         number = self._numbers[trial_id]
-        end = written_ending(number, trial_folder(self._journal.folder, number))
-        if end is None and (self._journal.leaving or self._session.gone):
-            return  # it goes on from its checkpoint under the next driver
-        self._journal.append(end or stopped(number, self._last.get(number, {})))
+        with self._keeping():
+            end = written_ending(number, trial_folder(self._journal.folder, number))
+            if end is None and (self._journal.leaving or self._session.gone):
+                return  # it goes on from its checkpoint under the next driver
+            self._journal.append(end or stopped(number, self._last.get(number, {})))
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        try:
+            yield
+        except (PoolError, OSError) as error:
+            self.problem = self.problem or error
 
     # The journal is the truth, so Tune's own saving of searchers has nothing to save.
     def __getstate__(self) -> dict[str, Any]:
@@ -288,19 +316,19 @@ class _JournalSearch(Searcher):
         return None
 
 
-class _PoolEnded(Stopper):
-    """Ends the fit with its pool. A trial that Tune starts again would fail again, or wait for ever: Ray places the
-    pool's own lost worker, for which there is no room, before anything else.
+class _NothingCounts(Stopper):
+    """Ends the fit with its pool, or with its journal. A trial that Tune starts again would fail again, or wait for
+    ever: Ray places the pool's own lost worker, for which there is no room, before anything else.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, search: _JournalSearch) -> None:
+        self._session, self._search = session, search
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._session.gone is not None
+        return self._session.gone is not None or self._search.problem is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -77,6 +77,12 @@ def test_a_driver_whose_time_is_over_says_that_and_not_the_machines(journal: Jou
         a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search")
 
 
+def test_trials_that_nobody_began_are_no_end_of_a_sweep(journal: Journal) -> None:
+    write(journal, a_trial(0, 0.5))
+    with pytest.raises(PoolError, match="max-hours is over, 0 trials are unfinished and 3 were not begun: `haps res"):
+        a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search", unbegun=3)
+
+
 def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way_round(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, kind="confirm", state="running"))
     a_driver(journal).finish_or_leave("search")
@@ -88,13 +94,13 @@ def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way
 def test_a_clock_set_back_does_not_prolong_a_sweep(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     d, now = a_driver(journal, deadline=time.monotonic() + 100), time.time()
     monkeypatch.setattr(time, "time", lambda: now - 3600)
-    assert d.left() == pytest.approx(100, abs=5)
+    assert d._left() == pytest.approx(100, abs=5)
 
 
 def test_what_is_left_of_the_time_never_runs_out_quite(journal: Journal) -> None:
-    assert a_driver(journal).left() is None
-    assert a_driver(journal, deadline=time.monotonic() - 100).left() == 1.0
-    assert a_driver(journal, deadline=time.monotonic() + 100).left() == pytest.approx(100, abs=5)
+    assert a_driver(journal)._left() is None
+    assert a_driver(journal, deadline=time.monotonic() - 100)._left() == 1.0
+    assert a_driver(journal, deadline=time.monotonic() + 100)._left() == pytest.approx(100, abs=5)
 
 
 def test_the_best_trial_is_the_first_of_the_ranking(journal: Journal) -> None:
@@ -142,11 +148,12 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
         finally:
             opened.close()
 
-    def fit(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: float | None) -> None:
+    def fit(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: float | None) -> int:
         asked.extend(wanted)
         number = len(journal.trials())
         for n, s in enumerate(wanted, start=number):
             write(journal, a_trial(n, s.seed / 10, parameters=s.parameters, seed=s.seed, kind=s.kind, label=s.label))
+        return 0
 
     monkeypatch.setattr(drive, "driver", driver)
     monkeypatch.setattr(drive, "fit", fit)
@@ -188,8 +195,9 @@ def test_a_sweep_that_goes_on_is_not_ended_by_a_confirmation(journal: Journal, w
 def test_an_interrupted_confirmation_is_said_to_be_one(
     journal: Journal, without_ray: list[Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: Any) -> None:
+    def interrupted(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: Any) -> int:
         write(journal, a_trial(1, state="running", kind="confirm", seed=3, label="trial 0"))
+        return 0
 
     monkeypatch.setattr(drive, "fit", interrupted)
     write(journal, a_trial(0, 0.9))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 from ray.exceptions import RayError
 from sweeps import a_study
 
@@ -80,6 +81,7 @@ def client(cluster: Cluster) -> Client:
         (AuthenticationError("Unauthorized\n\nmore"), ConfigError, "Unauthorized; set RAY_AUTH_MODE=token"),
         (ConnectionError("Failed to connect."), PoolError, "Failed to connect. Is it up"),
         (RuntimeError("Request failed with status code 500"), PoolError, "status code 500"),
+        (requests.exceptions.ReadTimeout("Read timed out."), PoolError, "Read timed out."),
     ],
 )
 def test_a_cluster_that_refuses_or_is_away_is_said_in_our_words(

@@ -514,3 +514,40 @@ def test_only_the_search_is_cut_short(journal: Journal, kind: Any, stops: bool) 
 def test_a_trial_waits_for_its_router_too(trial: Any, router: Any, bundles: list[dict[str, float]]) -> None:
     profile = ClusterProfile.model_validate({"name": "p", "trial": trial, "router": router})
     assert tune._resources(Session("n", profile, broker=None)).bundles == bundles
+
+
+def test_what_the_journal_cannot_take_ends_the_sweep_and_is_no_trial_s_error(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised in one of Tune's callbacks it would end as that trial's failure, or as Tune's own."""
+    handing = search(journal, 3)
+    handing.suggest("a")
+    full = PoolError("no room")
+
+    def refuse(event: object) -> None:
+        raise full
+
+    ends = tune._NothingCounts(handing._session, handing)
+    assert not ends.stop_all()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", refuse)
+        handing.on_trial_result("a", reported(4, validation_reward=0.25))
+    assert handing.problem is full
+    assert ends.stop_all()
+    assert handing.suggest("b") == Searcher.FINISHED
+    assert handing.unbegun == 2
+    (trial,) = journal.trials()
+    assert not trial.ended
+
+
+def test_a_suggestion_that_could_not_be_journalled_was_not_begun(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handing = search(journal, 1)
+
+    def refuse(event: object) -> None:
+        raise PoolError("no room")
+
+    monkeypatch.setattr(journal, "append", refuse)
+    assert handing.suggest("a") == Searcher.FINISHED
+    assert (handing.unbegun, journal.trials()) == (1, [])

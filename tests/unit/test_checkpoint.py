@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,15 @@ def test_leftovers_of_the_living_are_not_touched(tmp_path: Path) -> None:
     store.save(2, make_snapshot(), {})
     assert living.is_dir()
     assert store.steps() == [1, 2]
+
+
+def test_a_damaged_table_of_digests_costs_its_checkpoint_and_not_the_next_save(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    fitted = {"vocabulary": torch.arange(4)}
+    store.save(1, replace(make_snapshot(), fitted=fitted), {})
+    (tmp_path / "step-000001" / sealed.DIGESTS).write_text("{")
+    store.save(2, replace(make_snapshot(2.0), fitted=fitted), {})
+    found = store.latest(skip_damaged=True)
+    assert found is not None
+    assert found.step == 2
+    assert torch.equal(found.snapshot.fitted["vocabulary"], fitted["vocabulary"])

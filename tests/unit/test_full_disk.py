@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sweeps import a_study
 
 from haps_search.errors import PoolError
+from haps_search.records.jsonl import read_records
 from haps_search.records.room import room_on
+from haps_search.records.run_folder import RunFolder
 
 SAVES = """
 import resource, signal, sys
@@ -80,3 +84,19 @@ def test_other_errors_of_the_disk_keep_their_kind(tmp_path: Path) -> None:
         raise PermissionError(13, "denied")
     with pytest.raises(PoolError, match="Disk quota exceeded"), room_on(tmp_path):
         raise OSError(122, "over")
+
+
+def test_a_resume_without_room_stops_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / "run", a_study().experiment)
+    for step in range(3):
+        run.log(step, {"reward": 0.5})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(PoolError, match=r"No space left on device; .* make room"):
+            run.forget_after(1)
+    run.forget_after(1)
+    assert [record.step for record in read_records(tmp_path / "run" / "metrics.jsonl")] == [0, 1]

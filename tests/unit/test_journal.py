@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,31 @@ def test_a_failed_write_leaves_the_journal_as_it_was(journal, monkeypatch):
     with pytest.raises(PoolError, match=r"No space left.*bytes are free"):
         journal.append(AttemptStarted(0, 1))
     assert journal.file.read_bytes() == whole
+
+
+def test_a_disk_that_says_so_only_when_it_syncs_leaves_the_journal_as_it_was(journal, monkeypatch):
+    """As NFS does, where writes wait in this machine's memory."""
+    journal.append(FIRST)
+    whole = journal.file.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(PoolError, match="Disk quota exceeded"):
+            journal.append(AttemptStarted(0, 1))
+    assert journal.file.read_bytes() == whole
+    journal.append(AttemptStarted(0, 1))
+    assert journal.trials() == fold([FIRST, AttemptStarted(0, 1)])
+
+
+def test_a_sweep_is_as_old_as_its_first_driver(journal):
+    begun = journal.begun()
+    assert begun == journal.started().time
+    journal.append(replace(journal.started(), time=begun + 60))
+    assert journal.started().time == begun + 60
+    assert journal.begun() == begun
 
 
 def test_a_damaged_line_is_named(journal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import resource
@@ -161,3 +162,24 @@ def test_a_follower_names_the_line_it_cannot_read(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"[1]\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl:3: needs a JSON object, got list"):
         follower.new()
+
+
+def test_a_disk_that_takes_half_a_line_says_why_it_took_no_more(path: Path) -> None:
+    tracker = logged(path, 2)
+    with disk_full_at(path.stat().st_size + 10):
+        tracker.log(2, {"reward": 0.5})
+        assert tracker.missed == 1
+        with pytest.raises(OSError, match="File too large") as caught:
+            tracker.settle()
+    assert caught.value.errno == errno.EFBIG
+    tracker.settle()
+    assert [record.step for record in read_records(path)] == [0, 1, 2]
+
+
+def test_a_disk_without_room_for_a_shorter_log_keeps_the_longer_one(path: Path) -> None:
+    logged(path, 9)
+    whole = path.read_bytes()
+    with disk_full_at(40), pytest.raises(OSError, match="File too large"):
+        truncate_after(path, 5)
+    assert path.read_bytes() == whole
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -349,3 +349,24 @@ def test_what_is_judged_of_a_trial_reaches_the_store(tmp_path: Path, uri: str, m
     assert judged("validation", "references.json") == ["validation-references.json"]
     assert there()["references.json"] == {"split": "test"}
     assert there()["validation-references.json"] == {"split": "validation"}
+
+
+def test_what_could_not_be_brought_up_to_date_is_no_news_for_the_store(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (working_folder_at(tmp_path / name, uri) / "two" for name in ("here", "there"))
+    for folder, text in ((here, "old"), (there, "new")):
+        journal = open_sweep(folder, a_study(), resume=False)
+        (folder / "report.html").write_text(text)
+        journal.close()
+
+    def away(self: Remote, folder: Path) -> None:
+        raise PoolError("the store went away for a moment")
+
+    (here / "report.html").write_text("older still")
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "pull", away)
+        with pytest.raises(PoolError, match="went away"):
+            open_sweep(here, a_study(), resume=False)
+    assert Objects(uri).get("two/report.html") == b"new"
+    open_sweep(there, a_study(), resume=False).close()

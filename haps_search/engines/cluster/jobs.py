@@ -113,7 +113,7 @@ class Cluster:
             yield
         except (ConnectionError, RayError) as error:
             raise refused(error, self.address) from error
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise PoolError(f"{self.address}: {error}") from error
 
 

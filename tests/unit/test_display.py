@@ -1,0 +1,60 @@
+"""The display outlives what cannot be read for a moment, and says what stays broken."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from haps_search.cli import display
+from haps_search.cli.display import Frame, watching
+from haps_search.errors import PoolError
+
+
+class Sweep:
+    """A sweep that is asked again and again."""
+
+    def __init__(self, broken: range, error: Exception) -> None:
+        self._broken, self._error = broken, error
+        self.asked = 0
+
+    def tick(self) -> None:
+        self.asked += 1
+        if self.asked in self._broken:
+            raise self._error
+
+    def frame(self) -> Frame:
+        return (), 0.5
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(display, "TICK_S", 0.001)
+
+
+def watched(sweep: Sweep, ticks: int, terminal: bool) -> None:
+    with watching(Console(file=io.StringIO(), force_terminal=terminal), sweep.frame, sweep.tick):
+        deadline = time.monotonic() + 10
+        while sweep.asked < ticks and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("error", [PoolError("the store is away"), OSError(116, "Stale file handle")])
+def test_a_hiccup_is_gone_at_the_next_tick(error: Exception, terminal: bool) -> None:
+    sweep = Sweep(range(2, 4), error)
+    watched(sweep, ticks=6, terminal=terminal)
+    assert sweep.asked >= 6
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_still_there_at_the_end_is_raised(terminal: bool) -> None:
+    with pytest.raises(PoolError, match="the store is away"):
+        watched(Sweep(range(2, 10**6), PoolError("the store is away")), ticks=6, terminal=terminal)
+
+
+def test_a_mistake_of_ours_is_raised_whenever_it_happens() -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        watched(Sweep(range(2, 3), ValueError("a bug")), ticks=2, terminal=False)
