@@ -92,7 +92,11 @@ class FeaturesBackbone(nn.Module):
             block.refit({name: fitted[f"{number}.{name}"].numpy() for name in block.fitted})
 
     def _weights(self, questions: Sequence[Question], limits: CostRange) -> Tensor:
-        low, high = math.log(limits.low), math.log(limits.high)
-        default = max(self._weight, limits.low)
-        said = [float(question.attributes.get(COST_WEIGHT, default)) for question in questions]
-        return torch.tensor([[2 * (math.log(weight) - low) / (high - low) - 1] for weight in said])
+        said = [float(question.attributes.get(COST_WEIGHT, self._weight)) for question in questions]
+        return torch.tensor([[told(weight, limits)] for weight in said])
+
+
+def told(weight: float, limits: CostRange) -> float:
+    """A weight of cost as a router reads it, from -1 to 1; below the lowest it is the lowest."""
+    low, high = math.log(limits.low), math.log(limits.high)
+    return 2 * (math.log(max(weight, limits.low)) - low) / (high - low) - 1

@@ -80,9 +80,9 @@ def _reward_of_log_p(learning: LearningConfig) -> float:
 
 
 def _within(learning: LearningConfig, weight: float) -> float:
-    """A weight that the router was trained on; below the lowest, the lowest."""
+    """A weight that the router was trained on, or less."""
     limits = learning.cost_conditioned
     assert limits is not None
     if weight > limits.high:
         raise ConfigError(f"--cost-weight: got {weight:g}, this router knows {limits.low} to {limits.high}")
-    return max(weight, limits.low)
+    return weight

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import AnyBackbone, BackboneConfig, FeaturesBackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
+from haps_search.routing.features_backbone import told
 from haps_search.search.engine import Engine
 from haps_search.types import Snapshot
 
 _log = logging.getLogger(__name__)
 _TAKEN = ("router.high.", "router.backbone.")
+_READS_FIRST = ("router.backbone.layers.0", "router.high.linear")
 
 
 def warm_source(experiment: Experiment, folder: Path) -> Path | None:
@@ -59,7 +63,9 @@ def _reading(experiment: Experiment) -> dict[str, str]:
         **_backbone(routing.backbone),
         "routing.high_level.temperature": str(getattr(routing.high_level, "temperature", "")),
         "routing.high_level.max_joint": str(getattr(routing.high_level, "max_joint", "")),
+        "learning.cost_conditioned": str(experiment.learning.cost_conditioned or ""),
         **_held_out(experiment),
+        **_headings(experiment),
     }
 
 
@@ -67,6 +73,15 @@ def _held_out(experiment: Experiment) -> dict[str, str]:
     """What a replay keeps from its router, which weights of another replay may know."""
     task = experiment.task if experiment.task.type == "replay" else None
     return {f"task.{name}": str(getattr(task, name, "")) for name in ("held_out", "folds", "fold")}
+
+
+def _headings(experiment: Experiment) -> dict[str, str]:
+    """Features of a text's first line mean something else where it is not the name of a task."""
+    backbone = experiment.routing.backbone
+    read = backbone.features if isinstance(backbone, FeaturesBackboneConfig) else ()
+    named = "yes" if getattr(experiment.task, "task_name", False) else "no"
+    reads = any(each.type == "heading" for each in read)
+    return {"a task's name before each question, which heading features read": named if reads else ""}
 
 
 def _backbone(config: AnyBackbone) -> dict[str, str]:
@@ -93,8 +108,25 @@ async def warm_start(engine: Engine, experiment: Experiment, folder: Path) -> No
     best = RunFolder(source, RunFolder.experiment_of(source)).best()
     if best is None:
         raise CheckpointError(f"{source}: no validated checkpoint to start from; let that run reach its first one")
-    await engine.restore(warmed(await engine.snapshot(), best.snapshot))
+    taken = best.snapshot
+    if experiment.learning.cost_conditioned is None:
+        taken = unconditioned(taken, RunFolder.experiment_of(source).learning)
+    await engine.restore(warmed(await engine.snapshot(), taken))
     _log.info("started from %s, step %d", source, best.step)
+
+
+def unconditioned(snapshot: Snapshot, learning: LearningConfig) -> Snapshot:
+    """A router that reads what cost weighs as one that does not, and decides as at the weight `cost_weight`.
+
+    W [h; w] + b = W_h h + (w W_w + b) where w is always the same.
+    """
+    if learning.cost_conditioned is None:
+        return snapshot
+    first = next(name for name in _READS_FIRST if f"{name}.weight" in snapshot.tensors)
+    weight, bias = snapshot.tensors[f"{first}.weight"], snapshot.tensors[f"{first}.bias"]
+    moved = bias + told(learning.cost_weight, learning.cost_conditioned) * weight[:, -1]
+    folded = {f"{first}.weight": weight[:, :-1].contiguous(), f"{first}.bias": moved}
+    return replace(snapshot, tensors={**snapshot.tensors, **folded})
 
 
 def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:

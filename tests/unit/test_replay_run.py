@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import RunResult, run, validated
 from haps_search.search.outcome_validation import chances
-from haps_search.search.warm_start import warm_source, warmed
+from haps_search.search.warm_start import warm_source, warm_start
 from haps_search.tasks.build import build_task
 
 
@@ -174,13 +174,14 @@ def test_what_was_fitted_is_stored_once_and_comes_back(tmp_path: Path) -> None:
     assert set(best.snapshot.fitted) == {"0.idf", "0.directions"}
 
 
-def real(tiny_lms: Mapping[str, Path], source: Path, **changes: object) -> Experiment:
+def real(tiny_lms: Mapping[str, Path], source: Path, hidden: Sequence[int] = (), **changes: object) -> Experiment:
     """A run on real (tiny) candidates of the same names, with hypernetworks."""
     models = [
         {"name": name, "source": {"type": "path", "path": str(tiny_lms[n])}, "device": "cpu"}
         for name, n in zip(MODELS, ("llama", "qwen2", "mistral"), strict=True)
     ]
     backbone = {"type": "features", "features": [{"type": "tfidf", "buckets": 1024, "dimensions": 16}]}
+    backbone |= {"hidden": hidden}
     return tiny_experiment(
         tiny_lms, candidates=models, routing__backbone=backbone, run__warm_start=str(source),
         task__sizes={"train": 8, "validation": 6, "test": 4}, run__steps=1,
@@ -189,19 +190,23 @@ def real(tiny_lms: Mapping[str, Path], source: Path, **changes: object) -> Exper
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("hidden", [(), (8,)], ids=["linear", "mlp"])
+@pytest.mark.parametrize("learning", [{}, {"cost_conditioned": {"low": 0.05, "high": 0.5}, "cost_weight": 0.2}])
 def test_a_replayed_router_is_the_start_of_a_run_on_real_candidates(
-    tmp_path: Path, tiny_lms: Mapping[str, Path]
+    tmp_path: Path, tiny_lms: Mapping[str, Path], hidden: Sequence[int], learning: Mapping[str, Any]
 ) -> None:
-    source = tmp_path / "replayed"
-    replayed, _ = trained(replay_experiment(skilled(tmp_path / "t.jsonl")), source)
-    asked = build_task(replay_experiment(tmp_path / "t.jsonl").task).questions("test")
-    experiment = real(tiny_lms, source)
+    """One that was told what cost weighs decides as at its `cost_weight`: nobody tells it there."""
+    source, file = tmp_path / "replayed", skilled(tmp_path / "t.jsonl", costs=(0.1, 0.2, 0.3))
+    changes = {f"learning__{name}": value for name, value in learning.items()}
+    replayed, _ = trained(replay_experiment(file, routing__backbone__hidden=hidden, **changes), source)
+    asked = build_task(replay_experiment(file).task).questions("test")
+    experiment = real(tiny_lms, source, hidden)
     task = build_task(experiment.task)
     engine = LocalEngine.build(experiment, task)
     best = RunFolder(source, RunFolder.experiment_of(source)).best()
     assert best is not None
     assert warm_source(experiment, tmp_path / "x") == source
-    asyncio.run(engine.restore(warmed(asyncio.run(engine.snapshot()), best.snapshot)))
+    asyncio.run(warm_start(engine, experiment, tmp_path / "x"))
     asyncio.run(replayed.restore(best.snapshot))
     before, after = (asyncio.run(chances(e, asked)) for e in (replayed, engine))
     np.testing.assert_allclose(after, before, atol=1e-6)
@@ -218,6 +223,19 @@ def test_a_router_over_other_features_is_refused(tmp_path: Path, tiny_lms: Mappi
         warm_source(real(tiny_lms, source).model_copy(update={"routing": _routing(wide)}), tmp_path / "x")
     with pytest.raises(ConfigError, match=r"routing\.backbone\.type: that run has features, this one lm"):
         warm_source(tiny_experiment(tiny_lms, run__warm_start=str(source)), tmp_path / "x")
+
+
+def test_features_of_a_task_s_name_are_refused_where_no_name_stands(
+    tmp_path: Path, tiny_lms: Mapping[str, Path]
+) -> None:
+    source, features = tmp_path / "replayed", [{"type": "heading"}, {"type": "tfidf"}]
+    both = {"type": "features", "features": features}
+    named = replay_experiment(skilled(tmp_path / "t.jsonl", 90), task__task_name=True, routing__backbone=both)
+    RunFolder(source, named)
+    with pytest.raises(ConfigError, match=r"a task's name before each question, .*: that run has yes, this one no"):
+        warm_source(real(tiny_lms, source).model_copy(update={"routing": named.routing}), tmp_path / "x")
+    again = named.model_copy(update={"run": named.run.model_copy(update={"warm_start": str(source)})})
+    assert warm_source(again, tmp_path / "x") == source
 
 
 @pytest.mark.parametrize("other", [{"task__folds": 4}, {"task__fold": 2}, {"task__held_out": 0.3}])
