@@ -23,6 +23,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 40, "word_embed_proj_dim": 32, "dropout": 0.0},
     "bloom": {"n_layer": 3, "n_head": 4},
 }  # fmt: skip
+AFTER = {"phi": ("dense", "fc2"), "opt": ("out_proj", "fc2"), "bloom": ("dense", "dense_4h_to_h")}
+"""What comes after a layer's keys and values, where it is not called o_proj and down_proj."""
 
 
 def build_family(folder: Path, family: str, layers: int = 3) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from haps_search.candidates.budget import TokenBudget
 from haps_search.candidates.chat import render
@@ -40,7 +41,7 @@ class FrozenLM:
         self.table = module_table(config.name, lm.model)
         stops = (*lm.stop_ids, *_tokens_with(config.stop, lm.tokenizer))
         pad = lm.tokenizer.pad_token_id
-        layers = decoder_layers(lm.model) if config.suffix_replay and not on_several_devices(lm.model) else None
+        layers = _replayed(config, lm)
         cache = PromptCache(int(config.prompt_cache_gb * 1e9))
         with exact(lm.model.dtype):
             self._decoder = Decoder(lm.model, layers, stops, pad, cache, _plans(config, lm))
@@ -145,6 +146,19 @@ def _with_gradients(request: Request, response: Response, found: RowGradients, r
         kl=found.kl[row] if request.kl else None,
         kl_gradient=found.kl_gradient[row] if request.kl else None,
     )
+
+
+def _replayed(config: CandidateConfig, lm: LoadedLM) -> nn.ModuleList | None:
+    """The layers of which the last are replayed with gradients; None where the whole model is."""
+    if not config.suffix_replay:
+        return None
+    if on_several_devices(lm.model):
+        _log.warning(
+            "candidate %s: its layers lie on several devices: gradients replay the whole model, and it decodes eagerly",
+            config.name,
+        )
+        return None
+    return decoder_layers(lm.model)
 
 
 def _plans(config: CandidateConfig, lm: LoadedLM) -> FixedPlans | None:

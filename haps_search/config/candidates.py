@@ -94,7 +94,7 @@ class CandidateConfig(Config):
     dtype: Dtype = "float32"
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`; `balanced` spreads the layers over all GPUs that the
-    process was given."""
+    process was given, where gradients replay the whole model and it decodes eagerly."""
     trust_remote_code: bool = False
     """Runs Python code of the model's authors. Off unless you say so."""
     chat: Chat = TemplateChat()

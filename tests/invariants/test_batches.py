@@ -153,7 +153,7 @@ def test_on_a_cpu_no_batch_grows_beyond_what_was_said(candidate: FrozenLM) -> No
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(
-    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch
+    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = resolve(SPECS[0], candidate.table)
     requests = [request("hello" + "o" * row, row, random_delta(layout, row)) for row in range(5)]
@@ -169,6 +169,8 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     monkeypatch.setattr(candidate, "_respond", small)
     halved = candidate.respond(requests)
     assert sizes == [5, 2, 3, 1, 2]
+    said = [line.partition("; ")[0] for line in caplog.messages]
+    assert said == [f"candidate {candidate.table.candidate}: out of memory with {rows} rows" for rows in (5, 3)]
     for a, b in zip(whole, halved, strict=True):
         assert a.token_ids == b.token_ids
         torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-10)

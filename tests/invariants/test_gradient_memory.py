@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from families import build_family
+from families import AFTER, FAMILIES, build_family
 from torch import Tensor, nn
 
 from haps_search.candidates import gradient as gradient_module
@@ -40,10 +40,12 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 class Spoken:
     """A batch that was generated, and its gradients by the suffix or by the whole second pass."""
 
-    def __init__(self, lm: LoadedLM, steps: int = 7, rows: int = 3, top_k: int = 0) -> None:
+    def __init__(
+        self, lm: LoadedLM, steps: int = 7, rows: int = 3, top_k: int = 0, targets: tuple[str, ...] = ("o_proj",)
+    ) -> None:
         model = lm.model
         self.decoder = Decoder(model, decoder_layers(model), (), 0)
-        layout = resolve(LoraConfig(rank=2), module_table("lm", model))
+        layout = resolve(LoraConfig(rank=2, targets=targets), module_table("lm", model))
         draw = torch.Generator().manual_seed(0)
         values = [0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64) for _ in range(rows)]
         self.deltas = [Delta(layout, v) for v in values]
@@ -129,9 +131,10 @@ def test_what_is_kept_for_the_gradient_does_not_grow_with_the_layers(build: Buil
     assert saved[3, 32] == saved[6, 32] > saved[3, 8]
 
 
-def test_the_suffix_errs_in_bf16_no_more_than_twice_what_the_whole_pass_does(build: Build) -> None:
-    low = build(dtype="bfloat16")
-    spoken = Spoken(low, steps=12)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_suffix_errs_in_bf16_no_more_than_twice_what_the_whole_pass_does(build: Build, family: str) -> None:
+    low = build(family, dtype="bfloat16")
+    spoken = Spoken(low, steps=12, targets=AFTER.get(family, ("o_proj",)))
     by_suffix, by_whole = spoken.gradients(kl=False), spoken.gradients(suffix=False, kl=False)
     low.model.float()  # the same weights, exactly
     precise = spoken.gradients(suffix=False, kl=False, decoder=Decoder(low.model, None, (), 0))

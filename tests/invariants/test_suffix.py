@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, build_family
+from families import AFTER, FAMILIES, build_family
 
 from haps_search.candidates import generate
 from haps_search.candidates.frozen_lm import FrozenLM
@@ -17,7 +17,6 @@ from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
 from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
 
-AFTER = {"phi": ("dense", "fc2"), "opt": ("out_proj", "fc2"), "bloom": ("dense", "dense_4h_to_h")}
 KEYS = {"bloom": ("query_key_value",)}
 LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
 

@@ -62,8 +62,11 @@ def test_balanced_needs_gpus(tiny_lms: dict[str, Path]) -> None:
         FrozenLM.load(a_config(tiny_lms["llama"], device="balanced"))
 
 
-def test_only_the_whole_model_is_called(tiny_lms: dict[str, Path]) -> None:
+def test_only_the_whole_model_is_called_and_it_says_so(
+    tiny_lms: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
     """Its parts would answer on devices of their own, which no machine with one device can show."""
     decoder = in_parts(a_config(tiny_lms["llama"], decode="auto"))._decoder
+    assert caplog.text.count("candidate a: its layers lie on several devices") == 1
     assert (decoder.layers, decoder.head._body, decoder.plans) == (None, None, None)
     assert FrozenLM.load(a_config(tiny_lms["llama"]))._decoder.layers is not None
