@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from outcomes import clustered, four_folds
 
+from haps_search.cli.judging.page import page
 from haps_search.config.references import (
     BestSingleReference,
     KnnReference,
@@ -31,6 +33,7 @@ from haps_search.evaluation.replay.methods import Method, best_reference, mean_c
 from haps_search.evaluation.replay.policies import Member, Policy, best_count, ensembles, mean_policy
 from haps_search.evaluation.replay.standings import paired
 from haps_search.evaluation.replay.stored import contents
+from haps_search.evaluation.replay.two_models import METRICS, two_models
 from haps_search.evaluation.replay.verdict import Verdict
 from haps_search.evaluation.replay.yardstick import Yardstick
 from haps_search.tasks.task import KnownOutcomes
@@ -322,3 +325,42 @@ def test_what_is_stored_is_json_and_whole() -> None:
     assert [line["label"] for line in found["curve.json"]["lines"] if line["best"]] == [judgement.verdicts[1].reference]
     without = [Labelled(t.features, t.tasks, t.rewards) for t in (train, test)]
     assert "curve.json" not in contents(judged([sure([0] * 30)], *without))
+
+
+def test_two_models_by_hand() -> None:
+    """The weak one fails on every other question: who knows which needs the strong one on half of them for all."""
+    rewards = np.tile([[1.0, 1.0], [0.0, 1.0]], (10, 1))
+    train = Labelled(np.zeros((20, 1)), ("",) * 20, rewards, None)
+    asked = np.vstack([rewards, [[np.nan, 0.0]]])  # one that says nothing of the gap
+    test = Labelled(np.zeros((21, 1)), ("",) * 21, asked, None)
+    knows = Policy(np.vstack([np.tile([[0.9, 0.1], [0.4, 0.6]], (10, 1)), [[0.0, 1.0]]]))
+    blind = Policy(np.full((21, 2), 0.5))
+    config = ReferencesConfig(compared=(RandomReference(), BestSingleReference()))
+    found = measure(config, train, test, four_folds(train), seed=0)
+    pair = two_models({"knows": [knows], "both": [knows, blind]}, found, train, test, ("weak", "strong"))
+    assert pair is not None
+    assert (pair.strong, pair.weak) == ("strong", "weak")
+    means = {label: [calls[name].mean for name in METRICS] for label, calls in pair.calls.items()}
+    assert means["knows"] == pytest.approx([0.25, 0.4, 0.75])
+    assert means["both"] == pytest.approx([0.375, 0.6, 0.625])
+    assert means["random"] == means["best single"] == pytest.approx([0.5, 0.8, 0.5])
+    knowing = pair.calls["knows"]["CPT(50)"]
+    assert 0.05 < knowing.low < 0.25 < knowing.high < 0.5
+    assert knowing.count == 20
+    assert two_models({"knows": [knows]}, found, train, test, ("a", "b", "c")) is None
+    judgement = judge({"knows": [knows]}, found, train, test, ("weak", "strong"), "test")
+    row = next(row for row in contents(judgement)["references.json"]["rows"] if row["label"] == "knows")
+    assert row["APGR"] == {"mean": pytest.approx(0.75), "low": ANY, "high": ANY}
+    assert row["Gain@B"]["low"] <= row["Gain@B"]["mean"] <= row["Gain@B"]["high"]
+    shown = [each for each in page(judgement, ()) if isinstance(each, str)]
+    assert "share of questions that have to go to strong instead of weak for so much of the gap:" in shown
+
+
+def test_a_strong_model_that_is_none_has_no_gap_to_recover() -> None:
+    train, test = (
+        Labelled(np.zeros((4, 1)), ("",) * 4, np.tile(row, (4, 1)), None) for row in ([0.0, 1.0], [1.0, 0.5])
+    )
+    found = measure(ReferencesConfig(compared=(BestSingleReference(),)), train, test, four_folds(train), seed=0)
+    judgement = judge({"router": [Policy(np.full((4, 2), 0.5))]}, found, train, test, ("weak", "strong"), "test")
+    rows = contents(judgement)["references.json"]["rows"]
+    assert rows[0]["CPT(80)"] == {"mean": None, "low": None, "high": None}

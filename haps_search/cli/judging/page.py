@@ -10,6 +10,7 @@ from rich.table import Table
 from haps_search.evaluation.intervals import Interval
 from haps_search.evaluation.replay.judge import Costs, Judgement
 from haps_search.evaluation.replay.standings import Row
+from haps_search.evaluation.replay.two_models import METRICS, TwoModels
 
 
 def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:
@@ -21,8 +22,9 @@ def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:
         "router; 95 % intervals, of the router over questions and seeds"
     )
     priced: list[Table | str] = [] if judgement.costs is None else ["", _costs(judgement, judgement.costs)]
+    pair: list[Table | str] = [] if judgement.pair is None else ["", *_pair(judgement, judgement.pair)]
     said = [*(f"note: {note}" for note in notes), *(verdict.sentence for verdict in judgement.verdicts)]
-    return [head, _table(judgement), *priced, *said]
+    return [head, _table(judgement), *priced, *pair, *said]
 
 
 def _table(judgement: Judgement) -> Table:
@@ -51,6 +53,21 @@ def _costs(judgement: Judgement, costs: Costs) -> Table:
         quality = costs.qualities[row.label]
         shown.add_row(row.label, _cost(row), str(quality.aiq), _signed(quality.difference))
     return shown
+
+
+def _pair(judgement: Judgement, pair: TwoModels) -> list[Table | str]:
+    """RouteLLM's metrics: the share of calls that strong must get, and the average share of the gap recovered."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", *METRICS):
+        shown.add_column(name, no_wrap=True)
+    for row in judgement.rows:
+        shown.add_row(row.label, *(_known(pair.calls[row.label][name]) for name in METRICS))
+    said = f"share of questions that have to go to {pair.strong} instead of {pair.weak} for so much of the gap:"
+    return [said, shown]
+
+
+def _known(interval: Interval) -> str:
+    return "-" if math.isnan(interval.mean) else str(interval)
 
 
 def _cost(row: Row) -> str:

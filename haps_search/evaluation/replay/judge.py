@@ -16,6 +16,7 @@ from haps_search.evaluation.replay.methods import Method, best_reference, of_ref
 from haps_search.evaluation.replay.policies import Policy
 from haps_search.evaluation.replay.standings import Row, paired, rows
 from haps_search.evaluation.replay.tasks import TaskRow, task_rows
+from haps_search.evaluation.replay.two_models import TwoModels, two_models
 from haps_search.evaluation.replay.verdict import Verdict
 from haps_search.evaluation.routing_metrics.cells import assignment_means, filled, prices
 from haps_search.evaluation.routing_metrics.curve import Curve
@@ -37,7 +38,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The router is the first of the routers; `costs` is None where nobody knows them."""
+    """The router is the first of the routers; `costs` is None where nobody knows them, `pair` where more than two
+    models stand to choose."""
 
     split: str
     router: str
@@ -46,6 +48,7 @@ class Judgement:
     tasks: tuple[TaskRow, ...]
     calibration: Mapping[str, tuple[Bin, ...]]
     costs: Costs | None
+    pair: TwoModels | None
 
 
 def judge(
@@ -86,6 +89,7 @@ def judge(
         tuple(task_rows(shown, router, best, test.tasks)) if several else (),
         _calibration(next(iter(routers.values())), measured, test),
         costs,
+        two_models(routers, measured, train, test, names),
     )
 
 

@@ -34,6 +34,8 @@ def references(judgement: Judgement) -> dict[str, Any]:
     rows = []
     for row in judgement.rows:
         found = _row(row)
+        if judgement.pair is not None:
+            found |= {name: _spread(value) for name, value in judgement.pair.calls[row.label].items()}
         if row.label in qualities:
             quality = qualities[row.label]
             found["AIQ"] = _spread(quality.aiq)
@@ -74,23 +76,19 @@ def _row(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {"label": row.label, "kind": row.kind, **_spread(row.reward), "count": row.reward.count}
     if row.difference is not None:
         found["difference"] = _spread(row.difference)
-    return (
-        found
-        | {
-            "sampled": row.sampled,
-            "macro": _spread(summary.macro),
-            "gap closed": _spread(summary.gap_closed),
-            "Gain@B": summary.gain_at_best.mean,
-            "Gap@O": summary.gap_at_oracle.mean,
-            "regret": _spread(summary.regret),
-            "cost": row.cost,
-            "validation": row.validation,
-            "seeds": len(row.seeds),
-            "per seed": " ".join(f"{seed:.4f}" for seed in row.seeds) if len(row.seeds) > 1 else None,
-            "settings": row.settings or None,
-        }
-        | _finite({"Gain@B": summary.gain_at_best.mean, "Gap@O": summary.gap_at_oracle.mean})
-    )
+    return found | {
+        "sampled": row.sampled,
+        "macro": _spread(summary.macro),
+        "gap closed": _spread(summary.gap_closed),
+        "Gain@B": _spread(summary.gain_at_best),
+        "Gap@O": _spread(summary.gap_at_oracle),
+        "regret": _spread(summary.regret),
+        "cost": row.cost,
+        "validation": row.validation,
+        "seeds": len(row.seeds),
+        "per seed": " ".join(f"{seed:.4f}" for seed in row.seeds) if len(row.seeds) > 1 else None,
+        "settings": row.settings or None,
+    }
 
 
 def _task(judgement: Judgement, number: int) -> dict[str, Any]:
