@@ -1,7 +1,9 @@
-"""A replay sweep on real Ray, through the command: killed in the middle, resumed, complete; no pool is started."""
+"""A replay sweep of two objectives on real Ray, through the command: killed in the middle, resumed, complete, its
+Pareto front kept; no pool is started."""
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -19,6 +21,8 @@ from haps_search.sweep.layout import trial_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STEPS = 600
+WEIGHTS = (0.0, 0.5, 3.0)
+"""The right model's whole price is paid, is paid, and is not even for the cheapest."""
 
 
 def haps(*arguments: str, folder: Path, ray_folder: Path) -> subprocess.Popen[str]:
@@ -31,12 +35,18 @@ def haps(*arguments: str, folder: Path, ray_folder: Path) -> subprocess.Popen[st
 
 def written_study(folder: Path) -> Path:
     run = {"steps": STEPS, "questions_per_step": 64, "checkpoint_every": 20, "validation": {"every": 100}}
-    described = replay_experiment(skilled(folder / "table.jsonl"), run=run).model_dump(mode="json")
+    table = skilled(folder / "table.jsonl", costs=(1.0, 2.0, 4.0))
+    described = replay_experiment(table, run=run).model_dump(mode="json")
     study = {
         "name": "replayed",
         "experiment": {**described, "engine": {"type": "ray", "profile": "local-cpu"}},
-        "space": {"learning.learning_rate.high": {"type": "log", "low": 0.01, "high": 0.1}},
-        "sweep": {"trials": 3, "concurrency": 2},
+        "space": {"learning.cost_weight": {"type": "choice", "values": list(WEIGHTS)}},
+        "sweep": {
+            "trials": 3,
+            "concurrency": 2,
+            "sampler": {"type": "grid"},
+            "objectives": [{"metric": "validation_reward"}, {"metric": "validation_cost", "mode": "min"}],
+        },
         "tracking": {"mlflow": False},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
@@ -74,6 +84,14 @@ def test_a_replay_sweep_killed_and_resumed_is_complete(tmp_path: Path, short_fol
     assert trials[interrupted].attempts == 2
     for trial in trials:
         assert steps_of(sweep, trial.number) == list(range(1, STEPS + 1)), "a step is missing or there twice"
-        assert trial.metrics["validation_reward"] >= 0.95
+        assert (trial.metrics["validation_reward"] >= 0.95) == (trial.parameters["learning.cost_weight"] < 1)
+    told = haps("report", "replayed", folder=tmp_path, ray_folder=short_folder)
+    assert told.wait(120) == 0, told.communicate()[0]
+    (front,) = sweep.rglob("front.csv")
+    with front.open() as file:
+        placed = {int(row["trial"]): row for row in csv.DictReader(file)}
+    assert set(placed) == {0, 1, 2}
+    assert placed[2]["on front"] == "1", "nothing is cheaper than the cheapest"
+    assert "1" in (placed[0]["on front"], placed[1]["on front"]), "nothing earns more than the right model"
     assert "without a pool" in output
     assert not (sweep / "logs" / "pool-0").exists(), "Ray Train was started for nobody"
