@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
@@ -70,6 +70,39 @@ def load_lm(owner: str, source: Source, dtype: Dtype, device: str, trust_remote_
     stops = _stop_ids(model, tokenizer)
     _give_pad_token(owner, source, tokenizer, stops)
     return LoadedLM(model, tokenizer, place, stops)
+
+
+def load_encoder(
+    owner: str, source: Source, dtype: Dtype, device: str, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A text encoder without a head, frozen and in evaluation mode, and its tokenizer, which can pad.
+
+    Raises:
+        CandidateError: as `load_lm`.
+    """
+    place = _device(owner, source, device)
+    weights = _dtype(owner, source, dtype, place)
+    with explained(owner, source), _no_progress_bars():
+        where, common = _locate(owner, source)
+        common["trust_remote_code"] = trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right", **common)
+        loaded: Any = AutoModel.from_pretrained(where, dtype=weights, output_loading_info=True, **common)
+        model, report = loaded
+        # The pooler is a head that encoders are often saved without, and nobody reads it here.
+        _check_complete(owner, source, model, [m for m in report["missing_keys"] if not m.startswith("pooler.")])
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token  # as LMs pad; the mask keeps it out of means
+        return model.eval().requires_grad_(False).to(place), tokenizer
+
+
+def meta_encoder(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """As `meta_lm`, of a text encoder without a head."""
+    with explained(owner, source), _no_progress_bars(), torch.device("meta"):
+        where, common = _locate(owner, source)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **common)
+        weights = (config.dtype or torch.float32) if dtype == "auto" else DTYPES[dtype]
+        model: PreTrainedModel = AutoModel.from_config(config, dtype=weights, trust_remote_code=trust_remote_code)
+    return model.eval().requires_grad_(False)
 
 
 def meta_lm(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -> PreTrainedModel:

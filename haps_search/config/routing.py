@@ -52,9 +52,11 @@ Tuning = Annotated[FullTuning | FrozenTuning | LoraTuning, Field(discriminator="
 
 
 class BackboneConfig(Config):
-    """The shared reading of the routing prompt by an LM (theta of the paper)."""
+    """The shared reading of the routing prompt by an LM (theta of the paper) or by a text encoder."""
 
-    type: Literal["lm"] = "lm"
+    type: Literal["lm", "encoder"] = "lm"
+    """`encoder`: any model that `transformers` loads without a head, such as BERT; it reads as many tokens as it has
+    positions. For one that stays frozen `type: features` keeps its embeddings on disk."""
     source: Source = ZooSource(name="adder")
     tuning: Tuning = FullTuning()
     dtype: Dtype = "float32"
@@ -83,7 +85,8 @@ class FeaturesBackboneConfig(Config):
 
 def _lm_where_nothing_is_said(value: Any) -> Any:
     """Studies and checkpoints from before there was another kind of backbone name none."""
-    return value.get("type", "lm") if isinstance(value, dict) else getattr(value, "type", None)
+    named = value.get("type", "lm") if isinstance(value, dict) else getattr(value, "type", None)
+    return "lm" if named == "encoder" else named
 
 
 AnyBackbone = Annotated[
@@ -177,8 +180,8 @@ class RoutingConfig(Config):
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
-        if self.backbone.type == "features" and self.high_level.type == "lm":
-            raise ValueError("high_level: type lm asks an LM, got backbone type features: use type head")
+        if self.backbone.type != "lm" and self.high_level.type == "lm":
+            raise ValueError(f"high_level: type lm asks an LM, got backbone type {self.backbone.type}: use type head")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The shared backbone: an LM reads the routing prompt once, and both levels decide from that reading."""
+"""The shared backbone: an LM or encoder reads the routing prompt once, and both levels decide from that reading."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from haps_search.candidates.exact import exact
-from haps_search.candidates.sources import load_lm
+from haps_search.candidates.sources import load_encoder, load_lm
 from haps_search.config.routing import BackboneConfig, FrozenTuning, LoraTuning
 from haps_search.errors import ConfigError
 from haps_search.routing.framing import Framing, bare
@@ -25,15 +27,20 @@ class Backbone(nn.Module):
         self.body = body.eval()
         self.width, self.learns = width, learns
         self._framing = framing
+        self._without_cache = {"use_cache": False} if hasattr(body.config, "use_cache") else {}
 
     @classmethod
     def load(cls, config: BackboneConfig) -> Self:
         """Raises CandidateError for a model that does not load, ConfigError for LoRA targets it lacks."""
-        loaded = load_lm("router backbone", config.source, config.dtype, config.device, config.trust_remote_code)
-        framing = bare(loaded.tokenizer, config.max_tokens)
-        width = int(loaded.model.config.get_text_config().hidden_size)
-        body = tuned(loaded.model.base_model, config)
-        return cls(body, framing, width, not isinstance(config.tuning, FrozenTuning))
+        what = "router backbone", config.source, config.dtype, config.device, config.trust_remote_code
+        if config.type == "encoder":
+            model, tokenizer = load_encoder(*what)
+            framing = bare(tokenizer, min(config.max_tokens, _readable(model, tokenizer)))
+        else:
+            loaded = load_lm(*what)
+            model, framing = loaded.model, bare(loaded.tokenizer, config.max_tokens)
+        width = int(model.config.get_text_config().hidden_size)
+        return cls(tuned(model.base_model, config), framing, width, not isinstance(config.tuning, FrozenTuning))
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +58,7 @@ class Backbone(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         ids, mask = self._padded(texts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.learns), exact(self.head_dtype):
-            states = self.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            states = self.body(input_ids=ids, attention_mask=mask, **self._without_cache).last_hidden_state
         return pooled(states, mask, self.head_dtype)
 
     def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -71,6 +78,12 @@ class Backbone(nn.Module):
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
         return ids, mask
+
+
+def _readable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that an encoder has positions for; of RoBERTa's kind only the tokenizer knows that some are reserved."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", tokenizer.model_max_length)
+    return int(min(positions, tokenizer.model_max_length))
 
 
 def pooled(states: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:

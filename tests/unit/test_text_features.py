@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoders import saved_bert
 from pydantic import TypeAdapter
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from haps_search.candidates.zoo.tokenizer import build_tokenizer
 from haps_search.config.features import EncoderFeatures, FeaturesConfig, PackageSource, TfidfFeatures
@@ -68,18 +69,8 @@ def test_tfidf_needs_a_text() -> None:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer encoder with random weights."""
     torch.set_num_threads(1)
-    folder, tokenizer = tmp_path_factory.mktemp("bert"), build_tokenizer()
-    config = AutoConfig.for_model(
-        "bert", vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=24, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        AutoModel.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved_bert(tmp_path_factory.mktemp("bert"))
 
 
 def from_path(folder: Path, **settings: object) -> EncoderFeatures:
@@ -118,7 +109,7 @@ def test_what_is_kept_is_not_computed_again(bert: Path, tmp_path: Path, monkeypa
     def never(*args: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(encoder, "load", never)
+    monkeypatch.setattr(encoder, "load_encoder", never)
     again = load_features(from_path(bert), {}, tmp_path)
     np.testing.assert_array_equal(again.transform(WORDS[::-1]), first[::-1])
     assert again.transform([]).shape == (0, 16)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from haps_search.candidates.gradient import LOGITS
-from haps_search.candidates.sources import BALANCED, meta_lm
+from haps_search.candidates.sources import BALANCED, meta_encoder, meta_lm
 from haps_search.config.candidates import CandidateConfig, TableSource
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
@@ -117,7 +117,8 @@ def router_need(experiment: Experiment, tables: dict[str, ModuleTable], prompt_t
     routing, backbone = experiment.routing, experiment.routing.backbone
     if not isinstance(backbone, BackboneConfig):
         return Need(0, 0, 0, experiment.run.questions_per_step, prompt_tokens, halves=False)
-    lm = meta_lm("router backbone", backbone.source, backbone.dtype, backbone.trust_remote_code)
+    shapes = meta_encoder if backbone.type == "encoder" else meta_lm
+    lm = shapes("router backbone", backbone.source, backbone.dtype, backbone.trust_remote_code)
     text = lm.config.get_text_config()
     with torch.device("meta"):
         body = tuned(lm if isinstance(routing.high_level, LmHighLevel) else lm.base_model, backbone)

@@ -12,10 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from haps_search.candidates.sources import load_encoder
 from haps_search.config.features import EncoderFeatures
 from haps_search.routing.features.embedding_cache import EmbeddingCache
-from haps_search.routing.features.encoder_source import LoadedEncoder, Located, load, locate
+from haps_search.routing.features.encoder_revision import OWNER
+from haps_search.routing.features.encoder_source import Located, locate
 
 CHUNK = 256
 """Texts between two writes to the cache: a kill loses no more."""
@@ -49,8 +53,9 @@ class Encoder:
         return self._cache.rows(texts, self._located.width)
 
     @cached_property
-    def _loaded(self) -> LoadedEncoder:
-        return load(self._config, self._located)
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        config = self._config
+        return load_encoder(OWNER, self._located.source, config.dtype, config.device, config.trust_remote_code)
 
     def _identity(self) -> dict[str, Any]:
         """All that an embedding depends on beside its text."""
@@ -69,11 +74,11 @@ class Encoder:
 
     @torch.no_grad()
     def _batch(self, texts: Sequence[str]) -> Tensor:
-        loaded = self._loaded
-        batch = loaded.tokenizer(
+        model, tokenizer = self._loaded
+        batch = tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._config.max_tokens, return_tensors="pt"
-        ).to(loaded.device)
-        states = loaded.model(**batch).last_hidden_state.float()
+        ).to(model.device)
+        states = model(**batch).last_hidden_state.float()
         weights = batch["attention_mask"].unsqueeze(-1).float()
         pooled: Tensor = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
         return (normalize(pooled, dim=1) if self._config.normalise else pooled).cpu()
