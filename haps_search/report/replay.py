@@ -95,9 +95,8 @@ def _hulls(found: CostCurve) -> Table:
 def _shares(fields: Fields) -> Section | None:
     if not fields.has("shares"):
         return None
-    return Section(
-        "routes", "Route shares", tables=(_named(fields.objects("shares"), "row", "routes", "Route shares"),)
-    )
+    title = "Route shares of every way to route"
+    return Section("choices", title, tables=(_named(fields.objects("shares"), "row", "routes", title),))
 
 
 def _tasks(fields: Fields) -> Section:

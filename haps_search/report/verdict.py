@@ -107,6 +107,10 @@ def held_against(gap: Gap, other: str) -> str:
     return f"cannot be told apart from {other}: {shown}"
 
 
+FEW = 8
+"""So many values are read one by one."""
+
+
 def _confirmed(source: Source) -> list[str]:
     if source.kind == "run" or source.arms or not source.ranked:
         return []
@@ -114,9 +118,9 @@ def _confirmed(source: Source) -> list[str]:
     again = [t.metrics[metric] for t in _confirming(source.trials, best) if metric in t.metrics]
     if again:
         spread = seed_interval(again)
-        each = " ".join(number(v) for v in again)
+        each = f": {' '.join(number(v) for v in again)}" if len(again) <= FEW else f" over {len(again)} of them"
         ends = f" [{_ends(spread.low, spread.high)}]" if len(again) > 2 else ""
-        return [f"On fresh seeds its setting gives {number(spread.mean)}{ends}: {each}."]
+        return [f"On fresh seeds its setting gives {number(spread.mean)}{ends}{each}."]
     if len(source.ranked) < 2:
         return []
     return [

@@ -80,7 +80,10 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
     runs = tmp_path_factory.mktemp("runs")
     searched(runs)
     stored = {
-        "references.json": {"rows": [{"label": EVIL, "mean": 0.5, "low": 0.4, "high": None, EVIL: 1}]},
+        "references.json": {
+            "rows": [{"label": EVIL, "mean": 0.5, "low": 0.4, "high": None, EVIL: 1}],
+            "shares": [{"row": EVIL, EVIL: 0.5}],
+        },
         "curve.json": {
             "points": [{"label": EVIL, "cost": 1, "reward": 0.5}],
             "hull": [{"cost": 1, "reward": 0.5}],
