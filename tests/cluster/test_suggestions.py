@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfDiskError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from sweeps import a_study, a_trial, write
@@ -387,6 +387,8 @@ def test_ends_that_no_driver_noted_are_noted_before_going_on(journal: Journal) -
         (RayTaskError("run_trial", "trace", PoolError("a worker was lost")), True),
         (RayTaskError("run_trial", "trace", ActorDiedError()), True),
         (ActorDiedError(), True),
+        (RayTaskError("run_trial", "trace", ObjectStoreFullError("no room")), True),
+        (RayTaskError("run_trial", "trace", OutOfDiskError()), True),
         (RayTaskError("run_trial", "trace", ValueError("the user's reward")), False),
         (RayTaskError("run_trial", "trace", RayTaskError("update", "trace", ValueError("a bug"))), False),
         (RayTaskError("run_trial", "trace", CandidateError("too long")), False),

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayTaskError,
+)
 from sweeps import a_study
 
 from haps_search.config.engines import ClusterProfile
-from haps_search.engines.cluster import trial
+from haps_search.engines.cluster import trial, worker
 from haps_search.engines.cluster.broker import Failure, Work
 from haps_search.engines.cluster.failures import answer, unwrapped
 from haps_search.engines.cluster.wire import ResponseParcel, pack_requests, unpack_responses
@@ -168,6 +177,46 @@ def test_a_parcel_that_fails_does_not_fail_its_batch_mates() -> None:
     assert isinstance(broke, Failure)
     assert not broke.final
     assert str(broke.error) == "RuntimeError: out of memory"
+
+
+class Broker:
+    """Stands for a broker's handle: hands out one lease, does not get its answer once, and then ends."""
+
+    def __init__(self, lost: Exception) -> None:
+        self.calls: list[tuple[str, object, object]] = []
+        self._lost = [lost]
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *given: partial(self._called, name, *given))
+
+    def _called(self, name: str, *given: Any) -> Any:
+        if name == "register":
+            self.calls.append((name, None, None))
+            return len(self.calls)
+        _, session, done, _ = given
+        self.calls.append((name, session, None if done is None else done.lease))
+        if done is None:
+            return work(["a"])
+        if self._lost:
+            raise self._lost.pop()
+        raise RayTaskError("exchange", "trace", PoolError("the sweep is over"))
+
+
+@pytest.mark.parametrize(
+    "lost", [ActorUnavailableError("no answer", None), ObjectStoreFullError("full"), OutOfDiskError()], ids=repr
+)
+def test_a_worker_whose_answer_did_not_get_through_begins_again_and_lives(
+    lost: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    monkeypatch.setattr(worker.ray, "get", lambda call: call())
+    broker, candidate = Broker(lost), Picky()
+    worker.serve(broker, "picky/0", candidate, "node")
+    once = [("exchange", None), ("exchange", 5)]
+    assert [(name, lease) for name, _, lease in broker.calls] == [("register", None), *once, ("register", None), *once]
+    sessions = [session for name, session, _ in broker.calls if name == "exchange"]
+    assert sessions[0] == sessions[1] != sessions[2] == sessions[3]
+    assert candidate.batches == [1, 1], "what was lost is done again"
 
 
 def test_a_run_that_was_asked_to_leave_is_neither_raised_nor_written_down(run_that_raises: Run, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
 
 from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
@@ -22,8 +24,11 @@ from haps_search.engines.cluster.wire import (
 from haps_search.errors import CandidateError, PoolError
 from haps_search.types import Response
 
+_log = logging.getLogger(__name__)
+_PASSING = ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
+"""The network broke, or the node has no room for an answer in memory, or none to spill it."""
 AGAIN_S = 1.0
-"""After a call that the network lost, before the next."""
+"""After a call that did not get through, before the next."""
 
 
 def host(settings: Mapping[str, Any]) -> None:
@@ -61,9 +66,10 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str) -> None:
             if session is None:
                 session, done = ray.get(broker.register.remote(worker, candidate.table, os.getpid(), node)), None
             work: Work | None = ray.get(broker.exchange.remote(worker, session, done, candidate.room))
-        except ray.exceptions.ActorUnavailableError:
-            # The network broke, not the broker. What was handed in may have arrived or not, so this worker begins
-            # again, and what it held goes to the next lease.
+        except _PASSING as error:
+            # Not the broker's end. What was handed in may have arrived or not, so this worker begins again, and what
+            # it held goes to the next lease.
+            _log.warning("%s begins again: %s", worker, error)
             time.sleep(AGAIN_S)
             session = None
             continue
