@@ -23,8 +23,8 @@ from sweeps import a_study
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import trial, worker
-from haps_search.engines.cluster.broker import Failure, Work
 from haps_search.engines.cluster.failures import answer, unwrapped
+from haps_search.engines.cluster.leases import Failure, Work
 from haps_search.engines.cluster.wire import ResponseParcel, pack_requests, unpack_responses
 from haps_search.engines.cluster.worker import outcomes
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate

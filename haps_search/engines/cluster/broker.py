@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from haps_search.config.engines import Leases
+from haps_search.engines.cluster.leases import Done, Refusal, Tended, Work
 from haps_search.engines.cluster.queue import FairQueue
 from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel
 from haps_search.errors import CandidateError, HapsError, PoolError
@@ -58,49 +59,6 @@ class _Lease:
     worker: str
     jobs: list[_Job]
     deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A lease as the worker sees it: parcels to answer, in order."""
-
-    lease: int
-    parcels: tuple[RequestParcel, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What became of a parcel that has no answer. `final`: trying again cannot help."""
-
-    error: HapsError
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A lease's outcome, one entry per parcel."""
-
-    lease: int
-    outcomes: tuple[ResponseParcel | Failure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A candidate that did not load, and the node where it did not. Made by a worker, answered by the driver."""
-
-    candidate: str
-    node: str
-    error: CandidateError
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What the broker tells the driver: refusals not told before, per candidate that is awaited and has no worker the
-    seconds until the pool gives it up, and why the pool has ended, None while it has not."""
-
-    refusals: tuple[Refusal, ...]
-    missing: Mapping[str, float]
-    ended: str | None
 
 
 class Broker:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import ray
 
 from haps_search.config.engines import ClusterProfile, Resources
-from haps_search.engines.cluster.broker import Refusal, Tended
 from haps_search.engines.cluster.failures import unwrapped
+from haps_search.engines.cluster.leases import Refusal, Tended
 from haps_search.errors import CandidateError, PoolError
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDis
 
 from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
-from haps_search.engines.cluster.broker import Done, Failure, Work
 from haps_search.engines.cluster.failures import unwrapped
+from haps_search.engines.cluster.leases import Done, Failure, Work
 from haps_search.engines.cluster.wire import (
     RequestParcel,
     ResponseParcel,
