@@ -83,10 +83,9 @@ def load_encoder(
     place = _device(owner, source, device)
     weights = _dtype(owner, source, dtype, place)
     with explained(owner, source), _no_progress_bars():
-        where, common = _locate(owner, source)
-        common["trust_remote_code"] = trust_remote_code
+        config, where, common = _encoder_configured(owner, source, trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right", **common)
-        loaded: Any = AutoModel.from_pretrained(where, dtype=weights, output_loading_info=True, **common)
+        loaded: Any = AutoModel.from_pretrained(where, config=config, dtype=weights, output_loading_info=True, **common)
         model, report = loaded
         # The pooler is a head that encoders are often saved without, and nobody reads it here.
         _check_complete(owner, source, model, [m for m in report["missing_keys"] if not m.startswith("pooler.")])
@@ -98,8 +97,7 @@ def load_encoder(
 def meta_encoder(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -> PreTrainedModel:
     """As `meta_lm`, of a text encoder without a head."""
     with explained(owner, source), _no_progress_bars(), torch.device("meta"):
-        where, common = _locate(owner, source)
-        config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **common)
+        config, _, _ = _encoder_configured(owner, source, trust_remote_code)
         weights = (config.dtype or torch.float32) if dtype == "auto" else DTYPES[dtype]
         model: PreTrainedModel = AutoModel.from_config(config, dtype=weights, trust_remote_code=trust_remote_code)
     return model.eval().requires_grad_(False)
@@ -126,6 +124,18 @@ def _configured(owner: str, source: Source, trust_remote_code: bool) -> tuple[Pr
     common["trust_remote_code"] = trust_remote_code
     config = AutoConfig.from_pretrained(where, **common)
     _check_causal(owner, source, config, trust_remote_code)
+    return config, where, common
+
+
+def _encoder_configured(
+    owner: str, source: Source, trust_remote_code: bool
+) -> tuple[PreTrainedConfig, str, dict[str, Any]]:
+    where, common = _locate(owner, source)
+    common["trust_remote_code"] = trust_remote_code
+    config = AutoConfig.from_pretrained(where, **common)
+    if getattr(config, "is_encoder_decoder", False):
+        reason = f"it is of type {config.model_type}, an encoder with a decoder: choose one without, such as BERT's"
+        raise refusal(owner, source, reason)
     return config, where, common
 
 

@@ -45,7 +45,7 @@ def train_on_ray(study: Study, folder: Path) -> None:
     profile = profile_of(study)
     log_to(folder / "logs" / "driver.log")
     with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
-        live.wait_for_candidates()
+        live.wait_for_candidates(print)
 
         async def opened(experiment: Experiment, task: Task) -> Engine:
             return await live.engine(experiment)

@@ -178,6 +178,11 @@ class RoutingConfig(Config):
     low_level: LowLevel = GeneratedLowLevel()
     lora: LoraConfig = LoraConfig()
 
+    @property
+    def reads_by_a_model(self) -> bool:
+        """Whether a router of its own has an LM or encoder, which a GPU helps."""
+        return isinstance(self.backbone, BackboneConfig)
+
     @model_validator(mode="after")
     def _readable(self) -> Self:
         if self.backbone.type != "lm" and self.high_level.type == "lm":

@@ -31,8 +31,9 @@ async def decide(
     """The likeliest assignment of each question; with `cost_weight`, in the unit of `learning.cost_weight`, the one
     worth most when cost weighs so much.
 
-    A router that is told the weight is told it. Of another, `temperature * log p` has to be a predicted reward (losses
-    squared_error and soft_targets), and the models' prices are set against it.
+    A router that is told the weight is told it. Of another, `temperature * log p` has to be a predicted reward less
+    `learning.cost_weight` times its cost (losses squared_error and soft_targets); what the given weight adds to that
+    is set against the models' prices, their mean costs.
 
     Raises:
         ConfigError: a weight where nobody knows costs, beyond what the router was trained on, or against preferences
@@ -50,7 +51,7 @@ async def decide(
         ]
     if cost_weight is None or learning.cost_conditioned is not None:
         return found
-    handicaps = cost_weight * _prices(task, names) / _reward_of_log_p(learning)
+    handicaps = (cost_weight - learning.cost_weight) * _prices(task, names) / _reward_of_log_p(experiment)
     return [replace(each, assignment=(_worth_most(each.probabilities[0], names, handicaps),)) for each in found]
 
 
@@ -67,13 +68,15 @@ def _prices(task: Task, names: Sequence[str]) -> np.ndarray:
     return prices
 
 
-def _reward_of_log_p(learning: LearningConfig) -> float:
+def _reward_of_log_p(experiment: Experiment) -> float:
     """The reward that a difference of 1 in log p stands for."""
-    loss = learning.outcome_loss
-    if isinstance(loss, SquaredError) or (isinstance(loss, SoftTargets) and loss.temperature > 0):
+    signal, loss = experiment.learning.signal, experiment.learning.outcome_loss
+    learnt = signal == "outcomes" and experiment.routing.high_level.type in ("head", "lm")
+    if learnt and (isinstance(loss, SquaredError) or (isinstance(loss, SoftTargets) and loss.temperature > 0)):
         return loss.temperature
+    by = loss.type if learnt else f"{signal}, high level {experiment.routing.high_level.type}"
     raise ConfigError(
-        f"--cost-weight: this router learnt by {loss.type}, whose preferences are no rewards that a price could be set "
+        f"--cost-weight: this router learnt by {by}, and its preferences are no rewards that a price could be set "
         "against: train one with learning.outcome_loss.type squared_error or soft_targets, or with "
         "learning.cost_conditioned"
     )

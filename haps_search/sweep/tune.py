@@ -64,7 +64,7 @@ def fit(
     journal; what the machines broke is left unfinished there.
 
     Raises:
-        PoolError, OSError: the journal or a run's folder cannot be written or read any more.
+        PoolError: the journal or a run's folder cannot be written or read any more.
     """
     settle(journal)
     unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind]
@@ -73,7 +73,7 @@ def fit(
         return 0
     search = _JournalSearch(journal, study, session, unfinished, wanted)
     tuner = tune.Tuner(
-        tune.with_resources(_trainable(study), _resources(session)),
+        tune.with_resources(_trainable(study), _resources(session, study)),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=_scheduler(study, journal, kind),
@@ -93,6 +93,9 @@ def fit(
         ),
     )
     results = tuner.fit()
+    if isinstance(search.problem, OSError):
+        way_out = "mend it, then start the sweep again: it goes on from there"
+        raise PoolError(f"{journal.file}: cannot be written or read ({search.problem}): {way_out}") from search.problem
     if search.problem is not None:
         raise search.problem
     for result in (results[i] for i in range(len(results))):
@@ -378,14 +381,18 @@ def _scheduler(study: Study, journal: Journal, kind: Kind) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def _resources(session: Session) -> tune.PlacementGroupFactory:
+def _resources(session: Session, study: Study) -> tune.PlacementGroupFactory:
     """A trial's process, and beside it the bundle that its router actor takes."""
     trial, router = session.profile.trial, session.profile.router
     if isinstance(session, TableSession):  # the router is in the trial's own process
-        both = session.profile.trial.cpus + session.profile.router.cpus
-        return tune.PlacementGroupFactory([{"CPU": both}])
-    bundles = [{kind: amount for kind, amount in (("CPU", r.cpus), ("GPU", r.gpus)) if amount} for r in (trial, router)]
+        gpus = trial.gpus + router.gpus if study.experiment.routing.reads_by_a_model else 0.0
+        return tune.PlacementGroupFactory([_bundle(trial.cpus + router.cpus, gpus)])
+    bundles = [_bundle(r.cpus, r.gpus) for r in (trial, router)]
     return tune.PlacementGroupFactory(bundles if bundles[1] else bundles[:1])
+
+
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    return {kind: amount for kind, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
 
 
 def _machines_fault(error: BaseException) -> bool:

@@ -15,12 +15,13 @@ import pytest
 from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfDiskError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from replays import replay_experiment
 from sweeps import a_study, a_trial, write
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Asha, Choice, Study
-from haps_search.engines.cluster.session import Session
+from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS
 from haps_search.errors import CandidateError, PoolError
 from haps_search.sweep import tune
@@ -515,7 +516,36 @@ def test_only_the_search_is_cut_short(journal: Journal, kind: Any, stops: bool) 
 )
 def test_a_trial_waits_for_its_router_too(trial: Any, router: Any, bundles: list[dict[str, float]]) -> None:
     profile = ClusterProfile.model_validate({"name": "p", "trial": trial, "router": router})
-    assert tune._resources(Session("n", profile, broker=None)).bundles == bundles
+    assert tune._resources(Session("n", profile, broker=None), STUDY).bundles == bundles
+
+
+@pytest.mark.parametrize(
+    ("backbone", "bundle"),
+    [
+        ({"type": "features"}, {"CPU": 3.0}),
+        ({"type": "encoder", "source": {"type": "path", "path": "bert"}}, {"CPU": 3.0, "GPU": 0.25}),
+    ],
+    ids=["features", "encoder"],
+)
+def test_a_replay_s_router_gets_the_gpu_it_reads_on(backbone: Any, bundle: dict[str, float]) -> None:
+    """Without one Ray would let all trials of a node see its first."""
+    profile = ClusterProfile.model_validate({"name": "p", "trial": {"cpus": 1}, "router": {"cpus": 2, "gpus": 0.25}})
+    study = STUDY.model_copy(update={"experiment": replay_experiment(Path("t"), routing__backbone=backbone)})
+    assert tune._resources(TableSession("n", profile, broker=None), study).bundles == [bundle]
+
+
+def test_a_journal_whose_disk_is_gone_ends_with_the_way_out(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tuner:
+        def __init__(self, *_: object, tune_config: Any, **__: object) -> None:
+            self._search = tune_config.search_alg
+
+        def fit(self) -> None:
+            self._search.problem = OSError(5, "Input/output error")
+
+    monkeypatch.setattr(tune.tune, "Tuner", Tuner)
+    session = Session("haps-s", PROFILE, broker=None)
+    with pytest.raises(PoolError, match=r"cannot be written or read .*Input/output error.*start the sweep"):
+        tune.fit(journal, journal.study(), session, "search", 1, None)
 
 
 def test_what_the_journal_cannot_take_ends_the_sweep_and_is_no_trial_s_error(

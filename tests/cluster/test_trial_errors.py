@@ -211,12 +211,28 @@ def test_a_worker_whose_answer_did_not_get_through_begins_again_and_lives(
     monkeypatch.setattr(worker, "AGAIN_S", 0.0)
     monkeypatch.setattr(worker.ray, "get", lambda call: call())
     broker, candidate = Broker(lost), Picky()
-    worker.serve(broker, "picky/0", candidate, "node")
+    worker.serve(broker, "picky/0", candidate, "node", 1)
     once = [("exchange", None), ("exchange", 5)]
     assert [(name, lease) for name, _, lease in broker.calls] == [("register", None), *once, ("register", None), *once]
     sessions = [session for name, session, _ in broker.calls if name == "exchange"]
     assert sessions[0] == sessions[1] != sessions[2] == sessions[3]
     assert candidate.batches == [1, 1], "what was lost is done again"
+
+
+def test_a_worker_that_cannot_load_holds_its_seat_while_connections_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    monkeypatch.setattr(worker.ray, "get", lambda call: call())
+    asked: list[tuple[Any, ...]] = []
+
+    def refuse(*given: Any) -> None:
+        asked.append(given)
+        if len(asked) < 3:
+            raise ActorUnavailableError("no answer", None)
+
+    error = CandidateError("no such folder")
+    broker: Any = SimpleNamespace(refuse=SimpleNamespace(remote=lambda *given: partial(refuse, *given)))
+    worker.stand_aside(broker, "picky/0", "picky", "node", error)
+    assert asked == [("picky/0", "picky", "node", error)] * 3
 
 
 def test_a_run_that_was_asked_to_leave_is_neither_raised_nor_written_down(run_that_raises: Run, tmp_path: Path) -> None:

@@ -85,8 +85,9 @@ def failed(work: Work, error: HapsError, final: bool) -> Done:
 
 
 async def join(broker: Broker, worker: str = "llama/0", candidate: str = "llama") -> int:
-    assert await broker.arrive(worker, candidate)
-    return await broker.register(worker, ModuleTable(candidate, 2, ()), 7, "node")
+    start = await broker.arrive(worker, candidate)
+    assert start
+    return await broker.register(worker, ModuleTable(candidate, 2, ()), 7, "node", start)
 
 
 async def leased(broker: Broker, session: int, done: Done | None = None, worker: str = "llama/0") -> Work:
@@ -275,7 +276,7 @@ def test_what_a_replaced_worker_held_is_given_to_others(how: str) -> None:
         if how == "arrive":
             await broker.arrive("llama/0", "llama")
         else:
-            await broker.register("llama/0", ModuleTable("llama", 2, ()), 8, "node")
+            await broker.register("llama/0", ModuleTable("llama", 2, ()), 8, "node", 1)
         assert (await broker.status())["waiting"] == {"llama": 1}
         other = await join(broker, "llama/1")
         again = await leased(broker, other, worker="llama/1")

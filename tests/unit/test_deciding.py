@@ -60,6 +60,16 @@ def test_predicted_rewards_are_set_against_prices(tmp_path: Path, loss: str) -> 
     assert [chosen(experiment, w, advantage=0.5) for w in (None, 0.0, 0.13, 0.14)] == ["dear", "dear", "dear", "cheap"]
 
 
+def test_what_cost_weighed_in_training_is_not_set_against_prices_again(tmp_path: Path) -> None:
+    """Learnt at 0.1, its log p is net of that; 0.05 more of it pays for 0.75 more price up to 0.0667 more weight."""
+    experiment = two_models(
+        tmp_path / "t.jsonl", outcome_loss={"type": "squared_error", "temperature": 0.2}, cost_weight=0.1
+    )
+    weights = (0.1, 0.16, 0.17, 0.0)
+    assert [chosen(experiment, w, advantage=0.25) for w in weights] == ["dear", "dear", "cheap", "dear"]
+    assert [chosen(experiment, w, advantage=-0.25) for w in (0.1, 0.04, 0.03)] == ["cheap", "cheap", "dear"]
+
+
 def test_a_router_that_is_told_the_weight_decides_by_it(tmp_path: Path) -> None:
     experiment = two_models(tmp_path / "t.jsonl", cost_conditioned={"low": 0.01, "high": 1.0})
     assert [chosen(experiment, weight) for weight in (0.02, 0.5)] == ["dear", "cheap"]
@@ -72,6 +82,8 @@ def test_a_weight_that_means_nothing_is_refused(tmp_path: Path) -> None:
     ranking = two_models(tmp_path / "t.jsonl", outcome_loss={"type": "pairwise"})
     with pytest.raises(ConfigError, match="preferences are no rewards"):
         chosen(ranking, 0.1)
+    with pytest.raises(ConfigError, match="learnt by rollouts, high level head"):
+        chosen(two_models(tmp_path / "r.jsonl", signal="rollouts"), 0.1)
     with pytest.raises(ConfigError, match="whose table has costs"):
         chosen(two_models(tmp_path / "u.jsonl", costs=False), 0.1)
 

@@ -11,7 +11,7 @@ import torch
 from encoders import saved_bert
 from pydantic import ValidationError
 from replays import replay_experiment, skilled
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from haps_search.candidates.zoo.tokenizer import build_tokenizer
 from haps_search.config.routing import BackboneConfig
@@ -85,3 +85,6 @@ def test_an_encoder_answers_no_question_and_has_to_be_there(bert: Path, tmp_path
         replay_experiment(tmp_path / "t", routing__backbone=described(bert), routing__high_level={"type": "lm"})
     with pytest.raises(CandidateError, match=r"router backbone.*no such folder"):
         backbone(tmp_path / "nowhere")
+    AutoConfig.for_model("t5").save_pretrained(tmp_path / "t5")
+    with pytest.raises(CandidateError, match="of type t5, an encoder with a decoder"):
+        backbone(tmp_path / "t5")

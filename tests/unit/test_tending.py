@@ -29,13 +29,13 @@ def test_what_a_worker_of_a_vanished_node_held_is_asked_again_at_once_and_answer
     async def story() -> None:
         broker = a_broker([0.0])
         asked = asyncio.create_task(broker.submit("llama", PARCEL))
-        lost = await broker.register("llama/0", table("llama"), 1, "a")
+        lost = await broker.register("llama/0", table("llama"), 1, "a", 1)
         held = await broker.exchange("llama/0", lost, None)
         assert held is not None
         assert (await broker.tend(["a", "b"])).missing == {}
         assert not asked.done()
         assert (await broker.tend(["b"])).missing == {"llama": SILENCE_S}
-        there = await broker.register("llama/1", table("llama"), 2, "b")
+        there = await broker.register("llama/1", table("llama"), 2, "b", 1)
         again = await broker.exchange("llama/1", there, None)
         assert again is not None
         assert again.parcels == (PARCEL,)
@@ -52,7 +52,7 @@ def test_the_seconds_left_count_down_from_the_loss() -> None:
     async def story() -> None:
         now = [0.0]
         broker = a_broker(now)
-        session = await broker.register("llama/0", table("llama"), 1, "a")
+        session = await broker.register("llama/0", table("llama"), 1, "a", 1)
         asked = asyncio.create_task(broker.submit("llama", PARCEL))
         await asyncio.sleep(0)
         assert session
@@ -73,7 +73,10 @@ def test_a_refusal_is_told_once_per_seat_and_holds_its_worker_until_the_end() ->
         seats = [asyncio.create_task(broker.refuse(f"llama/{i}", "llama", "a", MISSING)) for i in range(2)]
         await asyncio.sleep(0)
         assert (await broker.tend(["a"])).refusals == (Refusal("llama", "a", MISSING),) * 2
+        again = asyncio.create_task(broker.refuse("llama/1", "llama", "a", MISSING))  # its connection broke
+        await asyncio.sleep(0)
         assert (await broker.tend(["a"])).refusals == ()
+        seats.append(again)
         assert not any(seat.done() for seat in seats)
         await broker.fail_all("over")
         await asyncio.gather(*seats)
@@ -116,13 +119,63 @@ def test_a_candidate_that_another_worker_hosts_is_not_awaited() -> None:
     async def story() -> None:
         now = [0.0]
         broker = a_broker(now)
-        await broker.register("llama/0", table("llama"), 1, "a")
+        await broker.register("llama/0", table("llama"), 1, "a", 1)
         refused = asyncio.create_task(broker.refuse("llama/1", "llama", "b", MISSING))
         now[0] = 10 * SILENCE_S
         await broker._notice_absence(now[0])
         assert (await broker.tend(["a", "b"])).ended is None
         await broker.fail_all("over")
         await refused
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_what_is_being_loaded_is_told_with_how_long_until_it_is_there() -> None:
+    async def story() -> None:
+        now = [0.0]
+        broker = a_broker(now)
+        start = await broker.arrive("llama/0", "llama", "a")
+        now[0] = 40.0
+        assert (await broker.tend(["a"])).loading == {"llama": 40.0}
+        await broker.register("llama/0", table("llama"), 1, "a", start)
+        await broker.arrive("llama/1", "llama", "a")
+        assert (await broker.tend(["a"])).loading == {}, "a replica, which nobody waits for"
+        await broker.fail_all("over")
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_a_process_that_comes_back_from_a_lost_node_does_not_take_its_follower_s_place() -> None:
+    async def story() -> None:
+        broker = a_broker([0.0])
+        first = await broker.arrive("llama/0", "llama", "a")
+        await broker.register("llama/0", table("llama"), 1, "a", first)
+        second = await broker.arrive("llama/0", "llama", "b")
+        session = await broker.register("llama/0", table("llama"), 2, "b", second)
+        with pytest.raises(PoolError, match="worker llama/0 was replaced"):
+            await broker.register("llama/0", table("llama"), 1, "a", first)
+        assert await broker.register("llama/0", table("llama"), 2, "b", second) != session, "its connection broke"
+        await broker.fail_all("over")
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_parcels_whose_answers_never_get_through_fail_with_the_reason() -> None:
+    async def story() -> None:
+        broker = a_broker([0.0])
+        start = await broker.arrive("llama/0", "llama", "a")
+        asked = asyncio.create_task(broker.submit("llama", PARCEL))
+        await asyncio.sleep(0)
+        lost = ""
+        while not asked.done():
+            session = await broker.register("llama/0", table("llama"), 1, "a", start, lost)
+            await asyncio.sleep(0)
+            if not asked.done():
+                await broker.exchange("llama/0", session, None)
+            lost = "its answer did not get through (the store is full)"
+        with pytest.raises(PoolError, match=r"attempts failed: its answer did not get through \(the store is full\)"):
+            await asked
+        await broker.fail_all("over")
 
     asyncio.run(asyncio.wait_for(story(), 20))
 

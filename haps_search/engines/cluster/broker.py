@@ -54,6 +54,13 @@ class _Worker:
     room: float = math.inf
 
 
+@dataclass(frozen=True)
+class _Loading:
+    candidate: str
+    node: str
+    since: float
+
+
 @dataclass
 class _Lease:
     worker: str
@@ -80,9 +87,10 @@ class Broker:
         self._expired: dict[int, _Lease] = {}
         self._numbers = itertools.count(1)
         self._starts: dict[str, int] = {}
-        self._loading: dict[str, tuple[str, str]] = {}
+        self._loading: dict[str, _Loading] = {}
         self._awaited = dict.fromkeys(seats, clock())
         self._refusals: list[Refusal] = []
+        self._refused: set[tuple[str, str]] = set()
         self._told = 0
         self._over = asyncio.Event()
         self._ended: PoolError | None = None
@@ -151,26 +159,34 @@ class Broker:
 
     # What workers call.
 
-    async def arrive(self, worker: str, candidate: str, node: str = "") -> bool:
-        """A worker's process is about to load its candidate; False where it should leave, as the pool has ended.
+    async def arrive(self, worker: str, candidate: str, node: str = "") -> int:
+        """A worker's process is about to load its candidate. Returns which start of it this is; 0 where it should
+        leave, as the pool has ended.
 
         Restarts are counted here, because a process that dies while it loads never registers.
         """
         self._start_reaper()
-        self._replace(worker)
-        self._loading[worker] = candidate, node
+        self._replace(worker, "its worker was replaced")
+        self._loading[worker] = _Loading(candidate, node, self._clock())
         starts = self._starts[worker] = self._starts.get(worker, 0) + 1
         if starts > self._settings.restarts + 1:
             await self.fail_all(
                 f"worker {worker} of candidate {candidate} died {starts - 1} times; "
                 "see the pool's log for why, or raise leases.restarts in the cluster profile"
             )
-        return self._ended is None
+        return 0 if self._ended is not None else starts
 
-    async def register(self, worker: str, table: ModuleTable, pid: int, node: str) -> int:
-        """A worker has loaded its candidate. What it held before is given to others. Returns its session."""
+    async def register(
+        self, worker: str, table: ModuleTable, pid: int, node: str, start: int, lost: str = "its worker was replaced"
+    ) -> int:
+        """A worker has loaded its candidate, or begins again. What it held before is given to others; `lost` says why.
+
+        Returns its session. Raises PoolError where a later start of it has arrived: it should leave.
+        """
         self._start_reaper()
-        self._replace(worker)
+        if start < self._starts.get(worker, 0):
+            raise PoolError(f"worker {worker} was replaced")
+        self._replace(worker, lost)
         self._loading.pop(worker, None)
         before = self._workers.get(worker)
         registrations = before.registrations + 1 if before else 1
@@ -230,9 +246,14 @@ class Broker:
             event.set()
 
     async def refuse(self, worker: str, candidate: str, node: str, error: CandidateError) -> None:
-        """A candidate does not load on a node; the worker keeps its seat, which no other is to get, until the end."""
+        """A candidate does not load on a node; the worker keeps its seat, which no other is to get, until the end.
+
+        Said again by the same worker of the same node, it is no news.
+        """
         self._loading.pop(worker, None)
-        self._refusals.append(Refusal(candidate, node, error))
+        if (worker, node) not in self._refused:
+            self._refused.add((worker, node))
+            self._refusals.append(Refusal(candidate, node, error))
         await self._over.wait()
 
     # What the driver calls.
@@ -241,8 +262,8 @@ class Broker:
         """Take back at once what workers of vanished nodes held, `alive` being the ids of those that live."""
         for key, worker in self._workers.items():
             if worker.session and worker.node not in alive:
-                self._replace(key)
-        self._loading = {key: where for key, where in self._loading.items() if where[1] in alive or not where[1]}
+                self._replace(key, "its worker's node was lost")
+        self._loading = {key: each for key, each in self._loading.items() if each.node in alive or not each.node}
         fresh, self._told = self._refusals[self._told :], len(self._refusals)
         hosted = {w.candidate for w in self._workers.values() if w.session}
         now = self._clock()
@@ -252,7 +273,8 @@ class Broker:
             if queue and name not in hosted
         }
         missing |= {name: max(self._silence_s - (now - since), 0.0) for name, since in self._absent(now).items()}
-        return Tended(tuple(fresh), missing, str(self._ended) if self._ended else None)
+        loading = {w.candidate: now - w.since for w in self._loading.values() if w.candidate not in self._tables}
+        return Tended(tuple(fresh), missing, loading, str(self._ended) if self._ended else None)
 
     # Inside.
 
@@ -312,9 +334,9 @@ class Broker:
             self._counts["requeued"] += len(again)
             self._enqueue(candidate, again, first=True)
 
-    def _replace(self, worker: str) -> None:
-        """Its earlier process is gone, if there was one."""
-        self._give_up([n for n, lease in self._leases.items() if lease.worker == worker], "its worker was replaced")
+    def _replace(self, worker: str, problem: str) -> None:
+        """Its earlier process is gone, if there was one, or its answer is."""
+        self._give_up([n for n, lease in self._leases.items() if lease.worker == worker], problem)
         self._expired = {n: lease for n, lease in self._expired.items() if lease.worker != worker}
         if worker in self._workers:
             self._workers[worker].session, self._workers[worker].heard = 0, self._clock()
@@ -342,7 +364,7 @@ class Broker:
 
     def _absent(self, now: float) -> dict[str, float]:
         """Since when no worker of a candidate that nobody has loaded yet is there or on its way; others count anew."""
-        there = {candidate for candidate, _ in self._loading.values()} | set(self._tables)
+        there = {each.candidate for each in self._loading.values()} | set(self._tables)
         self._awaited |= dict.fromkeys(there, now)
         return {name: since for name, since in self._awaited.items() if name not in there}
 

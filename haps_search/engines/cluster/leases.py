@@ -45,8 +45,10 @@ class Refusal:
 @dataclass(frozen=True, slots=True)
 class Tended:
     """What the broker tells the driver: refusals not told before, per candidate that is awaited and has no worker the
-    seconds until the pool gives it up, and why the pool has ended, None while it has not."""
+    seconds until the pool gives it up, per candidate that is loaded for the first time the seconds since that began,
+    and why the pool has ended, None while it has not."""
 
     refusals: tuple[Refusal, ...]
     missing: Mapping[str, float]
+    loading: Mapping[str, float]
     ended: str | None

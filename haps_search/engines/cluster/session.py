@@ -34,8 +34,8 @@ LEFTOVER_S = 60.0
 MOST_WAITING = 10_000
 """So many calls of the broker may be open: parcels of all trials, and the workers that bring their answers. Groups of
 concurrency cannot keep the two apart, as Ray runs each in an event loop of its own."""
-LOOK_S, PATIENCE_S = 1.0, 30.0
-"""How often a wait for candidates looks around, and how long it takes before it says what it waits for."""
+PATIENCE_S = 30.0
+"""How long candidates may load without a word."""
 LEAVING_S = 15.0
 """How long workers may take to leave at the end of a session; they are idle by then."""
 
@@ -59,16 +59,14 @@ class Session:
     watch: Watch | None = None
 
     def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
-        """Until every candidate is loaded; what is still waited for after `PATIENCE_S` is said.
+        """Until every candidate is loaded; what is still waited for is said every `PATIENCE_S`.
 
         Raises CandidateError where one cannot be.
         """
-        loaded, began, said = self.broker.tables.remote(), time.monotonic(), 0
-        while not ray.wait([loaded], timeout=LOOK_S)[0]:
-            waits = self.waits() if time.monotonic() - began > PATIENCE_S else ()
-            for line in waits if len(waits) > said else ():
+        loaded = self.broker.tables.remote()
+        while not ray.wait([loaded], timeout=PATIENCE_S)[0]:
+            for line in (*self.waits(), *(self.watch.loading if self.watch is not None else ())):
                 say(line)
-            said = len(waits)
         _got(loaded)
 
     def ended(self) -> bool:

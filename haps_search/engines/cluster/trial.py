@@ -107,7 +107,8 @@ def _leaves(sweep: Path) -> Callable[[], bool]:
 
 async def _engine(experiment: Experiment, profile: ClusterProfile, namespace: str, task: Task) -> Engine:
     if experiment.task.type == "replay":
-        prepare_torch(profile.router.threads, profile.router.gpus)
+        gpus = profile.trial.gpus + profile.router.gpus if experiment.routing.reads_by_a_model else 0.0
+        prepare_torch(profile.router.threads, gpus)
         return LocalEngine.build(experiment, task)
     return await RayEngine.start(experiment, profile, _broker(namespace))
 

@@ -49,6 +49,8 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.waits: tuple[str, ...] = ()
         """What the session waits for now, a line each; read by displays."""
+        self.loading: tuple[str, ...] = ()
+        """What is being loaded for the first time, a line each."""
         self.ended: str | None = None
         """Why the pool or its broker is gone for good; known without asking anybody."""
 
@@ -75,6 +77,7 @@ class Watch:
             for refusal in tended.refusals:
                 self._answer(refusal, nodes, addresses)
             self.waits = waits(tended.missing, self._profile, nodes)
+            self.loading = tuple(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items())
 
     def _answer(self, refusal: Refusal, nodes: Sequence[Node], addresses: Mapping[str, str]) -> None:
         """Load it elsewhere, or end the pool where there is no elsewhere."""

@@ -46,30 +46,44 @@ def host(settings: Mapping[str, Any]) -> None:
     config = CandidateConfig.model_validate(settings["seats"][rank])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     worker, node = f"{config.name}/{settings['crew']}.{rank}", ray.get_runtime_context().get_node_id()
-    if not ray.get(broker.arrive.remote(worker, config.name, node)):
+    start = ray.get(broker.arrive.remote(worker, config.name, node))
+    if not start:
         return
     try:
         candidate = FrozenLM.load(config)
     except CandidateError as error:
         # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
-        ray.get(broker.refuse.remote(worker, config.name, node, error))
+        stand_aside(broker, worker, config.name, node, error)
         return
-    serve(broker, worker, candidate, node)
+    serve(broker, worker, candidate, node, start)
 
 
-def serve(broker: Any, worker: str, candidate: Candidate, node: str) -> None:
-    """Answer leases until the pool ends or this worker is replaced."""
+def stand_aside(broker: Any, worker: str, candidate: str, node: str, error: CandidateError) -> None:
+    """Hold a seat that no other is to get, until the pool ends."""
+    while True:
+        try:
+            ray.get(broker.refuse.remote(worker, candidate, node, error))
+            return
+        except _PASSING:
+            time.sleep(AGAIN_S)
+
+
+def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int) -> None:
+    """Answer leases until the pool ends or this worker is replaced. `start` is what `arrive` gave it."""
     session: int | None = None
     done: Done | None = None
+    lost = ""
     while True:
         try:
             if session is None:
-                session, done = ray.get(broker.register.remote(worker, candidate.table, os.getpid(), node)), None
+                what = worker, candidate.table, os.getpid(), node, start, lost
+                session, done = ray.get(broker.register.remote(*what)), None
             work: Work | None = ray.get(broker.exchange.remote(worker, session, done, candidate.room))
         except _PASSING as error:
             # Not the broker's end. What was handed in may have arrived or not, so this worker begins again, and what
             # it held goes to the next lease.
-            _log.warning("%s begins again: %s", worker, error)
+            lost = f"its answer did not get through ({str(error).strip().splitlines()[0]})"
+            _log.warning("%s begins again: %s", worker, lost)
             time.sleep(AGAIN_S)
             session = None
             continue
