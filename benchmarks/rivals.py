@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ def measure(scale: Scale, threads: int) -> Measured:
     """Whole steps of the local engine, its router included; the rivals have no router to route with or to update."""
     with tempfile.TemporaryDirectory() as folder:
         lm = scale.large.save(Path(folder))
-        size = scale.alone
+        size = replace(scale.alone, questions=scale.alone.questions // 2)
         subject = babbling(lm, ["lm"], size, threads)
         engine = LocalEngine.build(subject.experiment, subject.task)
         rivals = Rivals(lm, subject, size)

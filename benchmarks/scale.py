@@ -80,7 +80,7 @@ class Scale:
 
     A single trial takes steps of size `alone`; the pool's `trials`, and the zoo, of size `pool`. In a round each trial
     takes `pool_steps` with the large candidate and `zoo_steps` with the zoo. What takes minutes has `slow_rounds`, and
-    ray_overhead asks half of `alone`'s questions.
+    rivals and ray_overhead ask half of `alone`'s questions.
     """
 
     large: Shape
