@@ -32,7 +32,7 @@ from haps_search.sweep.mirror import Mirror
 from haps_search.sweep.plan import Setting, arms, comparisons, missing
 from haps_search.sweep.progress import Progress, fraction_done, planned_trials
 from haps_search.sweep.ranking import ranked
-from haps_search.sweep.tune import fit
+from haps_search.sweep.tune import Left, fit
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,22 @@ class Driver:
         """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
         self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self._left()))
 
-    def finish_or_leave(self, kind: Kind, unbegun: int = 0) -> None:
+    def finish_or_leave(self, kind: Kind, left: Left) -> None:
         """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
 
         Raises:
             PoolError: some have not, because the time is over or the machines gave up.
         """
         open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
-        if not open_trials and not unbegun and not self.journal.leaving:
+        if not open_trials and not left.unbegun and not self.journal.leaving:
             return
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
         if self.journal.leaving:
             raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
-        rest = f" and {unbegun} were not begun" if unbegun else ""
+        rest = f" and {left.unbegun} were not begun" if left.unbegun else ""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished{rest}: {again}")
-        ended = self.live.ended_by() or "their processes were lost, or Ctrl-C ended them"
+        ended = self.live.ended_by() or left.reason or "their processes were lost, or Ctrl-C ended them"
         raise PoolError(
             f"trials {open_trials} were interrupted{rest} ({ended}); see {self.journal.folder / 'logs'}, then {again}"
         )

@@ -11,6 +11,9 @@ from scipy.stats import t
 
 Z = 1.959963984540054
 DRAWS = 2000
+MANY, LEVELS = 20_000, 1000
+"""Of more values that are at most so many different ones, draws are drawn as counts of each: the same bootstrap, in
+seconds for millions of questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,11 @@ def _binary(values: Sequence[float]) -> bool:
 
 def _bootstrap_means(values: np.ndarray, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
+    if len(values) > MANY:
+        different, counts = np.unique(values, return_counts=True)
+        if len(different) <= LEVELS:
+            drawn = generator.multinomial(len(values), counts / len(values), DRAWS)
+            return np.asarray(drawn @ different / len(values))
     picks = (generator.choice(values, len(values)) for _ in range(DRAWS))
     return np.fromiter((p.mean() for p in picks), float, DRAWS)
 

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,14 @@ RETRIES = 2
 """How often Tune starts a trial again that the machines broke."""
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a fit left: how many of the wanted trials were not begun, and why others are open, where one said so."""
+
+    unbegun: int = 0
+    reason: str = ""
+
+
 def fit(
     journal: Journal,
     study: Study,
@@ -57,11 +66,11 @@ def fit(
     kind: Kind,
     wanted: Sequence[Setting] | int,
     time_left_s: float | None,
-) -> int:
+) -> Left:
     """Run what is unfinished of a kind, and then `wanted`: so many suggestions, or these settings.
 
-    Blocks until all have ended or the time is up; returns how many of `wanted` were not begun. What ended is in the
-    journal; what the machines broke is left unfinished there.
+    Blocks until all have ended or the time is up. What ended is in the journal; what the machines broke is left
+    unfinished there.
 
     Raises:
         PoolError: the journal or a run's folder cannot be written or read any more.
@@ -70,7 +79,7 @@ def fit(
     unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind]
     new = wanted if isinstance(wanted, int) else len(wanted)
     if not unfinished and not new:
-        return 0
+        return Left()
     search = _JournalSearch(journal, study, session, unfinished, wanted)
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study), _resources(session, study)),
@@ -98,6 +107,7 @@ def fit(
         raise PoolError(f"{journal.file}: cannot be written or read ({search.problem}): {way_out}") from search.problem
     if search.problem is not None:
         raise search.problem
+    reason = ""
     for result in (results[i] for i in range(len(results))):
         if result.error is None or result.config is None:
             continue
@@ -106,11 +116,15 @@ def fit(
         if end is not None:
             journal.append(end)  # its process was lost after its last word
         elif _machines_fault(result.error):
+            reason = _last_line(result.error)
             _log.warning("trial %d is left open: %s", number, result.error)
         else:
-            lines = str(result.error).strip().splitlines() or [type(result.error).__name__]
-            journal.append(TrialEnded(number, "failed", error=lines[-1]))
-    return search.unbegun
+            journal.append(TrialEnded(number, "failed", error=_last_line(result.error)))
+    return Left(search.unbegun, reason)
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _place(folder: Path) -> dict[str, str | None]:

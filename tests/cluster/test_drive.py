@@ -20,6 +20,7 @@ from haps_search.errors import ConfigError, PoolError
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.plan import Setting
+from haps_search.sweep.tune import Left
 
 STUDY = a_study(trials=2)
 
@@ -51,14 +52,14 @@ def a_driver(journal: Journal, ended: str | None = None, deadline: float | None 
 
 def test_a_driver_goes_on_when_all_trials_of_the_kind_have_ended(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, state="failed"), a_trial(2, 0.1, state="stopped"))
-    a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search")
+    a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search", Left())
 
 
 @pytest.mark.parametrize("state", ["suggested", "running"])
 def test_a_driver_leaves_with_the_machines_reason_and_the_way_out(journal: Journal, state: Any) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, state=state), a_trial(2, state=state))
     with pytest.raises(PoolError) as caught:
-        a_driver(journal, ended="worker llama/0 died 6 times").finish_or_leave("search")
+        a_driver(journal, ended="worker llama/0 died 6 times").finish_or_leave("search", Left())
     assert str(caught.value) == (
         "trials [1, 2] were interrupted (worker llama/0 died 6 times); "
         f"see {journal.folder / 'logs'}, then `haps resume tiny`"
@@ -68,27 +69,29 @@ def test_a_driver_leaves_with_the_machines_reason_and_the_way_out(journal: Journ
 def test_a_pool_that_stands_lost_its_trials_processes(journal: Journal) -> None:
     write(journal, a_trial(0, state="running"))
     with pytest.raises(PoolError, match="their processes were lost"):
-        a_driver(journal, deadline=time.monotonic() + 60).finish_or_leave("search")
+        a_driver(journal, deadline=time.monotonic() + 60).finish_or_leave("search", Left())
+    with pytest.raises(PoolError, match=r"were interrupted \(candidate a: 3 attempts failed: the store is full\); see"):
+        a_driver(journal).finish_or_leave("search", Left(reason="candidate a: 3 attempts failed: the store is full"))
 
 
 def test_a_driver_whose_time_is_over_says_that_and_not_the_machines(journal: Journal) -> None:
     write(journal, a_trial(0, state="running"))
     with pytest.raises(PoolError, match="--max-hours is over, 1 trials are unfinished: `haps resume tiny`"):
-        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search")
+        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search", Left())
 
 
 def test_trials_that_nobody_began_are_no_end_of_a_sweep(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5))
     with pytest.raises(PoolError, match="max-hours is over, 0 trials are unfinished and 3 were not begun: `haps res"):
-        a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search", unbegun=3)
+        a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search", Left(unbegun=3))
 
 
 def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way_round(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, kind="confirm", state="running"))
-    a_driver(journal).finish_or_leave("search")
-    a_driver(journal).finish_or_leave("comparison")
+    a_driver(journal).finish_or_leave("search", Left())
+    a_driver(journal).finish_or_leave("comparison", Left())
     with pytest.raises(PoolError, match=r"trials \[1\].*`haps confirm tiny`"):
-        a_driver(journal).finish_or_leave("confirm")
+        a_driver(journal).finish_or_leave("confirm", Left())
 
 
 def test_a_clock_set_back_does_not_prolong_a_sweep(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,12 +151,12 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
         finally:
             opened.close()
 
-    def fit(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: float | None) -> int:
+    def fit(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: float | None) -> Left:
         asked.extend(wanted)
         number = len(journal.trials())
         for n, s in enumerate(wanted, start=number):
             write(journal, a_trial(n, s.seed / 10, parameters=s.parameters, seed=s.seed, kind=s.kind, label=s.label))
-        return 0
+        return Left()
 
     monkeypatch.setattr(drive, "driver", driver)
     monkeypatch.setattr(drive, "fit", fit)
@@ -195,9 +198,9 @@ def test_a_sweep_that_goes_on_is_not_ended_by_a_confirmation(journal: Journal, w
 def test_an_interrupted_confirmation_is_said_to_be_one(
     journal: Journal, without_ray: list[Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: Any) -> int:
+    def interrupted(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: Any) -> Left:
         write(journal, a_trial(1, state="running", kind="confirm", seed=3, label="trial 0"))
-        return 0
+        return Left()
 
     monkeypatch.setattr(drive, "fit", interrupted)
     write(journal, a_trial(0, 0.9))
@@ -214,7 +217,7 @@ def test_a_driver_that_was_asked_to_leave_says_so_and_never_goes_on_to_the_next_
     write(journal, a_trial(0, 0.5), a_trial(1, state="running"))
     journal.leave()
     with pytest.raises(PoolError, match=r"asked to leave \(SIGTERM\); trials \[1\] saved .*`haps resume tiny` goes on"):
-        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search")
+        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search", Left())
     journal.append(TrialEnded(1, "finished"))
     with pytest.raises(PoolError, match="asked to leave"):
-        a_driver(journal).finish_or_leave("search")
+        a_driver(journal).finish_or_leave("search", Left())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from haps_search.evaluation import intervals
 from haps_search.evaluation.intervals import (
     Interval,
     difference_interval,
@@ -161,3 +162,18 @@ def test_one_seed_has_no_interval() -> None:
     assert (found.mean, found.count) == (0.97, 1)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
+
+
+def test_of_many_values_the_counts_are_drawn_and_the_interval_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).choice([0.0, 0.25, 0.5, 1.0], 3000, p=[0.4, 0.1, 0.2, 0.3]).tolist()
+    each = mean_interval(values)
+    monkeypatch.setattr(intervals, "MANY", 100)
+    by_counts = mean_interval(values)
+    half = intervals.Z * float(np.std(values)) / 3000**0.5
+    assert by_counts != each, "the counts were not drawn"
+    for found in (each, by_counts):
+        assert found.mean == pytest.approx(np.mean(values))
+        assert found.high - found.low == pytest.approx(2 * half, rel=0.08)
+        assert found.low + found.high == pytest.approx(2 * found.mean, abs=0.1 * half)
+    monkeypatch.setattr(intervals, "LEVELS", 3)
+    assert mean_interval(values) == each
