@@ -211,8 +211,12 @@ class Sweep:
             self.seen.setdefault(node, set()).update(processes(node, WORKER))
 
     def end(self, seconds: float = 300) -> str:
-        """Wait for a good end; what the driver printed."""
-        assert self.driver.wait(seconds) == 0, self.printed()[-3000:]
+        """Wait for a good end, and remember who worked until then; what the driver printed."""
+        deadline = time.monotonic() + seconds
+        while self.driver.poll() is None and time.monotonic() < deadline:
+            self._look()
+            time.sleep(0.1)
+        assert self.driver.poll() == 0, self.printed()[-3000:]
         return self.printed()
 
     def kill(self) -> None:
