@@ -107,6 +107,11 @@ def fit(
         raise PoolError(f"{journal.file}: cannot be written or read ({search.problem}): {way_out}") from search.problem
     if search.problem is not None:
         raise search.problem
+    return Left(search.unbegun, _noted(journal, results))
+
+
+def _noted(journal: Journal, results: tune.ResultGrid) -> str:
+    """Journal the ends of trials that Tune calls failed; why others are left open, "" where none is."""
     reason = ""
     for result in (results[i] for i in range(len(results))):
         if result.error is None or result.config is None:
@@ -120,7 +125,7 @@ def fit(
             _log.warning("trial %d is left open: %s", number, result.error)
         else:
             journal.append(TrialEnded(number, "failed", error=_last_line(result.error)))
-    return Left(search.unbegun, reason)
+    return reason
 
 
 def _last_line(error: BaseException) -> str:
