@@ -1,4 +1,4 @@
-"""What a candidate's gradient, deltas and shared prompts cost."""
+"""What a candidate's gradient, adapters and shared prompts cost."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from haps_search.candidates.suffix import Kept, decoder_layers
 from haps_search.config.routing import LoraConfig
 from haps_search.engines.assembly import prepare_torch
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import Delta, Sampling
+from haps_search.types import Adapter, Sampling
 
 FIGURES = ("suffix_gradient", "gradient_share", "adapter_overhead", "group_prefill", "ended_rows", "refill_bound")
 
 
 class _Bench:
-    """One model, G prompts and deltas; what a rollout keeps is what the gradients replay."""
+    """One model, G prompts and adapters; what a rollout keeps is what the gradients replay."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
@@ -31,7 +31,7 @@ class _Bench:
         self.decoder = Decoder(model, decoder_layers(model), (), 0)
         self.draw = torch.Generator().manual_seed(0)
         numbers = [torch.randn(layout.size, generator=self.draw) for _ in range(scale.alone.episodes)]
-        self.deltas = [Delta(layout, 0.01 * values) for values in numbers]
+        self.adapters = [Adapter(layout, 0.01 * values) for values in numbers]
         self.samplings = [Sampling(scale.alone.new, 1.0, seed) for seed in range(scale.alone.episodes)]
         self.prompts: list[list[int]] = []
         self.short: list[list[int]] = []
@@ -56,17 +56,17 @@ class _Bench:
         assert self.said is not None
         row_gradients(self.decoder, self.said, self.samplings, self._one(), False, kept)
 
-    def _one(self) -> list[Delta]:
-        return [self.deltas[0]] * len(self.deltas)
+    def _one(self) -> list[Adapter]:
+        return [self.adapters[0]] * len(self.adapters)
 
-    def with_deltas(self, _: int) -> None:
-        generate(self.decoder, self.short, self.samplings, self.deltas)
+    def with_adapters(self, _: int) -> None:
+        generate(self.decoder, self.short, self.samplings, self.adapters)
 
-    def without_deltas(self, _: int) -> None:
+    def without_adapters(self, _: int) -> None:
         generate(self.decoder, self.short, self.samplings, [None] * len(self.short))
 
     def one_episode(self, _: int) -> None:
-        generate(self.decoder, self.prompts[:1], self.samplings[:1], self.deltas[:1])
+        generate(self.decoder, self.prompts[:1], self.samplings[:1], self.adapters[:1])
 
     def lengths(self) -> list[int]:
         """Of a step's texts, evenly from 1 to the longest."""
@@ -80,7 +80,7 @@ class _Bench:
         rows = alone.questions * alone.episodes
         samplings = [Sampling(length, 1.0, row) for row, length in enumerate(self.lengths())]
         prompts = [[row % shape.vocabulary] * 16 for row in range(rows)]
-        generate(self.decoder, prompts, samplings, [self.deltas[row % len(self.deltas)] for row in range(rows)])
+        generate(self.decoder, prompts, samplings, [self.adapters[row % len(self.adapters)] for row in range(rows)])
 
     def rows_stay(self, number: int) -> None:
         leaves_at, decoding.SHRINK = decoding.SHRINK, 0.0
@@ -95,7 +95,7 @@ def measure(scale: Scale, threads: int) -> Measured:
     prepare_torch(threads)
     bench, count = _Bench(scale), scale.alone.episodes
     variants = (
-        "rollout", "suffix_gradient", "full_gradient", "with_deltas", "without_deltas", "one_episode", "rows_leave",
+        "rollout", "suffix_gradient", "full_gradient", "with_adapters", "without_adapters", "one_episode", "rows_leave",
         "rows_stay",
     )  # fmt: skip
     found = interleaved({name: getattr(bench, name) for name in variants}, scale.rounds)
@@ -103,7 +103,7 @@ def measure(scale: Scale, threads: int) -> Measured:
     compared: tuple[tuple[str, str, str, float | None], ...] = (
         ("suffix_gradient", "gradient time, patched layers only / full second pass", "full_gradient", 0.12),
         ("gradient_share", f"gradient time / rollout time, {count} episodes of one question", "rollout", 0.10),
-        ("adapter_overhead", f"generation with {count} different deltas / without", "without_deltas", 1.05),
+        ("adapter_overhead", f"generation with {count} different adapters / without", "without_adapters", 1.05),
         ("group_prefill", f"{count} episodes of one question / {count} x one episode", "one_episode", 0.35),
         ("ended_rows", f"{rows} texts of up to {scale.alone.new} tokens, ended rows leave / stay", "rows_stay", None),
         (
@@ -113,7 +113,7 @@ def measure(scale: Scale, threads: int) -> Measured:
             None,
         ),
     )
-    tops = ("suffix_gradient", "suffix_gradient", "with_deltas", "rollout", "rows_leave", "rows_stay")
+    tops = ("suffix_gradient", "suffix_gradient", "with_adapters", "rollout", "rows_leave", "rows_stay")
     top = dict(zip(FIGURES, tops, strict=True))
     # Always full, the same tokens take as many steps as the mean length says.
     mean = sum(bench.lengths()) / rows

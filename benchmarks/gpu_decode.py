@@ -1,4 +1,4 @@
-"""Decoding on a GPU against the floor that its memory sets, with and without deltas.
+"""Decoding on a GPU against the floor that its memory sets, with and without adapters.
 
 A step has to read every weight once, so it takes at least the weights' bytes over the memory's bandwidth, which is
 measured by copying. `large_gpu` has random weights, so nothing is downloaded.
@@ -24,9 +24,9 @@ from haps_search.candidates.suffix import decoder_layers
 from haps_search.config.routing import LoraConfig
 from haps_search.engines.assembly import prepare_torch
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import Delta, Sampling
+from haps_search.types import Adapter, Sampling
 
-FIGURES = ("gpu_step", "gpu_deltas", "gpu_graph")
+FIGURES = ("gpu_step", "gpu_adapters", "gpu_graph")
 """Each once per number of rows, as in `gpu_step_8`."""
 
 
@@ -51,15 +51,15 @@ def measure(scale: Scale, threads: int) -> Measured:
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """One way to speak: so many rows, `graph` in tensors of one shape, every row under a delta of its own or none."""
+    """One way to speak: so many rows, `graph` in tensors of one shape, rows under adapters of their own or none."""
 
     rows: int
     graph: bool
-    deltas: bool
+    adapters: bool
 
     @property
     def name(self) -> str:
-        return f"{self.rows} rows, {'graph' if self.graph else 'eager'}{', deltas' if self.deltas else ''}"
+        return f"{self.rows} rows, {'graph' if self.graph else 'eager'}{', adapters' if self.adapters else ''}"
 
 
 def _ways(rows: int) -> tuple[_How, ...]:
@@ -81,7 +81,9 @@ class _Bench:
         }
         layout = resolve(LoraConfig(rank=RANK, scaling=SCALING), module_table("lm", model))
         draw = torch.Generator().manual_seed(0)
-        self._deltas = [Delta(layout, 0.01 * torch.randn(layout.size, generator=draw)) for _ in range(max(size.rows))]
+        self._adapters = [
+            Adapter(layout, 0.01 * torch.randn(layout.size, generator=draw)) for _ in range(max(size.rows))
+        ]
         self._source = torch.zeros(size.copied, dtype=torch.uint8, device=self._device)
         self._copy = torch.empty_like(self._source)
         # Of the table of embeddings a step reads a row, unless it is the output head too.
@@ -107,13 +109,13 @@ class _Bench:
         self._wait()
 
     def _speaker(self, how: _How, new: int) -> Callable[[int], object]:
-        deltas = [self._deltas[row] if how.deltas else None for row in range(how.rows)]
+        adapters = [self._adapters[row] if how.adapters else None for row in range(how.rows)]
         samplings = [Sampling(new, 1.0, row) for row in range(how.rows)]
 
         def speak(number: int) -> None:
             draw = torch.Generator().manual_seed(number)
             prompts = torch.randint(0, self._size.shape.vocabulary, (how.rows, self._size.prompt), generator=draw)
-            generate(self._decoders[how.graph], prompts.tolist(), samplings, deltas)
+            generate(self._decoders[how.graph], prompts.tolist(), samplings, adapters)
             self._wait()
 
         return speak
@@ -130,11 +132,11 @@ def step_seconds(how: _How, size: GpuSize, found: Mapping[str, list[float]]) -> 
 
 
 def figures(rows: int, size: GpuSize, found: Mapping[str, list[float]], bytes_read: int) -> tuple[Figure, ...]:
-    graph, deltas, eager = (step_seconds(how, size, found) for how in _ways(rows))
+    graph, adapters, eager = (step_seconds(how, size, found) for how in _ways(rows))
     floor = [bytes_read * seconds / (2 * size.copied) for seconds in found["copy"]]
     compared = (
         ("gpu_step", f"a decoding step of {rows} rows / reading the weights once", graph, floor),
-        ("gpu_deltas", f"the same with a delta of its own per row / without, {rows} rows", deltas, graph),
+        ("gpu_adapters", f"the same with an adapter of its own per row / without, {rows} rows", adapters, graph),
         ("gpu_graph", f"a CUDA graph / eager decoding, {rows} rows", graph, eager),
     )
     return tuple(

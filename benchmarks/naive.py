@@ -16,29 +16,31 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from haps_search.lora.injection import RowDeltas, injected
-from haps_search.types import Delta
+from haps_search.lora.injection import RowAdapters, injected
+from haps_search.types import Adapter
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Tokens (G, T), and d sum(credit * log p) / d delta, (P,)."""
+    """Tokens (G, T), and d sum(advantage * log p) / d adapter, (P,)."""
 
     tokens: Tensor
     gradient: Tensor
 
 
-def naive(folder: Path, prompt: Tensor, delta: Delta, credits: Sequence[float], new: int, seed: int) -> Learnt:
-    """One question of ids (S,), an episode per credit."""
+def naive(folder: Path, prompt: Tensor, adapter: Adapter, advantages: Sequence[float], new: int, seed: int) -> Learnt:
+    """One question of ids (S,), an episode per advantage."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-    rows = RowDeltas([delta], model.dtype, model.device)
+    rows = RowAdapters([adapter], model.dtype, model.device)
     rows.require_gradients()
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad(), injected(model, rows):
-        episodes = [_episode(model, prompt, new, generator) for _ in credits]
-        total = torch.stack([credit * log_p for credit, (_, log_p) in zip(credits, episodes, strict=True)]).sum()
+        episodes = [_episode(model, prompt, new, generator) for _ in advantages]
+        total = torch.stack(
+            [advantage * log_p for advantage, (_, log_p) in zip(advantages, episodes, strict=True)]
+        ).sum()
         total.backward()
-    gradient = rows.leaves[delta.layout].grad
+    gradient = rows.leaves[adapter.layout].grad
     assert gradient is not None
     return Learnt(torch.stack([tokens for tokens, _ in episodes]), gradient[0])
 

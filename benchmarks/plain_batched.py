@@ -1,8 +1,8 @@
 """The honest rival: what a careful user writes with `transformers` alone.
 
 The candidate stays loaded; all episodes of all questions go through `generate` in one batch with a key-value cache,
-each row under its question's delta by this project's own injection, since PEFT's per-row adapters take no gradient; and
-one full second pass over the texts gives the gradients. Weights are frozen and logits are formed for the text only.
+each row under its question's adapter by this project's own injection, since PEFT's per-row adapters take no gradient;
+and one full second pass over the texts gives the gradients. Weights are frozen and logits are formed for the text only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from haps_search.lora.injection import RowDeltas, injected
-from haps_search.types import Delta
+from haps_search.lora.injection import RowAdapters, injected
+from haps_search.types import Adapter
 
 
 class PlainBatched:
@@ -24,23 +24,23 @@ class PlainBatched:
         self._model, self._new = model, new
         model.generation_config.eos_token_id = None
 
-    def learnt(self, prompts: Tensor, deltas: Sequence[Delta], episodes: int) -> list[Tensor | None]:
-        """Gradients (P,) of the log-likelihood, Q x G in the order of the questions; prompts (Q, S), deltas Q."""
-        rows = [delta for delta in deltas for _ in range(episodes)]
+    def learnt(self, prompts: Tensor, adapters: Sequence[Adapter], episodes: int) -> list[Tensor | None]:
+        """Gradients (P,) of the log-likelihood, Q x G in the order of the questions; prompts (Q, S), adapters Q."""
+        rows = [adapter for adapter in adapters for _ in range(episodes)]
         return self.gradients(self.said(prompts, rows, episodes), rows)
 
     @torch.no_grad()
-    def said(self, prompts: Tensor, rows: Sequence[Delta], episodes: int) -> Tensor:
+    def said(self, prompts: Tensor, rows: Sequence[Adapter], episodes: int) -> Tensor:
         """Prompts with texts, (Q x G, S + T)."""
-        with injected(self._model, RowDeltas(rows, self._model.dtype, self._model.device)):
+        with injected(self._model, RowAdapters(rows, self._model.dtype, self._model.device)):
             found: Tensor = self._model.generate(
                 prompts, attention_mask=torch.ones_like(prompts), do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
                 max_new_tokens=self._new, num_return_sequences=episodes, use_cache=True, pad_token_id=0,
             )  # fmt: skip
         return found
 
-    def gradients(self, said: Tensor, rows: Sequence[Delta]) -> list[Tensor | None]:
-        leaves = RowDeltas(rows, self._model.dtype, self._model.device)
+    def gradients(self, said: Tensor, rows: Sequence[Adapter]) -> list[Tensor | None]:
+        leaves = RowAdapters(rows, self._model.dtype, self._model.device)
         leaves.require_gradients()
         with torch.enable_grad(), injected(self._model, leaves):
             out = self._model(said, use_cache=False, logits_to_keep=self._new + 1)

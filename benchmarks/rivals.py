@@ -20,7 +20,7 @@ from haps_search.candidates.zoo.tokenizer import build_tokenizer
 from haps_search.config.routing import LoraConfig
 from haps_search.engines.local import LocalEngine
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import Delta, DeltaLayout, Question
+from haps_search.types import Adapter, AdapterLayout, Question
 
 FIGURES = ("naive", "plain_batched")
 
@@ -64,26 +64,26 @@ class Rivals:
     def __init__(self, folder: Path, subject: Subject, size: Size) -> None:
         self._folder, self._subject, self._size = folder, subject, size
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
-        self.layout: DeltaLayout = resolve(LoraConfig(rank=RANK, scaling=SCALING), module_table("lm", model))
+        self.layout: AdapterLayout = resolve(LoraConfig(rank=RANK, scaling=SCALING), module_table("lm", model))
         self.plain = PlainBatched(model, size.new)
 
     def batch(self, number: int) -> None:
         """Q questions by the batched rival, one where it warms up."""
-        prompts, deltas = self.asked(2 * number, self._size.questions if number else 1)
-        self.plain.learnt(prompts, deltas, self._size.episodes)
+        prompts, adapters = self.asked(2 * number, self._size.questions if number else 1)
+        self.plain.learnt(prompts, adapters, self._size.episodes)
 
     def one_question(self, number: int) -> None:
         """One question by the naive loop, one episode of it where it warms up."""
-        prompts, deltas = self.asked(2 * number + 1, 1)
-        credits = [1.0] * (self._size.episodes if number else 1)
-        naive(self._folder, prompts[0], deltas[0], credits, self._size.new, number)
+        prompts, adapters = self.asked(2 * number + 1, 1)
+        advantages = [1.0] * (self._size.episodes if number else 1)
+        naive(self._folder, prompts[0], adapters[0], advantages, self._size.new, number)
 
-    def asked(self, number: int, count: int) -> tuple[Tensor, list[Delta]]:
-        """Prompts (count, S) and their deltas."""
+    def asked(self, number: int, count: int) -> tuple[Tensor, list[Adapter]]:
+        """Prompts (count, S) and their adapters."""
         questions = self._subject.asked(1_000_000 + number, count)
         draw = torch.Generator().manual_seed(number)
         values = 0.01 * torch.randn(count, self.layout.size, generator=draw)
-        return _ids(questions), [Delta(self.layout, row) for row in values]
+        return _ids(questions), [Adapter(self.layout, row) for row in values]
 
 
 def _ids(questions: Sequence[Question]) -> Tensor:

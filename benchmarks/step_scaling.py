@@ -44,13 +44,13 @@ class Settled(LocalEngine):
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         routes = await super().route(questions, episodes, seed)
-        deltas = self.all_deltas(questions)
-        names = list(dict.fromkeys(name for _, name in deltas))
+        adapters = self.all_adapters(questions)
+        names = list(dict.fromkeys(name for _, name in adapters))
         chosen = [names[q % len(names)] for q in range(len(questions))]
         return replace(
             routes,
             assignments=tuple(((name,),) * episodes for name in chosen),
-            deltas={(q, name): deltas[q, name] for q, name in enumerate(chosen)},
+            adapters={(q, name): adapters[q, name] for q, name in enumerate(chosen)},
         )
 
 

@@ -25,7 +25,7 @@ LORA = {"rank": RANK, "scaling": SCALING, "targets": ["o_proj"], "layers": {"las
 
 
 class Babble:
-    """Questions of random letters, one a token; what is said earns the share of its even tokens, so credits differ."""
+    """Questions of random letters, one a token; a text earns the share of its even tokens, so advantages differ."""
 
     name = "babble"
     description = "Say anything."
@@ -35,13 +35,13 @@ class Babble:
         return []
 
     def turn(self, episode: Episode) -> Turn | None:
-        return None if episode.utterances else Turn("answerer", (Message("user", episode.question.text),))
+        return None if episode.completions else Turn("answerer", (Message("user", episode.question.text),))
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:
         return Parsed(text)
 
     def reward(self, episode: Episode) -> float:
-        said = episode.utterances[0].response.token_ids
+        said = episode.completions[0].response.token_ids
         return sum(token % 2 == 0 for token in said) / len(said)
 
     def measures(self, episode: Episode) -> Mapping[str, float]:

@@ -1,6 +1,6 @@
 """The nouns of the system, as frozen values. They cross rooms and processes; they know no behaviour beyond shape.
 
-Notation (CONTRIBUTING.md): Q questions, G episodes per question, R roles, K candidates, P delta size, r rank.
+Notation (CONTRIBUTING.md): Q questions, G episodes per question, R roles, K candidates, P adapter size, r rank.
 Nothing here imports torch at run time, so configuration errors and `--help` answer at once.
 """
 
@@ -55,7 +55,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one utterance is drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 truncate nothing.
+    """How one completion is drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 truncate nothing.
 
     The seed belongs to the request, so what is drawn does not depend on batch mates or placement.
     """
@@ -92,8 +92,8 @@ class ModuleTable:
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaLayout:
-    """Where a flat delta's numbers belong: per target lora_A (r, d_in) then lora_B (d_out, r), row-major."""
+class AdapterLayout:
+    """Where a flat adapter's numbers belong: per target lora_A (r, d_in) then lora_B (d_out, r), row-major."""
 
     rank: int
     scaling: float
@@ -101,35 +101,35 @@ class DeltaLayout:
 
     @property
     def size(self) -> int:
-        """P, the length of the flat delta."""
+        """P, the length of the flat adapter."""
         return sum(self.rank * (t.d_in + t.d_out) for t in self.targets)
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class Adapter:
     """Generated LoRA weights of one candidate for one question: a flat (P,) tensor and its layout."""
 
-    layout: DeltaLayout
+    layout: AdapterLayout
     values: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One utterance asked of a candidate. `delta` None means the frozen model.
+    """One completion asked of a candidate. `adapter` None means the frozen model.
 
-    `gradient` asks for d log p / d delta, `kl` for the KL to the frozen model and its gradient; both need
-    a delta, and `gradient` needs a sampled (not greedy) text.
+    `gradient` asks for d log p / d adapter, `kl` for the KL to the frozen model and its gradient; both need
+    an adapter, and `gradient` needs a sampled (not greedy) text.
     """
 
     messages: tuple[Message, ...]
     sampling: Sampling
-    delta: Delta | None = None
+    adapter: Adapter | None = None
     gradient: bool = False
     kl: bool = False
 
     def __post_init__(self) -> None:
-        if (self.gradient or self.kl) and self.delta is None:
-            raise ValueError("a gradient was asked for without a delta: give a delta or ask for none")
+        if (self.gradient or self.kl) and self.adapter is None:
+            raise ValueError("a gradient was asked for without an adapter: give an adapter or ask for none")
         if self.gradient and self.sampling.greedy:
             raise ValueError("greedy text yields no policy gradient: sample with temperature > 0")
 
@@ -147,8 +147,8 @@ class Response:
     text: str
     token_ids: tuple[int, ...]
     log_likelihood: float
-    tokens_read: int
-    tokens_written: int
+    prompt_tokens: int
+    completion_tokens: int
     gradient: Tensor | None = None
     kl: float | None = None
     kl_gradient: Tensor | None = None
@@ -172,7 +172,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class Completion:
     """One generation by one role, as the task read it."""
 
     role: str
@@ -183,16 +183,16 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """The utterances from a question to its answer, played under one assignment."""
+    """The completions from a question to its answer, played under one assignment."""
 
     question: Question
     assignment: Assignment
-    utterances: tuple[Utterance, ...] = ()
+    completions: tuple[Completion, ...] = ()
 
     @property
     def answer(self) -> str | None:
-        """The last answer that any utterance gave."""
-        return next((u.parsed.answer for u in reversed(self.utterances) if u.parsed.answer is not None), None)
+        """The last answer that any completion gave."""
+        return next((u.parsed.answer for u in reversed(self.completions) if u.parsed.answer is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Routes:
     """A router's decision for Q questions and G episodes each. Made by a router, read by the step.
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
-    k in role r; `deltas[(q, name)]` exists for each candidate that some episode of question q uses, and for
+    k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses, and for
     none where the low level is off.
     """
 
@@ -208,22 +208,22 @@ class Routes:
     assignments: tuple[tuple[Assignment, ...], ...]
     log_probabilities: tuple[tuple[float, ...], ...]
     marginals: tuple[tuple[tuple[float, ...], ...], ...]
-    deltas: Mapping[tuple[int, str], Delta]
+    adapters: Mapping[tuple[int, str], Adapter]
 
 
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """What a router learns from: choices, their credits and gradients with respect to its deltas.
+    """What a router learns from: choices, their advantages and gradients with respect to its adapters.
 
-    `architecture_credits[q][g]` weights the log-probability of `assignments[q][g]`; `delta_gradients` are
-    (P,) gradients of the loss (to be minimised), credits applied, summed over episodes and roles and
+    `architecture_advantages[q][g]` weights the log-probability of `assignments[q][g]`; `adapter_gradients` are
+    (P,) gradients of the loss (to be minimised), advantages applied, summed over episodes and roles and
     divided by Q x G.
     """
 
     version: int
     assignments: tuple[tuple[Assignment, ...], ...]
-    architecture_credits: tuple[tuple[float, ...], ...]
-    delta_gradients: Mapping[tuple[int, str], Tensor]
+    architecture_advantages: tuple[tuple[float, ...], ...]
+    adapter_gradients: Mapping[tuple[int, str], Tensor]
 
 
 @dataclass(frozen=True, slots=True)

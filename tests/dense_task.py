@@ -1,4 +1,4 @@
-"""A task whose reward is dense, so that untrained candidates earn credit: the share of lower-case letters."""
+"""A task whose reward is dense, so that untrained candidates earn advantage: the share of lower-case letters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DenseTask:
         return [Question(f"{split}-{i}", f"say {'abc' * (i % 3)}{i}", "") for i in range(12)]
 
     def turn(self, episode: Episode) -> Turn | None:
-        if episode.utterances:
+        if episode.completions:
             return None
         return Turn("answerer", (Message("user", episode.question.text),))
 

@@ -1,4 +1,4 @@
-"""Teacher and student with a dense reward, so that untrained candidates earn credit in several utterances each."""
+"""Teacher and student with a dense reward, so that untrained candidates earn advantage in several completions each."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ class DialogueTask(HotpotqaTask):
         return [replace(q, text=q.text[:12]) for q in super().questions(split)]
 
     def reward(self, episode: Episode) -> float:
-        said = "".join(u.response.text for u in episode.utterances)
+        said = "".join(u.response.text for u in episode.completions)
         return sum(c.islower() for c in said) / max(len(said), 1)

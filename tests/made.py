@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from haps_search.types import (
+    Adapter,
+    AdapterLayout,
     Assignment,
-    Delta,
-    DeltaLayout,
+    Completion,
     Episode,
     LinearModule,
     Message,
@@ -25,7 +26,6 @@ from haps_search.types import (
     Split,
     Turn,
     UpdateReport,
-    Utterance,
 )
 
 
@@ -38,8 +38,8 @@ def table(candidate: str, *modules: LinearModule) -> ModuleTable:
     return ModuleTable(candidate, max(m.layer for m in found) + 1, found)
 
 
-def layout(rank: int = 2, scaling: float = 0.5, targets: Sequence[LinearModule] = ()) -> DeltaLayout:
-    return DeltaLayout(rank, scaling, tuple(targets) or (module(0), module(1, 4, 6, "q_proj", 0.5)))
+def layout(rank: int = 2, scaling: float = 0.5, targets: Sequence[LinearModule] = ()) -> AdapterLayout:
+    return AdapterLayout(rank, scaling, tuple(targets) or (module(0), module(1, 4, 6, "q_proj", 0.5)))
 
 
 def question(id: str = "q0", text: str = "what?") -> Question:
@@ -58,17 +58,17 @@ def said(
 
 
 def episode(asked: Question, assignment: Assignment, *responses: Response, failure: str | None = None) -> Episode:
-    """One utterance per seat, in order."""
-    utterances = []
+    """One completion per seat, in order."""
+    completions = []
     for seat, response in enumerate(responses):
         parsed = Parsed(None, failure) if failure else Parsed(response.text)
-        utterances.append(Utterance(f"role{seat}", assignment[seat], response, parsed))
-    return Episode(asked, assignment, tuple(utterances))
+        completions.append(Completion(f"role{seat}", assignment[seat], response, parsed))
+    return Episode(asked, assignment, tuple(completions))
 
 
 def routes(
     assignments: Sequence[Sequence[Assignment]],
-    deltas: Mapping[tuple[int, str], Delta] | None = None,
+    adapters: Mapping[tuple[int, str], Adapter] | None = None,
     marginals: Sequence[Sequence[Sequence[float]]] = (),
     version: int = 0,
 ) -> Routes:
@@ -77,7 +77,7 @@ def routes(
         assignments=tuple(tuple(row) for row in assignments),
         log_probabilities=tuple(tuple(-1.0 for _ in row) for row in assignments),
         marginals=tuple(tuple(tuple(role) for role in row) for row in marginals),
-        deltas=deltas or {},
+        adapters=adapters or {},
     )
 
 
@@ -94,11 +94,11 @@ class NumberTask:
         return [question(f"{split}-{i}", f"{i}") for i in range(4)]
 
     def turn(self, episode: Episode) -> Turn | None:
-        said_so_far = len(episode.utterances)
+        said_so_far = len(episode.completions)
         if said_so_far == len(self.roles):
             return None
         heard = [Message("user", episode.question.text)]
-        heard += [Message("assistant", u.response.text) for u in episode.utterances]
+        heard += [Message("assistant", u.response.text) for u in episode.completions]
         return Turn(self.roles[said_so_far].name, tuple(heard))
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:
@@ -118,17 +118,17 @@ class ScriptedEngine:
         self,
         texts: Mapping[str, Mapping[str, str]],
         best: Mapping[str, Assignment] | None = None,
-        delta: Delta | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
-        self._texts, self._best, self._delta = texts, best or {}, delta
+        self._texts, self._best, self._adapter = texts, best or {}, adapter
         self.requests: list[Request] = []
         self.routed: list[tuple[int, int]] = []
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         self.routed.append((len(questions), episodes))
         chosen = [[self._best[q.text]] for q in questions]
-        deltas = {} if self._delta is None else {(i, z[0][0]): self._delta for i, z in enumerate(chosen)}
-        return routes(chosen, deltas)
+        adapters = {} if self._adapter is None else {(i, z[0][0]): self._adapter for i, z in enumerate(chosen)}
+        return routes(chosen, adapters)
 
     async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
         self.requests += requests

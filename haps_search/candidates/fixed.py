@@ -1,6 +1,6 @@
 """Decoding in tensors of one shape, so that a GPU can replay a step as one CUDA graph instead of launching each kernel.
 
-Keys and values, mask, token, position and deltas keep their places in memory. A plan serves every batch of its
+Keys and values, mask, token, position and adapters keep their places in memory. A plan serves every batch of its
 shape; what differs is copied in. On a CPU the same code runs without a graph.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import StaticCache
 from transformers.cache_utils import DynamicLayer
 
-from haps_search.candidates.read import Prompts
+from haps_search.candidates.prefill import Prompts
 from haps_search.candidates.suffix import Kept
 from haps_search.lora.injection import Stacks, patched
 
@@ -28,14 +28,14 @@ PLANS = 4
 
 
 class FixedPlan:
-    """One shape: n rows, `width` positions, and the shapes of their deltas."""
+    """One shape: n rows, `width` positions, and the shapes of their adapters."""
 
     def __init__(self, model: PreTrainedModel, rows: int, width: int, stacks: Stacks) -> None:
         self._model, device = model, model.device
         self._cache: Any = StaticCache(config=model.config, max_cache_len=width)
         self._token, self._at = (torch.zeros(rows, 1, dtype=torch.long, device=device) for _ in range(2))
         self._mask = torch.zeros(rows, 1, 1, width, dtype=model.dtype, device=device)
-        self._deltas = {name: (torch.empty_like(a), torch.empty_like(b)) for name, (a, b) in stacks.items()}
+        self._adapters = {name: (torch.empty_like(a), torch.empty_like(b)) for name, (a, b) in stacks.items()}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._out, self._entering = torch.empty(0), torch.empty(0)
         self._kept: Kept | None = None
@@ -48,8 +48,8 @@ class FixedPlan:
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[:, 0, 0, : self._filled].masked_fill_(heard.mask, 0.0)
         for name, (a, b) in stacks.items():
-            self._deltas[name][0].copy_(a)
-            self._deltas[name][1].copy_(b)
+            self._adapters[name][0].copy_(a)
+            self._adapters[name][1].copy_(b)
         for fixed, grown in zip(self._cache.layers, heard.cache.layers, strict=True):
             if not fixed.is_initialized:
                 fixed.lazy_initialization(grown.keys, grown.values)
@@ -69,7 +69,7 @@ class FixedPlan:
         self._mask[..., self._filled] = 0.0
         self._filled += 1
         if self._graph is None:
-            with patched(self._model, self._deltas):
+            with patched(self._model, self._adapters):
                 return self._step()
         self._graph.replay()
         if self._kept is not None:
@@ -95,7 +95,7 @@ class FixedPlan:
         before = 0 if self._kept is None else len(self._kept.states)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        with patched(self._model, self._deltas):
+        with patched(self._model, self._adapters):
             with torch.cuda.stream(aside):
                 for _ in range(2):  # libraries allocate what they need at their first calls
                     self._step()

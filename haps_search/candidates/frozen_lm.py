@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class FrozenLM:
-    """A frozen LLM that speaks under per-request deltas. Implements `Candidate`."""
+    """A frozen LLM that speaks under per-request adapters. Implements `Candidate`."""
 
     def __init__(self, config: CandidateConfig, lm: LoadedLM) -> None:
         self._config, self._lm = config, lm
@@ -102,11 +102,11 @@ class FrozenLM:
     def _checked(self, request: Request, prompt: list[int]) -> list[int]:
         """The prompt, if request and model go together."""
         name = self._config.name
-        if request.delta is not None:
-            for target in request.delta.layout.targets:
+        if request.adapter is not None:
+            for target in request.adapter.layout.targets:
                 if (target.name, target.d_in, target.d_out) not in self._shapes:
                     raise CandidateError(
-                        f"candidate {name}: a delta for {target.name} ({target.d_in} -> {target.d_out}), "
+                        f"candidate {name}: an adapter for {target.name} ({target.d_in} -> {target.d_out}), "
                         "which this model does not have: it was generated for another candidate"
                     )
         limit = getattr(self._lm.model.config, "max_position_embeddings", None)
@@ -119,11 +119,11 @@ class FrozenLM:
         return prompt
 
     def _respond(self, requests: list[Request], prompts: list[list[int]]) -> list[Response]:
-        deltas = [r.delta for r in requests]
-        learning = [r.delta if r.gradient or r.kl else None for r in requests]
+        adapters = [r.adapter for r in requests]
+        learning = [r.adapter if r.gradient or r.kl else None for r in requests]
         lowest = first_patched(learning)
         kept = None if lowest is None or self._decoder.layers is None else Kept(lowest)
-        generated = generate(self._decoder, prompts, [r.sampling for r in requests], deltas, kept)
+        generated = generate(self._decoder, prompts, [r.sampling for r in requests], adapters, kept)
         responses = [self._response(generated, row, len(prompt)) for row, prompt in enumerate(prompts)]
         if lowest is None:
             return responses
@@ -131,12 +131,12 @@ class FrozenLM:
         found = row_gradients(self._decoder, generated, samplings, learning, kl, kept)
         return [_with_gradients(*row, found, i) for i, row in enumerate(zip(requests, responses, strict=True))]
 
-    def _response(self, generated: Generated, row: int, tokens_read: int) -> Response:
+    def _response(self, generated: Generated, row: int, prompt_tokens: int) -> Response:
         ids = generated.token_ids(row)
         spoken = ids[:-1] if ids and ids[-1] in self._decoder.stop_ids else ids
         text = str(self._lm.tokenizer.decode(list(spoken), skip_special_tokens=True))
         likelihood, known = float(generated.log_likelihood[row]), generated.known[row]
-        return Response(text, ids, likelihood, tokens_read, len(ids), prompt_known=known)
+        return Response(text, ids, likelihood, prompt_tokens, len(ids), prompt_known=known)
 
 
 def _with_gradients(request: Request, response: Response, found: RowGradients, row: int) -> Response:

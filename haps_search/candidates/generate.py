@@ -1,4 +1,4 @@
-"""Batched decoding with a key-value cache, every row under its own delta and seed."""
+"""Batched decoding with a key-value cache, every row under its own adapter and seed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from haps_search.candidates.decode import stepping
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.policy import Policy, uniforms
-from haps_search.candidates.read import read
-from haps_search.candidates.steps import stepping
+from haps_search.candidates.prefill import prefill
 from haps_search.candidates.suffix import Kept, keeping
-from haps_search.lora.injection import RowDeltas
-from haps_search.types import Delta, Sampling
+from haps_search.lora.injection import RowAdapters
+from haps_search.types import Adapter, Sampling
 
 SHRINK = 0.75
 """Rows that have ended leave a batch when no larger share of it still speaks: leaving copies what the others hold."""
@@ -45,12 +45,12 @@ def generate(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     samplings: Sequence[Sampling],
-    deltas: Sequence[Delta | None],
+    adapters: Sequence[Adapter | None],
     kept: Kept | None = None,
 ) -> Generated:
     """Draw one text per prompt until an end token or the row's own `max_new_tokens`.
 
-    A prompt that several rows read is read once, above the first patched layer once per delta. With `kept`, hidden
+    A prompt that several rows read is read once, above the first patched layer once per adapter. With `kept`, hidden
     states for a replay are collected into it.
     """
     model = decoder.model
@@ -61,7 +61,7 @@ def generate(
     stops = torch.tensor(list(decoder.stop_ids), device=device)
 
     with _watched(decoder, kept):
-        heard = read(decoder, prompts, deltas, kept)
+        heard = prefill(decoder, prompts, adapters, kept)
         if kept is not None:
             kept.remember(heard.cache)
         logits, rows = heard.logits, torch.arange(len(prompts), device=device)
@@ -69,7 +69,7 @@ def generate(
         total = torch.zeros(len(prompts), dtype=torch.float64, device=device)
         tokens = torch.full((len(prompts), steps), decoder.pad_id, device=device)
         token_mask = torch.zeros_like(tokens, dtype=torch.bool)
-        with stepping(decoder, heard, RowDeltas(deltas, model.dtype, device), steps, kept) as spoken:
+        with stepping(decoder, heard, RowAdapters(adapters, model.dtype, device), steps, kept) as spoken:
             for step in range(steps):
                 log_p = policy.log_probabilities(policy.tempered(logits))
                 token = torch.where(alive, policy.draw(log_p, uniform[rows, step]), decoder.pad_id)

@@ -1,4 +1,4 @@
-"""Gradients of what was said with respect to the deltas it was said under."""
+"""Gradients of what was said with respect to the adapters it was said under."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from haps_search.candidates.generate import Generated
 from haps_search.candidates.head import Head
 from haps_search.candidates.policy import Policy
 from haps_search.candidates.suffix import Kept, Replay
-from haps_search.lora.injection import RowDeltas, injected
-from haps_search.types import Delta, Sampling
+from haps_search.lora.injection import RowAdapters, injected
+from haps_search.types import Adapter, Sampling
 
 LOGITS = 2**25
 """So many logits are formed at a time (128 MiB in float32), or those of one position of every row."""
@@ -22,7 +22,7 @@ LOGITS = 2**25
 
 @dataclass(frozen=True, slots=True)
 class RowGradients:
-    """Per row: d log-likelihood / d delta (P,), the KL to the frozen model (nats), and its gradient (P,)."""
+    """Per row: d log-likelihood / d adapter (P,), the KL to the frozen model (nats), and its gradient (P,)."""
 
     log_likelihood: list[Tensor | None]
     kl: list[float]
@@ -33,7 +33,7 @@ def row_gradients(
     decoder: Decoder,
     generated: Generated,
     samplings: Sequence[Sampling],
-    deltas: Sequence[Delta | None],
+    adapters: Sequence[Adapter | None],
     kl: bool,
     kept: Kept | None = None,
 ) -> RowGradients:
@@ -45,9 +45,9 @@ def row_gradients(
     The KL is that of the whole vocabulary at each sampled prefix, at the row's temperature and before
     truncation, summed over the text.
     """
-    hidden = _final_states(decoder, generated, deltas, kept)
+    hidden = _final_states(decoder, generated, adapters, kept)
     policy = Policy(samplings, decoder.model.device)
-    rows = RowDeltas(deltas, decoder.model.dtype, decoder.model.device)
+    rows = RowAdapters(adapters, decoder.model.dtype, decoder.model.device)
     rows.require_gradients()
     with torch.enable_grad(), injected(decoder.model, rows):
         learning = hidden()
@@ -112,7 +112,7 @@ def _parts(shape: Sequence[int], vocabulary: int) -> Iterator[slice]:
 
 
 def _final_states(
-    decoder: Decoder, generated: Generated, deltas: Sequence[Delta | None], kept: Kept | None
+    decoder: Decoder, generated: Generated, adapters: Sequence[Adapter | None], kept: Kept | None
 ) -> Callable[[], Tensor]:
     """What gives the final hidden states (n, T, H) from which each token of the text is predicted."""
     head = decoder.head
@@ -120,7 +120,7 @@ def _final_states(
         return lambda: _whole(head, generated)
     mask = torch.cat([generated.prompt_mask, torch.ones_like(generated.token_mask)], -1)[:, :-1]
     replay = Replay(head, decoder.layers, kept, mask, positions(mask))
-    tail = replay.tail_suffices([t for delta in deltas if delta is not None for t in delta.layout.targets])
+    tail = replay.tail_suffices([t for adapter in adapters if adapter is not None for t in adapter.layout.targets])
     return lambda: replay.hidden(tail)
 
 

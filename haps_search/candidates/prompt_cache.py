@@ -1,6 +1,6 @@
 """What the frozen layers below the patched ones made of a prompt, kept across steps and trials.
 
-No delta reaches these layers, so whoever asks the same prompt finds the same keys, values and states. Entries are
+No adapter reaches these layers, so whoever asks the same prompt finds the same keys, values and states. Entries are
 free of padding; the least recently used go first.
 """
 

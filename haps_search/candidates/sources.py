@@ -231,7 +231,7 @@ def _check_complete(owner: str, source: Source, model: PreTrainedModel, missing:
     dtypes = {parameter.dtype for parameter in model.parameters()} - set(DTYPES.values())
     if dtypes:
         found = ", ".join(sorted(str(dtype) for dtype in dtypes))
-        reason = f"its weights are quantised ({found}), and deltas need plain ones: use an unquantised checkpoint"
+        reason = f"its weights are quantised ({found}), and adapters need plain ones: use an unquantised checkpoint"
         raise refusal(owner, source, reason)
 
 

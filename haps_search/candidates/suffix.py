@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from haps_search.candidates.head import Head
 from haps_search.candidates.stack import run_below, run_from
-from haps_search.types import Delta, LinearModule
+from haps_search.types import Adapter, LinearModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,9 +67,9 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-2)
 
 
-def first_patched(deltas: Sequence[Delta | None]) -> int | None:
-    """The lowest layer that any delta patches, None without deltas."""
-    found = [target.layer for delta in deltas if delta is not None for target in delta.layout.targets]
+def first_patched(adapters: Sequence[Adapter | None]) -> int | None:
+    """The lowest layer that any adapter patches, None without adapters."""
+    found = [target.layer for adapter in adapters if adapter is not None for target in adapter.layout.targets]
     return min(found, default=None)
 
 
@@ -130,7 +130,7 @@ def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
 
 
 class Replay:
-    """Final hidden states (n, T, H) from kept ones, as often as wanted: with deltas, and without for the KL."""
+    """Final hidden states (n, T, H) from kept ones, as often as wanted: with adapters, and without for the KL."""
 
     def __init__(self, head: Head, layers: nn.ModuleList, kept: Kept, mask: Tensor, positions: Tensor) -> None:
         """`mask` and `positions` are (n, S + T - 1), the positions that were fed."""

@@ -37,8 +37,8 @@ class TableCandidate:
 
     def _look_up(self, request: Request) -> Response:
         name, asked = self.table.candidate, request.messages[-1].content
-        if request.delta is not None:
-            raise CandidateError(f"{name}: a model of a table takes no delta: set routing.low_level: {{type: none}}")
+        if request.adapter is not None:
+            raise CandidateError(f"{name}: a model of a table takes no adapter: set routing.low_level: {{type: none}}")
         if asked not in self._place:
             raise CandidateError(f"{name}: the table has no question `{asked}`")
         score = float(self._scores[self._place[asked]])

@@ -18,7 +18,7 @@ def ask(
     cost_weight: CostWeight = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Route one question: assignment with probabilities, delta norms, and the answer beside the frozen one.
+    """Route one question: assignment with probabilities, adapter norms, and the answer beside the frozen one.
 
     A router of a table says whom to ask; the table's models answer nothing new.
     """
@@ -31,7 +31,7 @@ def ask(
     from haps_search.engines.loaded import load_run
     from haps_search.episodes.play import Play, play
     from haps_search.search.deciding import decide
-    from haps_search.search.metrics import delta_norm
+    from haps_search.search.metrics import adapter_norm
     from haps_search.types import Question
 
     loaded = load_run(found.folder, found.experiment)
@@ -43,10 +43,12 @@ def ask(
     if found.experiment.task.type == "replay":
         return
     routes = asyncio.run(loaded.engine.route(asked, 0, 0))
-    for (_, name), delta in routes.deltas.items():
-        typer.echo(f"delta of {name}: {delta_norm([delta]):.3f} of its weights' norm, {delta.layout.size} numbers")
+    for (_, name), adapter in routes.adapters.items():
+        typer.echo(
+            f"adapter of {name}: {adapter_norm([adapter]):.3f} of its weights' norm, {adapter.layout.size} numbers"
+        )
     how = Play(found.experiment.run.sampling, seed=0, greedy=True)
-    for label, deltas in (("answer", routes.deltas), ("frozen", {})):
-        played = asyncio.run(play(loaded.engine.speak, loaded.task, asked, routes.assignments, deltas, how))
-        for utterance in played[0][0].utterances:
-            typer.echo(f"{label} ({utterance.role}, {utterance.candidate}): {utterance.response.text}")
+    for label, adapters in (("answer", routes.adapters), ("frozen", {})):
+        played = asyncio.run(play(loaded.engine.speak, loaded.task, asked, routes.assignments, adapters, how))
+        for completion in played[0][0].completions:
+            typer.echo(f"{label} ({completion.role}, {completion.candidate}): {completion.response.text}")

@@ -1,4 +1,4 @@
-"""haps collect FILE -o TABLE: what every assignment earns on every question, without deltas."""
+"""haps collect FILE -o TABLE: what every assignment earns on every question, without adapters."""
 
 from __future__ import annotations
 

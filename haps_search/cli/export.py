@@ -32,8 +32,8 @@ def export(
     from haps_search.lora.export import export_adapter
 
     loaded = load_run(found.folder, found.experiment)
-    deltas = loaded.deltas(asked)
-    if not deltas:
+    adapters = loaded.adapters(asked)
+    if not adapters:
         raise ConfigError("routing.low_level: none: this run has no adapters; `haps route` writes its assignments")
     bases = {c.name: model_name(c.name, c.source) for c in found.experiment.candidates if c.source.type != "table"}
     revisions = {c.name: getattr(c.source, "revision", None) for c in found.experiment.candidates}
@@ -44,5 +44,5 @@ def export(
             chosen = list(routes.assignments[index][0])
             file.write(json.dumps({"id": question.id, "question": question.text, "assignment": chosen}) + "\n")
             for name, base in bases.items():
-                export_adapter(deltas[index, name], out / question.id / name, base, revisions[name])
+                export_adapter(adapters[index, name], out / question.id / name, base, revisions[name])
     typer.echo(f"{len(asked) * len(bases)} adapters and routes.jsonl in {out}")

@@ -136,7 +136,7 @@ def _choices(gains: Gains, questions: int) -> Table:
     rows: list[tuple[str, Choice | None]] = [
         ("at random", gains.random),
         (f"best single: {gains.best_model}", gains.best_single),
-        ("task oracle (chosen on the other half)", gains.task_oracle),
+        ("best per task (chosen on the other half)", gains.best_per_task),
         ("per-query oracle (hindsight)", gains.oracle),
     ]
     for label, choice in rows:

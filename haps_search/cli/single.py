@@ -82,11 +82,11 @@ def _line(step: int, metrics: Mapping[str, float], experiment: Experiment) -> st
     alarms = " ".join(
         f"! {name.replace('_', ' ')}" for name in ("route_collapse", "answer_collapse") if metrics.get(name)
     )
-    delta = f"delta norm {metrics['delta_norm']:.3f}  " if "delta_norm" in metrics else ""
+    adapter = f"adapter norm {metrics['adapter_norm']:.3f}  " if "adapter_norm" in metrics else ""
     return (
         f"step {step}/{experiment.run.steps}  reward {metrics['reward']:.3f}  "
         f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
-        f"{delta}{metrics['step_seconds']:.2f} s/step  {alarms}"
+        f"{adapter}{metrics['step_seconds']:.2f} s/step  {alarms}"
     ).rstrip()
 
 

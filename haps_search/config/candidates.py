@@ -99,7 +99,7 @@ class CandidateConfig(Config):
     """Runs Python code of the model's authors. Off unless you say so."""
     chat: Chat = TemplateChat()
     stop: tuple[str, ...] = ()
-    """Texts that end an utterance beside the model's end tokens, such as a line feed for base models.
+    """Texts that end a completion beside the model's end tokens, such as a line feed for base models.
     Any token that contains one ends it, and is not part of the text."""
     suffix_replay: bool = True
     """Replay only the patched layers for gradients, where the model's layers are recognised."""

@@ -81,8 +81,8 @@ class LearningConfig(Config):
     signal: Literal["rollouts", "outcomes"] = "rollouts"
     """What a step learns from: episodes that were played, or (task `replay`) the whole row of the table, whose
     expectation is exact."""
-    credit: Literal["paper", "leave_one_out", "group_normalised"] = "leave_one_out"
-    """How rewards become credits; `paper`: the reward, or -1 where it is 0."""
+    advantage: Literal["paper", "leave_one_out", "group_normalised"] = "leave_one_out"
+    """How rewards become advantages; `paper`: the reward, or -1 where it is 0."""
     route: Literal["sampled", "greedy"] = "sampled"
     """`greedy`: every episode plays the likeliest assignment and the choice has no log-probability in the objective,
     as in the paper's released code."""
@@ -99,7 +99,7 @@ class LearningConfig(Config):
     entropy_bonus: NonNegativeFloat = 0.01
     """Weight of the route entropy, nats."""
     kl_weight: NonNegativeFloat = 0.0
-    """Weight of the KL to the frozen candidate, nats per utterance."""
+    """Weight of the KL to the frozen candidate, nats per completion."""
     learning_rate: LearningRates = LearningRates()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: NonNegativeFloat = 0.0

@@ -41,10 +41,10 @@ class CheapestReference(ReferenceConfig):
     type: Literal["cheapest"] = "cheapest"
 
 
-class TaskOracleReference(ReferenceConfig):
+class BestPerTaskReference(ReferenceConfig):
     """Per task the assignment that earned most on it in training: all that the task's name can tell."""
 
-    type: Literal["task_oracle"] = "task_oracle"
+    type: Literal["best_per_task"] = "best_per_task"
 
 
 class KnnReference(ReferenceConfig):
@@ -98,7 +98,7 @@ Reference = Annotated[
     RandomReference
     | BestSingleReference
     | CheapestReference
-    | TaskOracleReference
+    | BestPerTaskReference
     | KnnReference
     | RidgeReference
     | MlpReference
@@ -123,7 +123,7 @@ class ReferencesConfig(Config):
             return self.compared
         cheapest: tuple[Reference, ...] = (CheapestReference(),) if with_costs else ()
         return (
-            RandomReference(), *cheapest, BestSingleReference(), TaskOracleReference(), KnnReference(),
+            RandomReference(), *cheapest, BestSingleReference(), BestPerTaskReference(), KnnReference(),
             RidgeReference(), MlpReference(), MatrixFactorisationReference(), GbdtReference(),
             PerQueryOracleReference(),
         )  # fmt: skip

@@ -149,7 +149,7 @@ class GeneratedLowLevel(Config):
 
 
 class StaticLowLevel(Config):
-    """One trained delta per candidate, the same for every question: what generating has to beat."""
+    """One trained adapter per candidate, the same for every question: what generating has to beat."""
 
     type: Literal["static"] = "static"
     init: Literal["zero", "xavier"] = "zero"

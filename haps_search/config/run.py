@@ -101,12 +101,12 @@ class Experiment(Config):
             raise ValueError("run.validation.best: aiq needs learning.signal: outcomes, whose table has costs")
         if (
             self.run.episodes_per_question == 1
-            and self.learning.credit != "paper"
+            and self.learning.advantage != "paper"
             and self.learning.signal == "rollouts"
         ):
             raise ValueError(
-                f"learning.credit: {self.learning.credit} compares episodes of a question and needs "
-                "run.episodes_per_question >= 2; use credit: paper for one episode"
+                f"learning.advantage: {self.learning.advantage} compares episodes of a question and needs "
+                "run.episodes_per_question >= 2; use advantage: paper for one episode"
             )
         if self.run.staleness and self.learning.signal == "outcomes":
             raise ValueError("run.staleness: with learning.signal outcomes nothing is played ahead; leave it at 0")

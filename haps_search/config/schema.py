@@ -97,9 +97,15 @@ def paths(options: Members, prefix: str = "") -> Iterator[str]:
         yield from paths(child(options, key), f"{path}.")
 
 
+SYNONYMS = {"credit": "advantage", "delta": "adapter", "utterance": "completion", "worth": "utility"}
+"""What others call a thing -> the word used here; no two spellings of them are close."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known spelling closest to `word`, if any is close."""
     known = list(known)
+    for other, own in SYNONYMS.items():
+        word = word.replace(other, own)
     inside = [k for k in known if k.endswith(f".{word}")]
     close = inside or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return close[0] if close else None

@@ -100,7 +100,7 @@ class Objective(Config):
         "validation_tokens",
         "validation_cost",
         "step_seconds",
-        "delta_norm",
+        "adapter_norm",
     ] = "validation_reward"
     mode: Literal["max", "min"] = "max"
 
@@ -118,7 +118,7 @@ class SweepConfig(Config):
     """Run seeds of each arm; they may grow when a sweep is taken up again."""
     max_hours: PositiveFloat | None = None
     comparison: bool = True
-    """Train the architecture-only router and the static delta at the best setting, for the final table; with arms,
+    """Train the architecture-only router and the static adapter at the best setting, for the final table; with arms,
     measure them all on the validation split when they have ended."""
 
 

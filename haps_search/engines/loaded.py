@@ -13,7 +13,7 @@ from haps_search.errors import CheckpointError
 from haps_search.records.run_folder import RunFolder
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import Tabled, Task
-from haps_search.types import Delta, Question
+from haps_search.types import Adapter, Question
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class LoadedRun:
         """A user's question as the router of this run learnt to read questions."""
         return self.task.worded(question) if isinstance(self.task, Tabled) else question
 
-    def deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
-        """Deltas of every candidate for every question; empty where the low level is off."""
-        return self.engine.all_deltas(questions)
+    def adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        """Adapters of every candidate for every question; empty where the low level is off."""
+        return self.engine.all_adapters(questions)
 
 
 def load_run(folder: Path, experiment: Experiment) -> LoadedRun:

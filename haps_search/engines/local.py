@@ -14,7 +14,7 @@ from haps_search.learning.update import Learner
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import Task
-from haps_search.types import Delta, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
+from haps_search.types import Adapter, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
 def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
@@ -64,9 +64,9 @@ class LocalEngine:
     async def restore(self, snapshot: Snapshot) -> None:
         self._learner.restore(snapshot)
 
-    def all_deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
-        """Deltas of every candidate for every question, whoever the router would choose."""
-        return self._learner.router.all_deltas(questions)
+    def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        """Adapters of every candidate for every question, whoever the router would choose."""
+        return self._learner.router.all_adapters(questions)
 
     async def close(self) -> None:
         self._candidates.clear()

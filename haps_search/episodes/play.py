@@ -10,15 +10,15 @@ from haps_search.config.run import SamplingConfig
 from haps_search.seeds import derive_seed
 from haps_search.tasks.task import Task
 from haps_search.types import (
+    Adapter,
     Assignment,
-    Delta,
+    Completion,
     Episode,
     Question,
     Request,
     Response,
     Sampling,
     Turn,
-    Utterance,
 )
 
 Speak = Callable[[str, Sequence[Request]], Awaitable[list[Response]]]
@@ -35,9 +35,9 @@ class Play:
     gradient: bool = False
     kl: bool = False
 
-    def request(self, episode: Episode, index: int, turn: Turn, delta: Delta | None) -> Request:
+    def request(self, episode: Episode, index: int, turn: Turn, adapter: Adapter | None) -> Request:
         # The seed names question, episode and turn, so a text never depends on what else is in flight.
-        seed = derive_seed(self.seed, episode.question.id, index, len(episode.utterances))
+        seed = derive_seed(self.seed, episode.question.id, index, len(episode.completions))
         sampling = Sampling(
             self.sampling.max_new_tokens,
             0.0 if self.greedy else self.sampling.temperature,
@@ -45,8 +45,8 @@ class Play:
             self.sampling.top_k,
             self.sampling.top_p,
         )
-        learns = delta is not None
-        return Request(turn.messages, sampling, delta, self.gradient and learns, self.kl and learns)
+        learns = adapter is not None
+        return Request(turn.messages, sampling, adapter, self.gradient and learns, self.kl and learns)
 
 
 async def play(
@@ -54,7 +54,7 @@ async def play(
     task: Task,
     questions: Sequence[Question],
     assignments: Sequence[Sequence[Assignment]],
-    deltas: Mapping[tuple[int, str], Delta],
+    adapters: Mapping[tuple[int, str], Adapter],
     how: Play,
 ) -> list[list[Episode]]:
     """Q lists of G finished episodes, `assignments[q][g]` deciding who plays which role in each."""
@@ -70,7 +70,7 @@ async def play(
         if not waiting:
             return episodes
         await asyncio.gather(
-            *(_round(speak, task, episodes, deltas, how, name, turns) for name, turns in waiting.items())
+            *(_round(speak, task, episodes, adapters, how, name, turns) for name, turns in waiting.items())
         )
 
 
@@ -78,15 +78,15 @@ async def _round(
     speak: Speak,
     task: Task,
     episodes: list[list[Episode]],
-    deltas: Mapping[tuple[int, str], Delta],
+    adapters: Mapping[tuple[int, str], Adapter],
     how: Play,
     name: str,
     turns: Sequence[tuple[int, int, Turn]],
 ) -> None:
-    requests = [how.request(episodes[q][g], g, turn, deltas.get((q, name))) for q, g, turn in turns]
+    requests = [how.request(episodes[q][g], g, turn, adapters.get((q, name))) for q, g, turn in turns]
     responses = await speak(name, requests)
     for (q, g, turn), response in zip(turns, responses, strict=True):
         question = episodes[q][g].question
-        said = Utterance(turn.role, name, response, task.parse(question, turn.role, response.text))
+        said = Completion(turn.role, name, response, task.parse(question, turn.role, response.text))
         episode = episodes[q][g]
-        episodes[q][g] = replace(episode, utterances=(*episode.utterances, said))
+        episodes[q][g] = replace(episode, completions=(*episode.completions, said))

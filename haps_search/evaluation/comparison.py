@@ -18,7 +18,7 @@ from haps_search.types import Assignment, Question
 MOST_ASSIGNMENTS = 64
 
 RANDOM = "random"
-ORACLE = "architecture-only oracle"
+ORACLE = "per-query oracle"
 
 
 @dataclass(frozen=True, slots=True)

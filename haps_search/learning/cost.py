@@ -17,11 +17,11 @@ def prices(candidates: Sequence[CandidateConfig]) -> dict[str, Price]:
 
 
 def cost(episode: Episode, price: Mapping[str, Price]) -> float:
-    """Sum over utterances of tokens read and written at the candidate's price, in the unit of the prices."""
+    """Sum over completions of tokens read and written at the candidate's price, in the unit of the prices."""
     return sum(
-        (u.response.tokens_read * price[u.candidate].read + u.response.tokens_written * price[u.candidate].written)
+        (u.response.prompt_tokens * price[u.candidate].read + u.response.completion_tokens * price[u.candidate].written)
         / PER
-        for u in episode.utterances
+        for u in episode.completions
     )
 
 
@@ -31,7 +31,7 @@ def utilities(
     price: Mapping[str, Price],
     weight: float,
 ) -> list[list[float]]:
-    """R - weight * cost, per question and episode (Q, G): what credits are made of."""
+    """R - weight * cost, per question and episode (Q, G): what advantages are made of."""
     if weight == 0:
         return [list(row) for row in rewards]
     return [

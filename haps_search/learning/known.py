@@ -21,7 +21,7 @@ MEASURED = 9
 """At so many weights of cost a router that reads them is measured."""
 
 
-def worth(known: KnownOutcomes, weights: Floats, smoothing: float = 0.0) -> Floats:
+def utility(known: KnownOutcomes, weights: Floats, smoothing: float = 0.0) -> Floats:
     """(Q, K): (1 - smoothing) * reward + smoothing * task mean - weight * cost; NaN where the table has no cell.
 
     `weights` are (Q,). Costs are in units of the dearest model's mean training cost.
@@ -44,10 +44,10 @@ def weighted(questions: Sequence[Question], learning: LearningConfig, seed: int)
     low, high = math.log(learning.cost_conditioned.low), math.log(learning.cost_conditioned.high)
     draws = np.random.default_rng(derive_seed(seed, "cost weight")).uniform(low, high, len(questions))
     weights = np.exp(draws)
-    return [said(q, w) for q, w in zip(questions, weights.tolist(), strict=True)], weights
+    return [with_cost_weight(q, w) for q, w in zip(questions, weights.tolist(), strict=True)], weights
 
 
-def said(question: Question, weight: float) -> Question:
+def with_cost_weight(question: Question, weight: float) -> Question:
     """The question with what its cost weighs."""
     return replace(question, attributes={**question.attributes, COST_WEIGHT: weight})
 

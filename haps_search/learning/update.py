@@ -42,7 +42,7 @@ class Learner:
     def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         """Take one step along d loss / d weights, where
 
-        loss = -mean(credit * log p(z)) - entropy_bonus * mean H(z) + <delta, its returned gradient>
+        loss = -mean(advantage * log p(z)) - entropy_bonus * mean H(z) + <adapter, its returned gradient>
 
         for rollouts. Known outcomes teach the high level and the shared backbone alone:
 
@@ -104,12 +104,12 @@ class Learner:
         if isinstance(signal, Outcomes):
             return tensors, gradients
         by_name: dict[str, list[int]] = {}
-        for q, name in sorted(signal.delta_gradients):
+        for q, name in sorted(signal.adapter_gradients):
             by_name.setdefault(name, []).append(q)
         for name, rows in by_name.items():
-            values = self.router.delta_values(reading, name, rows)
+            values = self.router.adapter_values(reading, name, rows)
             tensors.append(values)
-            gradients.append(torch.stack([signal.delta_gradients[q, name] for q in rows]).to(values))
+            gradients.append(torch.stack([signal.adapter_gradients[q, name] for q in rows]).to(values))
         return tensors, gradients
 
     def _high_level_loss(self, reading: Reading, signal: Signal, metrics: dict[str, float]) -> Tensor:
@@ -122,8 +122,8 @@ class Learner:
 
     def _architecture_loss(self, reading: Reading, signal: Rollouts) -> Tensor:
         log_p = reading.distribution.log_probability(signal.assignments)
-        credits = torch.tensor(signal.architecture_credits, dtype=log_p.dtype, device=log_p.device)
-        return -(credits * log_p).mean()
+        advantages = torch.tensor(signal.architecture_advantages, dtype=log_p.dtype, device=log_p.device)
+        return -(advantages * log_p).mean()
 
     def _outcome_loss(self, reading: Reading, signal: Outcomes) -> Tensor:
         log_p = reading.distribution.log_p_all()

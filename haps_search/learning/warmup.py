@@ -24,7 +24,7 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class TaughtRows:
-    """N questions and what each of all C assignments is worth there: (N, C) float64, NaN where nobody measured it.
+    """N questions and the utility of each of all C assignments there: (N, C) float64, NaN where nobody measured it.
 
     `left_out` says what of the table is not in here, and why.
     """
@@ -62,12 +62,12 @@ def taught_rows(table: OutcomeTable, names: Sequence[str], roles: int, learning:
     """
     _check(table, names, roles)
     rewards = np.full((len(table.questions), len(names) ** roles), np.nan)
-    worth = _worth(table, learning.cost_weight)
+    utility = _utility(table, learning.cost_weight)
     column = {z: c for c, z in enumerate(all_assignments(names, roles))}
     foreign = 0
     for c, z in enumerate(table.assignments):
         if z in column:
-            rewards[:, column[z]] = worth[:, c]
+            rewards[:, column[z]] = utility[:, c]
         foreign += z not in column
     test = np.array([split == "test" for split in table.splits], dtype=bool)
     empty = np.isnan(rewards).all(1) & ~test
@@ -120,7 +120,7 @@ def scores(learner: Learner, rows: TaughtRows) -> Scores:
     return Scores(expected, paid[np.arange(len(paid)), chosen], entropy)
 
 
-def _worth(table: OutcomeTable, cost_weight: float) -> NDArray[np.float64]:
+def _utility(table: OutcomeTable, cost_weight: float) -> NDArray[np.float64]:
     rewards = table.rewards.astype(np.float64)
     if not cost_weight:
         return rewards

@@ -1,1 +1,1 @@
-"""LoRA deltas: where they go (spec), what they are (delta), how they act (injection), how they leave (export)."""
+"""LoRA adapters: where they go (spec), what they are (adapter), how they act (injection), how they leave (export)."""

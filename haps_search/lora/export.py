@@ -1,4 +1,4 @@
-"""A delta as a PEFT adapter folder, which `PeftModel.from_pretrained` loads."""
+"""An adapter as a PEFT adapter folder, which `PeftModel.from_pretrained` loads."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from haps_search.lora.delta import matrices
-from haps_search.types import Delta
+from haps_search.lora.adapter import matrices
+from haps_search.types import Adapter
 
 
-def export_adapter(delta: Delta, folder: Path, base: str, revision: str | None = None) -> Path:
+def export_adapter(adapter: Adapter, folder: Path, base: str, revision: str | None = None) -> Path:
     """Write adapter_config.json and adapter_model.safetensors; `base` is the model it belongs to.
 
     PEFT scales by lora_alpha / r, so lora_alpha is scaling * r.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    layout = delta.layout
+    layout = adapter.layout
     tensors = {}
-    for target, (a, b) in zip(layout.targets, matrices(layout, delta.values), strict=True):
+    for target, (a, b) in zip(layout.targets, matrices(layout, adapter.values), strict=True):
         prefix = f"base_model.model.{target.name}"
         tensors[f"{prefix}.lora_A.weight"] = a.detach().clone()
         tensors[f"{prefix}.lora_B.weight"] = b.detach().clone()

@@ -1,4 +1,4 @@
-"""Per-example LoRA: every row of a batch runs under its own delta, and the model is left as it was."""
+"""Per-example LoRA: every row of a batch runs under its own adapter, and the model is left as it was."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from haps_search.lora.delta import matrices
-from haps_search.types import Delta, DeltaLayout
+from haps_search.lora.adapter import matrices
+from haps_search.types import Adapter, AdapterLayout
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -19,22 +19,22 @@ Stacks = dict[str, tuple[Tensor, Tensor]]
 """Per module name: A (rows, r, d_in) and scaled B (rows, d_out, r)."""
 
 
-class RowDeltas:
-    """The deltas of a batch's rows as leaves of the graph, one stack per distinct layout.
+class RowAdapters:
+    """The adapters of a batch's rows as leaves of the graph, one stack per distinct layout.
 
-    Rows may differ in rank, scaling and patched modules; a row without a delta is the frozen model.
+    Rows may differ in rank, scaling and patched modules; a row without an adapter is the frozen model.
     """
 
-    def __init__(self, deltas: Sequence[Delta | None], dtype: torch.dtype, device: torch.device) -> None:
-        self.rows = len(deltas)
-        self._groups: dict[DeltaLayout, list[int]] = {}
-        for row, delta in enumerate(deltas):
-            if delta is not None:
-                self._groups.setdefault(delta.layout, []).append(row)
-        # bf16 and fp16 models keep float32 deltas; a float64 model lifts them to its own precision.
+    def __init__(self, adapters: Sequence[Adapter | None], dtype: torch.dtype, device: torch.device) -> None:
+        self.rows = len(adapters)
+        self._groups: dict[AdapterLayout, list[int]] = {}
+        for row, adapter in enumerate(adapters):
+            if adapter is not None:
+                self._groups.setdefault(adapter.layout, []).append(row)
+        # bf16 and fp16 models keep float32 adapters; a float64 model lifts them to its own precision.
         self.dtype = torch.promote_types(torch.float32, dtype)
         self.leaves = {
-            layout: _sent(torch.stack([deltas[row].values for row in rows]), device, self.dtype)  # type: ignore[union-attr]
+            layout: _sent(torch.stack([adapters[row].values for row in rows]), device, self.dtype)  # type: ignore[union-attr]
             for layout, rows in self._groups.items()
         }
 
@@ -43,7 +43,7 @@ class RowDeltas:
             leaf.requires_grad_()
 
     def gradients(self, states: Tensor, along: Tensor, retain_graph: bool = False) -> list[Tensor | None]:
-        """d total / d delta of each row: (P,) tensors on the CPU, None for rows without a delta.
+        """d total / d adapter of each row: (P,) tensors on the CPU, None for rows without an adapter.
 
         `along` is d total / d states, of the states' shape. Rows do not interact, so the gradient of a sum over
         rows is each row's own.
@@ -85,9 +85,9 @@ def _sent(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     return values.to(device, dtype)
 
 
-def injected(model: nn.Module, deltas: RowDeltas) -> AbstractContextManager[list[Update]]:
-    """While open, row i of every batch through `model` runs under delta i. Hooks go also when the body raises."""
-    return patched(model, deltas.stacks())
+def injected(model: nn.Module, adapters: RowAdapters) -> AbstractContextManager[list[Update]]:
+    """While open, row i of every batch through `model` runs under adapter i. Hooks go also when the body raises."""
+    return patched(model, adapters.stacks())
 
 
 @contextmanager
@@ -118,6 +118,6 @@ class Update:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         # Some models flatten (n, T, d) to (n T, d) before their MLP.
         x = inputs[0].reshape(len(self.a_t), -1, inputs[0].shape[-1])
-        # A model's layers may lie on several devices, its deltas lie on the first.
+        # A model's layers may lie on several devices, its adapters lie on the first.
         update = (x.to(self.a_t.dtype) @ self.a_t.to(x.device)) @ self.b_t.to(x.device)
         return output + update.reshape(output.shape).to(output.dtype)

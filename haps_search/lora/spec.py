@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import ConfigError
-from haps_search.types import DeltaLayout, LinearModule, ModuleTable
+from haps_search.types import AdapterLayout, LinearModule, ModuleTable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,8 +31,8 @@ def module_table(candidate: str, model: nn.Module) -> ModuleTable:
     return ModuleTable(candidate, layers, tuple(found))
 
 
-def resolve(config: LoraConfig, table: ModuleTable) -> DeltaLayout:
-    """The layout of one candidate's deltas, targets in the model's own order.
+def resolve(config: LoraConfig, table: ModuleTable) -> AdapterLayout:
+    """The layout of one candidate's adapters, targets in the model's own order.
 
     Raises:
         ConfigError: a layer the model does not have, or a target name that matches no module in those layers.
@@ -52,7 +52,7 @@ def resolve(config: LoraConfig, table: ModuleTable) -> DeltaLayout:
             )
     if problems:
         raise ConfigError(problems)
-    return DeltaLayout(config.rank, config.scaling, tuple(chosen))
+    return AdapterLayout(config.rank, config.scaling, tuple(chosen))
 
 
 def _matches(name: str, target: str) -> bool:

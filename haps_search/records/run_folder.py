@@ -109,8 +109,8 @@ class RunFolder:
                     "text": episode.question.text,
                     "reference": episode.question.reference,
                     "assignment": list(episode.assignment),
-                    "said": [u.response.text for u in episode.utterances],
-                    "failures": [u.parsed.failure for u in episode.utterances],
+                    "completions": [u.response.text for u in episode.completions],
+                    "failures": [u.parsed.failure for u in episode.completions],
                     "reward": reward,
                 }
             )

@@ -20,7 +20,7 @@ TITLES = {
     "validation_cost": "Validation cost",
     "validation_tokens": "Validation tokens",
     "step_seconds": "Seconds a step",
-    "delta_norm": "Delta norm",
+    "adapter_norm": "Adapter norm",
     "route_entropy": "Route entropy (nats)",
 }
 BEST, OTHERS, CONFIRM = "best trial", "other search trials", "confirming runs"

@@ -12,7 +12,7 @@ from haps_search.report.stored import Fields
 from haps_search.report.trouble import alarms
 from haps_search.sweep.events import TrialRecord
 
-ORACLES = ("architecture-only oracle", "per-query oracle", "oracle")
+ORACLES = ("per-query oracle", "oracle")
 """Rows that choose with the answers in sight; no router is held against them."""
 
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from haps_search.config.routing import GeneratedLowLevel, StaticLowLevel
-from haps_search.lora.delta import bounded
-from haps_search.types import DeltaLayout, LinearModule
+from haps_search.lora.adapter import bounded
+from haps_search.types import AdapterLayout, LinearModule
 
 Init = Literal["zero", "xavier"]
 
 
 class ParameterGenerator(nn.Module):
-    """gamma_m: pooled state (n, H) -> MLP -> flat delta (n, P) of one candidate (paper, low-level router)."""
+    """gamma_m: pooled state (n, H) -> MLP -> flat adapter (n, P) of one candidate (paper, low-level router)."""
 
-    def __init__(self, config: GeneratedLowLevel, width: int, layout: DeltaLayout) -> None:
+    def __init__(self, config: GeneratedLowLevel, width: int, layout: AdapterLayout) -> None:
         super().__init__()
         self._layout, self._limit = layout, config.max_relative_norm
         blocks = _blocks(layout, config.sharing)
@@ -43,10 +43,10 @@ class ParameterGenerator(nn.Module):
         return values if self._limit is None else bounded(self._layout, values, self._limit)
 
 
-class StaticDelta(nn.Module):
-    """One trained delta, whatever the question: a LoRA of the same budget that nobody generates."""
+class StaticAdapter(nn.Module):
+    """One trained adapter, whatever the question: a LoRA of the same budget that nobody generates."""
 
-    def __init__(self, config: StaticLowLevel, layout: DeltaLayout) -> None:
+    def __init__(self, config: StaticLowLevel, layout: AdapterLayout) -> None:
         super().__init__()
         self._layout, self._limit = layout, config.max_relative_norm
         self.values = nn.Parameter(_initial(layout.rank, layout.targets, config.init))
@@ -56,7 +56,7 @@ class StaticDelta(nn.Module):
         return values if self._limit is None else bounded(self._layout, values, self._limit)
 
 
-def _blocks(layout: DeltaLayout, sharing: str) -> list[LinearModule]:
+def _blocks(layout: AdapterLayout, sharing: str) -> list[LinearModule]:
     """The targets whose weights are generated: all, or the first of each kind where layers share."""
     if sharing == "per_layer":
         return list(layout.targets)
@@ -74,7 +74,7 @@ def _size(rank: int, target: LinearModule) -> int:
     return rank * (target.d_in + target.d_out)
 
 
-def _expansion(layout: DeltaLayout, sharing: str) -> Tensor:
+def _expansion(layout: AdapterLayout, sharing: str) -> Tensor:
     """Index (P,) into the generated numbers; empty where every target has its own."""
     if sharing == "per_layer":
         return torch.empty(0, dtype=torch.long)

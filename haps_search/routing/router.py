@@ -1,4 +1,4 @@
-"""The router that the rest sees: questions in, assignments and deltas out."""
+"""The router that the rest sees: questions in, assignments and adapters out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from haps_search.lora.spec import resolve
 from haps_search.routing.distribution import Distribution
 from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticDelta
+from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
 from haps_search.routing.prompt import RoutingPrompt
-from haps_search.types import Assignment, Delta, ModuleTable, Question, Routes
+from haps_search.types import Adapter, Assignment, ModuleTable, Question, Routes
 
 if TYPE_CHECKING:
     from haps_search.routing.backbone import Backbone
@@ -73,7 +73,7 @@ class Router(nn.Module):
         if isinstance(low, GeneratedLowLevel):
             return ParameterGenerator(low, width, self.layouts[name])
         assert not isinstance(low, NoLowLevel)
-        return StaticDelta(low, self.layouts[name])
+        return StaticAdapter(low, self.layouts[name])
 
     def read(self, questions: Sequence[Question], noise: torch.Generator | None = None) -> Reading:
         """`noise` drives the dropout of features; None for all that is not a step on outcomes."""
@@ -98,11 +98,11 @@ class Router(nn.Module):
             return 0
         return self.backbone.truncated(self._prompt.render(questions))
 
-    def delta_values(self, reading: Reading, name: str, rows: Sequence[int]) -> Tensor:
-        """Flat deltas (len(rows), P) of candidate `name` for those questions of the reading."""
-        return self._delta_values(reading.pooled, name, rows)
+    def adapter_values(self, reading: Reading, name: str, rows: Sequence[int]) -> Tensor:
+        """Flat adapters (len(rows), P) of candidate `name` for those questions of the reading."""
+        return self._adapter_values(reading.pooled, name, rows)
 
-    def _delta_values(self, pooled: Tensor, name: str, rows: Sequence[int]) -> Tensor:
+    def _adapter_values(self, pooled: Tensor, name: str, rows: Sequence[int]) -> Tensor:
         index = torch.tensor(list(rows), device=pooled.device)
         values: Tensor = self.low[_key(name)](pooled[index])
         return values
@@ -119,21 +119,21 @@ class Router(nn.Module):
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
             marginals=_nested(distribution.marginals()),
-            deltas=self._deltas(reading.pooled, drawn),
+            adapters=self._adapters(reading.pooled, drawn),
         )
 
     @torch.no_grad()
-    def all_deltas(self, questions: Sequence[Question]) -> dict[tuple[int, str], Delta]:
-        """Deltas of every candidate for every question."""
+    def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        """Adapters of every candidate for every question."""
         everyone = [[self.names]] * len(questions)
-        return self._deltas(self._low_reading(questions), everyone)
+        return self._adapters(self._low_reading(questions), everyone)
 
-    def _deltas(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Delta]:
-        deltas = {}
+    def _adapters(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Adapter]:
+        adapters = {}
         for name, rows in users(drawn, self.layouts):
-            for row, values in zip(rows, self._delta_values(pooled, name, rows).cpu(), strict=True):
-                deltas[row, name] = Delta(self.layouts[name], values)
-        return deltas
+            for row, values in zip(rows, self._adapter_values(pooled, name, rows).cpu(), strict=True):
+                adapters[row, name] = Adapter(self.layouts[name], values)
+        return adapters
 
     def levels(self) -> dict[Level, list[nn.Parameter]]:
         """Parameters that learn, by the learning rate they take: `high` (with the backbone) and `low` (with its own

@@ -1,4 +1,4 @@
-"""Every assignment on every question without deltas, in parts that survive a kill."""
+"""Every assignment on every question without adapters, in parts that survive a kill."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def play_chunk(speak: Speak, task: Task, wanted: Collection, index: int) -
 
 
 def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Mapping[str, Price]) -> OutcomeRow:
-    failures = [u.parsed.failure for u in episode.utterances if u.parsed.failure is not None]
+    failures = [u.parsed.failure for u in episode.completions if u.parsed.failure is not None]
     return OutcomeRow(
         question=episode.question,
         split=split,
@@ -128,10 +128,10 @@ def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Map
         assignment=episode.assignment,
         sample=sample,
         reward=task.reward(episode),
-        tokens_read=sum(u.response.tokens_read for u in episode.utterances),
-        tokens_written=sum(u.response.tokens_written for u in episode.utterances),
+        prompt_tokens=sum(u.response.prompt_tokens for u in episode.completions),
+        completion_tokens=sum(u.response.completion_tokens for u in episode.completions),
         cost=cost(episode, price),
-        said=episode.utterances[-1].response.text if episode.utterances else "",
+        completion=episode.completions[-1].response.text if episode.completions else "",
         failure="; ".join(failures) or None,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from haps_search.config.learning import LearningConfig, SoftTargets, SquaredError
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
-from haps_search.learning.known import said
+from haps_search.learning.known import with_cost_weight
 from haps_search.search.engine import Engine
 from haps_search.search.validation import CHUNK
 from haps_search.tasks.task import Tabled, Task
@@ -41,7 +41,7 @@ async def decide(
     """
     learning, names = experiment.learning, [c.name for c in experiment.candidates]
     if cost_weight is not None and learning.cost_conditioned is not None:
-        questions = [said(question, _within(learning, cost_weight)) for question in questions]
+        questions = [with_cost_weight(question, _within(learning, cost_weight)) for question in questions]
     found: list[Decision] = []
     for start in range(0, len(questions), CHUNK):
         routes = await engine.route(questions[start : start + CHUNK], 0, 0)
@@ -52,10 +52,10 @@ async def decide(
     if cost_weight is None or learning.cost_conditioned is not None:
         return found
     handicaps = (cost_weight - learning.cost_weight) * _prices(task, names) / _reward_of_log_p(experiment)
-    return [replace(each, assignment=(_worth_most(each.probabilities[0], names, handicaps),)) for each in found]
+    return [replace(each, assignment=(_highest_utility(each.probabilities[0], names, handicaps),)) for each in found]
 
 
-def _worth_most(chances: Mapping[str, float], names: Sequence[str], handicaps: np.ndarray) -> str:
+def _highest_utility(chances: Mapping[str, float], names: Sequence[str], handicaps: np.ndarray) -> str:
     """The candidate whose log p less its handicap is largest."""
     with np.errstate(divide="ignore"):
         return names[int((np.log([chances[name] for name in names]) - handicaps).argmax())]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.lora.delta import relative_norms
+from haps_search.lora.adapter import relative_norms
 from haps_search.tasks.question_file import CONTEXT_CUT
-from haps_search.types import Delta, DeltaLayout, Episode, Question, Routes
+from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes
 
 
 def step_metrics(
@@ -23,31 +23,31 @@ def step_metrics(
     rewards: Sequence[Sequence[float]],
     experiment: Experiment,
 ) -> dict[str, float]:
-    """Metrics of Q x G episodes: reward, route shares and entropy (nats), delta norm, KL, tokens, alarms.
+    """Metrics of Q x G episodes: reward, route shares and entropy (nats), adapter norm, KL, tokens, alarms.
 
-    `parse_failures` counts the utterances that could not be read, `parse_failure_share/ROLE/CANDIDATE` is their share;
-    `prompts_known` is the share of utterances whose prompt the candidate still had from before.
+    `parse_failures` counts the completions that could not be read, `parse_failure_share/ROLE/CANDIDATE` is their share;
+    `prompts_known` is the share of completions whose prompt the candidate still had from before.
     """
     flat = [episode for row in episodes for episode in row]
-    utterances = [u for episode in flat for u in episode.utterances]
+    completions = [u for episode in flat for u in episode.completions]
     names = [c.name for c in experiment.candidates]
     measured = {
         "reward": fmean(r for row in rewards for r in row),
         "reward_spread": fmean(max(row) - min(row) for row in rewards),
         "route_entropy": fmean(entropy(role) for row in routes.marginals for role in row),
         "answer_share": _largest_share(str(e.answer) for e in flat),
-        "parse_failures": float(sum(u.parsed.failure is not None for u in utterances)),
+        "parse_failures": float(sum(u.parsed.failure is not None for u in completions)),
         "contexts_cut": contexts_cut(row[0].question for row in episodes),
-        "tokens_read": float(sum(u.response.tokens_read for u in utterances)),
-        "tokens_written": float(sum(u.response.tokens_written for u in utterances)),
-        "log_likelihood": fmean(u.response.log_likelihood for u in utterances),
-        "delta_norm": delta_norm(routes.deltas.values()),
+        "prompt_tokens": float(sum(u.response.prompt_tokens for u in completions)),
+        "completion_tokens": float(sum(u.response.completion_tokens for u in completions)),
+        "log_likelihood": fmean(u.response.log_likelihood for u in completions),
+        "adapter_norm": adapter_norm(routes.adapters.values()),
     }
-    kls = [u.response.kl for u in utterances if u.response.kl is not None]
+    kls = [u.response.kl for u in completions if u.response.kl is not None]
     if kls:
         measured["kl"] = fmean(kls)
     if any(c.prompt_cache_gb for c in experiment.candidates):
-        measured["prompts_known"] = fmean(u.response.prompt_known for u in utterances)
+        measured["prompts_known"] = fmean(u.response.prompt_known for u in completions)
     played = [e.assignment for e in flat]
     measured |= {f"parse_failure_share/{seat}": share for seat, share in failure_shares(flat).items()}
     measured |= {f"share/{name}": share for name, share in route_shares(played, names).items()}
@@ -64,13 +64,13 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
 
 
 def failure_shares(episodes: Iterable[Episode]) -> dict[str, float]:
-    """`role/candidate` -> share of its utterances that could not be read; without those who said nothing."""
+    """`role/candidate` -> share of its completions that could not be read; without those who said nothing."""
     spoken: Counter[str] = Counter()
     failed: Counter[str] = Counter()
-    for utterance in (u for episode in episodes for u in episode.utterances):
-        seat = f"{utterance.role}/{utterance.candidate}"
+    for completion in (u for episode in episodes for u in episode.completions):
+        seat = f"{completion.role}/{completion.candidate}"
         spoken[seat] += 1
-        failed[seat] += utterance.parsed.failure is not None
+        failed[seat] += completion.parsed.failure is not None
     return {seat: failed[seat] / spoken[seat] for seat in sorted(spoken)}
 
 
@@ -80,7 +80,7 @@ def contexts_cut(questions: Iterable[Question]) -> float:
 
 
 def alarms(measured: dict[str, float], top_share: float, limits: CollapseConfig, candidates: int) -> dict[str, float]:
-    """1 where routes or utterances have collapsed, 0 where not."""
+    """1 where routes or completions have collapsed, 0 where not."""
     return {
         "route_collapse": float(route_collapse(measured["route_entropy"], top_share, limits, candidates)),
         "answer_collapse": float(measured["answer_share"] > limits.answer_share),
@@ -92,11 +92,11 @@ def route_collapse(entropy: float, top_share: float, limits: CollapseConfig, can
     return candidates > 1 and entropy < limits.route_entropy and top_share > limits.assignment_share
 
 
-def delta_norm(deltas: Iterable[Delta]) -> float:
+def adapter_norm(adapters: Iterable[Adapter]) -> float:
     """Mean relative norm of the updates; 0 where there are none."""
-    by_layout: dict[DeltaLayout, list[Tensor]] = {}
-    for delta in deltas:
-        by_layout.setdefault(delta.layout, []).append(delta.values)
+    by_layout: dict[AdapterLayout, list[Tensor]] = {}
+    for adapter in adapters:
+        by_layout.setdefault(adapter.layout, []).append(adapter.values)
     norms = [relative_norms(layout, torch.stack(values)).mean(-1) for layout, values in by_layout.items()]
     return float(torch.cat(norms).mean()) if norms else 0.0
 

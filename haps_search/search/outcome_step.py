@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.config.run import Experiment
-from haps_search.learning.known import weighted, worth
+from haps_search.learning.known import utility, weighted
 from haps_search.search.engine import Engine
 from haps_search.search.metrics import entropy, route_collapse
 from haps_search.seeds import derive_seed
@@ -35,7 +35,7 @@ async def outcome_step(
 
     routes = await engine.route(asked, 0, 0)
     known = task.outcomes(questions, names)
-    paid = worth(known, weights, experiment.learning.task_smoothing)
+    paid = utility(known, weights, experiment.learning.task_smoothing)
     report = await engine.update(asked, Outcomes(routes.version, tuple(map(tuple, paid.tolist()))))
 
     return {

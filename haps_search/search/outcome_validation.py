@@ -12,7 +12,7 @@ from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.evaluation.routing_metrics.aiq import aiq
 from haps_search.evaluation.routing_metrics.router_curve import router_curve
-from haps_search.learning.known import measured_weights, said, worth
+from haps_search.learning.known import measured_weights, utility, with_cost_weight
 from haps_search.search.engine import Engine
 from haps_search.search.outcome_step import expected
 from haps_search.search.validation import CHUNK, Scored, score_choices, validation_metrics
@@ -49,7 +49,7 @@ async def score_known(
 
     limits = experiment.learning.cost_conditioned
     weights = [] if limits is None else measured_weights(limits)
-    priced = {w: await chances(engine, [said(question, w) for question in questions]) for w in weights}
+    priced = {w: await chances(engine, [with_cost_weight(question, w) for question in questions]) for w in weights}
     by_weight = priced or {experiment.learning.cost_weight: likely}
     return scored, {
         **validation_metrics(scored, names),
@@ -60,7 +60,7 @@ async def score_known(
 
 
 def _utility(known: KnownOutcomes, weight: float, likely: Floats) -> float:
-    value = worth(known, np.full(len(likely), weight))
+    value = utility(known, np.full(len(likely), weight))
     return float(np.nanmean(value[np.arange(len(value)), likeliest(likely, known.rewards)]))
 
 

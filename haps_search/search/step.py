@@ -1,9 +1,9 @@
 """One step of the search. Read this first: everything else serves this page.
 
-route    the router draws, per question, G assignments and the deltas of the candidates they use
-play     the candidates speak under their deltas, and return texts with gradients of log-likelihood
+route    the router draws, per question, G assignments and the adapters of the candidates they use
+play     the candidates speak under their adapters, and return texts with gradients of log-likelihood
 reward   the task says what each episode earned
-credit   rewards, less what the tokens cost, become credits; credits weight the gradients
+advantage   rewards, less what the tokens cost, become advantages; advantages weight the gradients
 update   the router carries the gradients on into its own weights
 """
 
@@ -60,7 +60,7 @@ async def played(engine: Engine, task: Task, routed: Routed, experiment: Experim
     seed = _seed(experiment, routed.index)
     how = Play(experiment.run.sampling, seed, gradient=True, kl=experiment.learning.kl_weight > 0)
     routes = routed.routes
-    episodes = await play(engine.speak, task, routed.questions, routes.assignments, routes.deltas, how)
+    episodes = await play(engine.speak, task, routed.questions, routes.assignments, routes.adapters, how)
     return Played(routed, episodes, time.perf_counter() - routed.began)
 
 
@@ -69,8 +69,8 @@ async def learn(engine: Engine, task: Task, said: Played, experiment: Experiment
     episodes, routes = said.episodes, said.routed.routes
     rewards = [[earned(task, episode) for episode in row] for row in episodes]
     price = prices(experiment.candidates)
-    worth = utilities(rewards, episodes, price, experiment.learning.cost_weight)
-    signal = rollouts(routes, episodes, worth, experiment.learning)
+    paid = utilities(rewards, episodes, price, experiment.learning.cost_weight)
+    signal = rollouts(routes, episodes, paid, experiment.learning)
     report = await engine.update(said.routed.questions, signal)
 
     measured = step_metrics(routes, episodes, rewards, experiment)
@@ -80,7 +80,7 @@ async def learn(engine: Engine, task: Task, said: Played, experiment: Experiment
         "cost": mean_cost([episode for row in episodes for episode in row], price),
         "rollout_seconds": said.seconds,
         "step_seconds": said.seconds + time.perf_counter() - began,
-        "tokens_per_second": measured["tokens_written"] / said.seconds,
+        "tokens_per_second": measured["completion_tokens"] / said.seconds,
     }
 
 

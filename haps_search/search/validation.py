@@ -9,9 +9,9 @@ from statistics import fmean
 from haps_search.config.run import SamplingConfig
 from haps_search.episodes.play import Play, play
 from haps_search.search.engine import Engine
-from haps_search.search.metrics import contexts_cut, delta_norm, failure_shares, route_shares
+from haps_search.search.metrics import adapter_norm, contexts_cut, failure_shares, route_shares
 from haps_search.tasks.task import Task, earned
-from haps_search.types import Assignment, Delta, Episode, Question
+from haps_search.types import Adapter, Assignment, Episode, Question
 
 CHUNK = 256
 """Questions in flight at once, so that a split of any size fits."""
@@ -23,7 +23,7 @@ class Scored:
 
     episodes: tuple[Episode, ...]
     rewards: tuple[float, ...]
-    delta_norm: float = 0.0
+    adapter_norm: float = 0.0
     measures: tuple[Mapping[str, float], ...] = ()
 
     @property
@@ -31,9 +31,9 @@ class Scored:
         return fmean(self.rewards)
 
     @property
-    def tokens_written(self) -> float:
+    def completion_tokens(self) -> float:
         """Mean per question."""
-        return fmean(sum(u.response.tokens_written for u in e.utterances) for e in self.episodes)
+        return fmean(sum(u.response.completion_tokens for u in e.completions) for e in self.episodes)
 
     @property
     def mean_measures(self) -> dict[str, float]:
@@ -43,16 +43,16 @@ class Scored:
 
 
 async def score_router(engine: Engine, task: Task, questions: Sequence[Question], sampling: SamplingConfig) -> Scored:
-    """The router's likeliest assignment with its deltas, greedy texts."""
+    """The router's likeliest assignment with its adapters, greedy texts."""
     episodes: list[Episode] = []
     norms: list[float] = []
     sizes: list[int] = []
     for start in range(0, len(questions), CHUNK):
         part = questions[start : start + CHUNK]
         routes = await engine.route(part, 0, 0)
-        episodes += await _greedy(engine, task, part, [row[0] for row in routes.assignments], routes.deltas, sampling)
-        norms.append(delta_norm(routes.deltas.values()))
-        sizes.append(len(routes.deltas))
+        episodes += await _greedy(engine, task, part, [row[0] for row in routes.assignments], routes.adapters, sampling)
+        norms.append(adapter_norm(routes.adapters.values()))
+        sizes.append(len(routes.adapters))
     norm = fmean(norms, weights=sizes) if any(sizes) else 0.0
     return _scored(task, episodes, norm)
 
@@ -84,11 +84,11 @@ async def _greedy(
     task: Task,
     questions: Sequence[Question],
     assignments: Sequence[Assignment],
-    deltas: Mapping[tuple[int, str], Delta],
+    adapters: Mapping[tuple[int, str], Adapter],
     sampling: SamplingConfig,
 ) -> list[Episode]:
     rows = await play(
-        engine.speak, task, questions, [[z] for z in assignments], deltas, Play(sampling, seed=0, greedy=True)
+        engine.speak, task, questions, [[z] for z in assignments], adapters, Play(sampling, seed=0, greedy=True)
     )
     return [row[0] for row in rows]
 
@@ -104,8 +104,8 @@ def validation_metrics(scored: Scored, names: Sequence[str]) -> dict[str, float]
     return {
         **{f"validation_{name}": mean for name, mean in scored.mean_measures.items()},
         "validation_reward": scored.mean,
-        "validation_tokens": scored.tokens_written,
-        "validation_delta_norm": scored.delta_norm,
+        "validation_tokens": scored.completion_tokens,
+        "validation_adapter_norm": scored.adapter_norm,
         "validation_contexts_cut": contexts_cut(e.question for e in scored.episodes),
         **{f"validation_parse_failure_share/{seat}": share for seat, share in failure_shares(scored.episodes).items()},
         **{f"validation_share/{name}": share for name, share in shares.items()},

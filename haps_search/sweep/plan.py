@@ -15,7 +15,7 @@ from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.space import apply
 
 ARCHITECTURE_ONLY = "architecture-only"
-STATIC = "static delta"
+STATIC = "static adapter"
 _LOW = "routing.low_level"
 
 
@@ -42,9 +42,9 @@ def arms(study: Study) -> list[Setting]:
 
 
 def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
-    """Architecture-only and static delta at the best trial's other settings, unless the best is one itself."""
+    """Architecture-only and static adapter at the best trial's other settings, unless the best is one itself."""
     if study.experiment.task.type == "replay":
-        return []  # no candidate there takes a delta
+        return []  # no candidate there takes an adapter
     routing = experiment_of(study, best).routing
     low = routing.low_level
     others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}

@@ -88,7 +88,7 @@ def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> flo
 
 
 def planned_trials(study: Study) -> int:
-    """Every arm on every seed, or search trials and the two of the comparison; a replay has no deltas to compare."""
+    """Every arm on every seed, or search trials and the two of the comparison; a replay has no adapters to compare."""
     if study.arms:
         return len(study.arms) * len(study.sweep.seeds)
     return study.sweep.trials + 2 * (study.sweep.comparison and study.experiment.task.type != "replay")

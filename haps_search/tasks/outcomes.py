@@ -24,21 +24,21 @@ SCHEMA = pa.schema(
         pa.field("assignment", pa.string(), nullable=False),
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("reward", pa.float64(), nullable=False),
-        pa.field("tokens_read", pa.int64(), nullable=False),
-        pa.field("tokens_written", pa.int64(), nullable=False),
+        pa.field("prompt_tokens", pa.int64(), nullable=False),
+        pa.field("completion_tokens", pa.int64(), nullable=False),
         pa.field("cost", pa.float64(), nullable=False),
-        pa.field("said", pa.string(), nullable=False),
+        pa.field("completion", pa.string(), nullable=False),
         pa.field("failure", pa.string()),
     ]
 )
-"""`assignment` is a JSON list of candidate names in the order of the task's roles; `said` the last utterance's text;
-`failure` why utterances could not be read, null where all could."""
+"""`assignment` is a JSON list of candidate names in the order of the task's roles; `completion` the last one's text;
+`failure` why completions could not be read, null where all could."""
 _PLAN = b"haps_search.plan"
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """One episode without deltas. `cost` is in the unit of the candidates' prices."""
+    """One episode without adapters. `cost` is in the unit of the candidates' prices."""
 
     question: Question
     split: str
@@ -46,10 +46,10 @@ class OutcomeRow:
     assignment: Assignment
     sample: int
     reward: float
-    tokens_read: int
-    tokens_written: int
+    prompt_tokens: int
+    completion_tokens: int
     cost: float
-    said: str
+    completion: str
     failure: str | None
 
 
@@ -102,9 +102,9 @@ def _row(outcome: OutcomeRow) -> dict[str, Any]:
         "assignment": json.dumps(outcome.assignment),
         "sample": outcome.sample,
         "reward": outcome.reward,
-        "tokens_read": outcome.tokens_read,
-        "tokens_written": outcome.tokens_written,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
         "cost": outcome.cost,
-        "said": outcome.said,
+        "completion": outcome.completion,
         "failure": outcome.failure,
     }

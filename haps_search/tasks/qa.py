@@ -63,7 +63,7 @@ class QaTask:
         return self._files.remarks(self._config.max_context_chars)
 
     def turn(self, episode: Episode) -> Turn | None:
-        if episode.utterances:
+        if episode.completions:
             return None
         system = (Message("system", self._config.system),) if self._config.system.strip() else ()
         return Turn("answerer", (*system, Message("user", _prompt(self._config.prompt, episode.question))))

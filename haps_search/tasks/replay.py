@@ -96,7 +96,7 @@ class ReplayTask:
 
     def turn(self, episode: Episode) -> Turn | None:
         # Rows may share a text and differ in what they earned, so a look-up goes by id.
-        return None if episode.utterances else Turn("answerer", (Message("user", episode.question.id),))
+        return None if episode.completions else Turn("answerer", (Message("user", episode.question.id),))
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:
         """A score in [0, 1]."""

@@ -167,7 +167,7 @@ class SkillsTask:
             yield question(f"{split}-{index}", next(problems[skill]), tag)
 
     def turn(self, episode: Episode) -> Turn | None:
-        if episode.utterances:
+        if episode.completions:
             return None
         return Turn("answerer", (Message("user", episode.question.text),))
 

@@ -10,6 +10,7 @@ import torch
 from outcomes import clustered, four_folds, with_gaps
 
 from haps_search.config.references import (
+    BestPerTaskReference,
     BestSingleReference,
     CheapestReference,
     GbdtReference,
@@ -21,7 +22,6 @@ from haps_search.config.references import (
     ReferenceConfig,
     ReferencesConfig,
     RidgeReference,
-    TaskOracleReference,
 )
 from haps_search.evaluation.references import REFERENCES, Labelled, Reference
 from haps_search.evaluation.references.measure import measure
@@ -31,7 +31,7 @@ CONFIGS: dict[str, ReferenceConfig] = {
     "random": RandomReference(),
     "best_single": BestSingleReference(),
     "cheapest": CheapestReference(),
-    "task_oracle": TaskOracleReference(),
+    "best_per_task": BestPerTaskReference(),
     "knn": KnnReference(neighbours=(7,)),
     "ridge": RidgeReference(alpha=(0.1,)),
     "mlp": MlpReference(hidden=(16,), alpha=(1e-3,), epochs=(120,)),

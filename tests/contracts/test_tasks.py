@@ -14,7 +14,7 @@ from haps_search.config.tables import TableConfig
 from haps_search.config.tasks import QaFields, QaTask, SkillsTask, TaskConfig
 from haps_search.tasks.build import TASKS, build_task
 from haps_search.tasks.task import Task
-from haps_search.types import Episode, Question, Response, Split, Utterance
+from haps_search.types import Completion, Episode, Question, Response, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TEXTS = ("", "  \n", "42", "yes", "B", "the Kaal district", "#12 {question} \x00")
@@ -49,7 +49,7 @@ def task(config: TaskConfig) -> Task:
 def said(task: Task, question: Question, text: str) -> Episode:
     role = task.roles[0].name
     response = Response(text, (1,), -1.0, 1, 1)
-    return Episode(question, ("m",), (Utterance(role, "m", response, task.parse(question, role, text)),))
+    return Episode(question, ("m",), (Completion(role, "m", response, task.parse(question, role, text)),))
 
 
 def test_a_task_says_who_it_is(task: Task, config: TaskConfig) -> None:
@@ -76,18 +76,18 @@ def test_ids_are_unique_within_and_across_splits(task: Task) -> None:
 def test_turns_go_to_a_role_and_end(task: Task) -> None:
     question = task.questions("train")[0]
     assignment = tuple("m" for _ in task.roles)
-    utterances: tuple[Utterance, ...] = ()
+    completions: tuple[Completion, ...] = ()
     for _ in range(10):
-        turn = task.turn(Episode(question, assignment, utterances))
+        turn = task.turn(Episode(question, assignment, completions))
         if turn is None:
             break
         assert turn.role in {role.name for role in task.roles}
         assert turn.messages
         assert turn.messages[-1].role == "user"
         response = Response("x", (1,), -1.0, 1, 1)
-        utterances += (Utterance(turn.role, "m", response, task.parse(question, turn.role, "x")),)
-    assert utterances
-    assert task.turn(Episode(question, assignment, utterances)) is None
+        completions += (Completion(turn.role, "m", response, task.parse(question, turn.role, "x")),)
+    assert completions
+    assert task.turn(Episode(question, assignment, completions)) is None
 
 
 def test_rewards_lie_in_the_unit_interval(task: Task) -> None:

@@ -1,4 +1,4 @@
-"""On a GPU: a CUDA graph says what eager decoding says, deltas are float32 under bf16 weights."""
+"""On a GPU: a CUDA graph says what eager decoding says, adapters are float32 under bf16 weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, Message, Request, Sampling
+from haps_search.types import Adapter, Message, Request, Sampling
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -29,10 +29,10 @@ def load(folder: Path, **how: object) -> FrozenLM:
 def requests(lm: FrozenLM, seed: int) -> list[Request]:
     layout = resolve(LoraConfig(rank=2), lm.table)
     draw = torch.Generator().manual_seed(seed)
-    deltas = [Delta(layout, 0.3 * torch.randn(layout.size, generator=draw)) for _ in range(5)]
+    adapters = [Adapter(layout, 0.3 * torch.randn(layout.size, generator=draw)) for _ in range(5)]
     return [
-        Request((Message("user", f"question {row}"),), Sampling(8 + row, 0.9, seed=row), delta, True, True)
-        for row, delta in enumerate(deltas)
+        Request((Message("user", f"question {row}"),), Sampling(8 + row, 0.9, seed=row), adapter, True, True)
+        for row, adapter in enumerate(adapters)
     ]
 
 

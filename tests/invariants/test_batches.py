@@ -12,9 +12,9 @@ from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import CandidateError
-from haps_search.lora.injection import RowDeltas, injected
+from haps_search.lora.injection import RowAdapters, injected
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
 
 SPECS = [
     LoraConfig(rank=3, scaling=0.5),
@@ -29,21 +29,22 @@ def candidate(request: pytest.FixtureRequest, tiny_lms: dict[str, Path]) -> Froz
     return FrozenLM.load(configs[request.param])
 
 
-def random_delta(layout: DeltaLayout, seed: int, size: float = 0.3) -> Delta:
+def random_adapter(layout: AdapterLayout, seed: int, size: float = 0.3) -> Adapter:
     generator = torch.Generator().manual_seed(seed)
-    return Delta(layout, size * torch.randn(layout.size, generator=generator, dtype=torch.float64))
+    return Adapter(layout, size * torch.randn(layout.size, generator=generator, dtype=torch.float64))
 
 
-def request(text: str, seed: int, delta: Delta | None, temperature: float = 1.0) -> Request:
-    wants = delta is not None and temperature > 0
+def request(text: str, seed: int, adapter: Adapter | None, temperature: float = 1.0) -> Request:
+    wants = adapter is not None and temperature > 0
     sampling = Sampling(4 + seed % 3, temperature, seed, top_k=40 if seed % 2 else 0)
-    return Request((Message("user", text),), sampling, delta, gradient=wants, kl=wants)
+    return Request((Message("user", text),), sampling, adapter, gradient=wants, kl=wants)
 
 
 def test_a_batch_of_eight_is_eight_batches_of_one(candidate: FrozenLM) -> None:
     layouts = [resolve(spec, candidate.table) for spec in SPECS]
     requests = [
-        request("hello" + "o" * row, row, None if row == 5 else random_delta(layouts[row % 3], row)) for row in range(8)
+        request("hello" + "o" * row, row, None if row == 5 else random_adapter(layouts[row % 3], row))
+        for row in range(8)
     ]
     together = candidate.respond(requests)
     alone = [candidate.respond([r])[0] for r in requests]
@@ -62,22 +63,22 @@ def test_a_batch_of_eight_is_eight_batches_of_one(candidate: FrozenLM) -> None:
 def test_the_gradient_points_uphill(candidate: FrozenLM) -> None:
     """A small move along the returned gradient raises the likelihood of the same text by its squared norm."""
     layout = resolve(SPECS[1], candidate.table)
-    delta = random_delta(layout, 1)
-    asked = request("uphill", 2, delta)
+    adapter = random_adapter(layout, 1)
+    asked = request("uphill", 2, adapter)
     said = candidate.respond([asked])[0]
     assert said.gradient is not None
     step = 1e-5 / float(said.gradient.norm())
-    moved = Delta(layout, delta.values + step * said.gradient)
+    moved = Adapter(layout, adapter.values + step * said.gradient)
     after = candidate.respond([request("uphill", 2, moved)])[0]
     assert after.token_ids == said.token_ids
     expected = step * float(said.gradient.square().sum())
     assert after.log_likelihood - said.log_likelihood == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_delta_changes_what_is_said(candidate: FrozenLM) -> None:
+def test_a_adapter_changes_what_is_said(candidate: FrozenLM) -> None:
     layout = resolve(LoraConfig(rank=4, layers=LastLayers(last=2)), candidate.table)
     frozen = candidate.respond([request(f"q{i}", i, None) for i in range(6)])
-    patched = candidate.respond([request(f"q{i}", i, random_delta(layout, i, 1.0)) for i in range(6)])
+    patched = candidate.respond([request(f"q{i}", i, random_adapter(layout, i, 1.0)) for i in range(6)])
     assert sum(a.token_ids != b.token_ids for a, b in zip(frozen, patched, strict=True)) >= 4
 
 
@@ -87,7 +88,7 @@ def test_a_zero_b_is_the_frozen_model(candidate: FrozenLM) -> None:
     target = layout.targets[0]
     values[: layout.rank * target.d_in] = 1.0
     for temperature in (0.0, 1.0):
-        asked = request("same", 3, Delta(layout, values), temperature)
+        asked = request("same", 3, Adapter(layout, values), temperature)
         frozen = candidate.respond([request("same", 3, None, temperature)])[0]
         said = candidate.respond([asked])[0]
         assert said.text == frozen.text
@@ -100,7 +101,7 @@ def test_hooks_go_also_when_the_body_raises(candidate: FrozenLM) -> None:
     model = candidate._lm.model
     before = {k: v.clone() for k, v in model.state_dict().items()}
     layout = resolve(SPECS[0], candidate.table)
-    rows = RowDeltas([random_delta(layout, 0)], model.dtype, model.device)
+    rows = RowAdapters([random_adapter(layout, 0)], model.dtype, model.device)
     seen = []
 
     def raises() -> None:
@@ -115,11 +116,11 @@ def test_hooks_go_also_when_the_body_raises(candidate: FrozenLM) -> None:
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
-def test_a_delta_of_another_candidate_is_refused(candidate: FrozenLM) -> None:
+def test_a_adapter_of_another_candidate_is_refused(candidate: FrozenLM) -> None:
     layout = resolve(SPECS[0], candidate.table)
-    foreign = DeltaLayout(3, 1.0, tuple(type(t)("model.layers.7.q", 7, 9, 9, 1.0) for t in layout.targets))
+    foreign = AdapterLayout(3, 1.0, tuple(type(t)("model.layers.7.q", 7, 9, 9, 1.0) for t in layout.targets))
     with pytest.raises(CandidateError, match="generated for another candidate"):
-        candidate.respond([request("x", 1, Delta(foreign, torch.zeros(foreign.size)))])
+        candidate.respond([request("x", 1, Adapter(foreign, torch.zeros(foreign.size)))])
 
 
 def test_too_long_a_prompt_is_refused_with_the_numbers(candidate: FrozenLM) -> None:
@@ -156,7 +157,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = resolve(SPECS[0], candidate.table)
-    requests = [request("hello" + "o" * row, row, random_delta(layout, row)) for row in range(5)]
+    requests = [request("hello" + "o" * row, row, random_adapter(layout, row)) for row in range(5)]
     whole = candidate.respond(requests)
     respond, sizes = candidate._respond, list[int]()
 

@@ -1,4 +1,4 @@
-"""Two roles: one delta per question and candidate whoever speaks under it, and no trace of what else is in flight."""
+"""Two roles: one adapter per question and candidate whoever speaks under it, and no trace of what else is in flight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
 from haps_search.learning.objective import rollouts
-from haps_search.types import Assignment, Delta, Episode, Question, Request, Response, Routes
+from haps_search.types import Adapter, Assignment, Episode, Question, Request, Response, Routes
 
 L, W = "llama", "qwen2"
 SEATS: list[Assignment] = [(L, L), (L, W), (W, L), (W, W)]
@@ -62,19 +62,19 @@ def routes(engine: LocalEngine, asked: Sequence[Question]) -> Routes:
     """Every pair of candidates on every question."""
     drawn = asyncio.run(engine.route(asked, 4, seed=3))
     seats = tuple(tuple(SEATS) for _ in asked)
-    return replace(drawn, assignments=seats, deltas=engine.all_deltas(asked))
+    return replace(drawn, assignments=seats, adapters=engine.all_adapters(asked))
 
 
 def played(
     speaking: Recording, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
 ) -> list[list[Episode]]:
     how = Play(experiment.run.sampling, seed=5, gradient=True, kl=True)
-    return asyncio.run(play(speaking.speak, task, asked, routes.assignments, routes.deltas, how))
+    return asyncio.run(play(speaking.speak, task, asked, routes.assignments, routes.adapters, how))
 
 
 def same(one: Episode, other: Episode) -> None:
-    assert [u.role for u in one.utterances] == [u.role for u in other.utterances]
-    for a, b in zip(one.utterances, other.utterances, strict=True):
+    assert [u.role for u in one.completions] == [u.role for u in other.completions]
+    for a, b in zip(one.completions, other.completions, strict=True):
         assert (a.response.token_ids, a.parsed) == (b.response.token_ids, b.parsed)
         assert a.response.log_likelihood == pytest.approx(b.response.log_likelihood, abs=1e-10)
         assert a.response.gradient is not None
@@ -87,44 +87,44 @@ def test_a_dialogue_is_the_same_in_any_company(
 ) -> None:
     together = played(Recording(engine), experiment, task, asked, routes)
     apart = played(Recording(engine, one_by_one=True), experiment, task, asked, routes)
-    assert len({u.response.text for row in together for e in row for u in e.utterances}) > 12
+    assert len({u.response.text for row in together for e in row for u in e.completions}) > 12
     for q, question in enumerate(asked):
         alone_routes = replace(
             routes,
             assignments=(routes.assignments[q],),
-            deltas={(0, name): routes.deltas[q, name] for name in (L, W)},
+            adapters={(0, name): routes.adapters[q, name] for name in (L, W)},
         )
         (alone,) = played(Recording(engine), experiment, task, [question], alone_routes)
         for a, b, c in zip(together[q], apart[q], alone, strict=True):
-            assert [u.role for u in a.utterances] == ["student", "teacher", "student"]
+            assert [u.role for u in a.completions] == ["student", "teacher", "student"]
             same(a, b)
             same(a, c)
 
 
-def test_each_turn_is_one_batch_per_candidate_and_both_roles_speak_under_one_delta(
+def test_each_turn_is_one_batch_per_candidate_and_both_roles_speak_under_one_adapter(
     engine: LocalEngine, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
 ) -> None:
     speaking = Recording(engine)
     played(speaking, experiment, task, asked, routes)
     assert sorted((name, len(batch)) for name, batch in speaking.batches) == sorted([(L, 6), (W, 6)] * 3)
     for name, batch in speaking.batches:
-        used: list[Delta | None] = [request.delta for request in batch]
-        assert {id(delta) for delta in used} == {id(routes.deltas[q, name]) for q in range(len(asked))}
+        used: list[Adapter | None] = [request.adapter for request in batch]
+        assert {id(adapter) for adapter in used} == {id(routes.adapters[q, name]) for q in range(len(asked))}
 
 
-def test_gradients_of_both_roles_add_up_on_their_shared_delta(
+def test_gradients_of_both_roles_add_up_on_their_shared_adapter(
     engine: LocalEngine, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
 ) -> None:
-    """With the paper's credit every utterance of an episode weighs its reward, and -1 where that is 0."""
-    paper = experiment.learning.model_copy(update={"credit": "paper", "kl_weight": 0.0})
+    """With the paper's advantage every completion of an episode weighs its reward, and -1 where that is 0."""
+    paper = experiment.learning.model_copy(update={"advantage": "paper", "kl_weight": 0.0})
     episodes = played(Recording(engine), experiment, task, asked, routes)
     rewards = [[task.reward(e) for e in row] for row in episodes]
     signal = rollouts(routes, episodes, rewards, paper)
-    assert set(signal.delta_gradients) == {(q, name) for q in range(len(asked)) for name in (L, W)}
-    for (q, name), gradient in signal.delta_gradients.items():
+    assert set(signal.adapter_gradients) == {(q, name) for q in range(len(asked)) for name in (L, W)}
+    for (q, name), gradient in signal.adapter_gradients.items():
         wanted = torch.zeros_like(gradient)
         for episode, reward in zip(episodes[q], rewards[q], strict=True):
-            for said in (u.response for u in episode.utterances if u.candidate == name):
+            for said in (u.response for u in episode.completions if u.candidate == name):
                 assert said.gradient is not None
                 wanted -= (reward or -1.0) * said.gradient / 12
         torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)

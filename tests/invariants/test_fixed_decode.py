@@ -12,7 +12,7 @@ from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, Message, Request, Response, Sampling
+from haps_search.types import Adapter, Message, Request, Response, Sampling
 
 SPECS = [LoraConfig(rank=2), LoraConfig(rank=3, targets=("k_proj", "down_proj"), layers=(1,))]
 
@@ -29,7 +29,7 @@ def load(folder: Path, **how: object) -> FrozenLM:
 
 
 def requests(lm: FrozenLM, texts: list[str], seed: int, steps: int = 6) -> list[Request]:
-    """Two ranks and sets of modules in one batch, early stops, a row without a delta."""
+    """Two ranks and sets of modules in one batch, early stops, a row without an adapter."""
     names = {m.name.rsplit(".", 1)[-1] for m in lm.table.modules}
     specs = SPECS if "o_proj" in names else [LoraConfig(rank=2, targets=("dense",)), LoraConfig(targets=("k_proj",))]
     layouts = [resolve(spec, lm.table) for spec in specs]
@@ -37,10 +37,10 @@ def requests(lm: FrozenLM, texts: list[str], seed: int, steps: int = 6) -> list[
     asked = []
     for row, text in enumerate(texts):
         layout = layouts[row % 2]
-        delta = Delta(layout, 0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64))
+        adapter = Adapter(layout, 0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64))
         learns = row != len(texts) - 1
         sampling = Sampling(steps + row, 0.9, seed=row)
-        asked.append(Request((Message("user", text),), sampling, delta if learns else None, learns, learns))
+        asked.append(Request((Message("user", text),), sampling, adapter if learns else None, learns, learns))
     return asked
 
 
@@ -62,7 +62,7 @@ def test_static_decoding_is_eager_decoding(folder: Path) -> None:
     for seed, texts in enumerate([["hello", "x", "why", "frozen"], ["other words", "y", "so", "z"], long]):
         asked = requests(fixed, texts, seed)
         same(fixed.respond(asked), grown.respond(asked))
-    # The second batch found the plan of the first, with its keys, values and deltas still in it.
+    # The second batch found the plan of the first, with its keys, values and adapters still in it.
     assert len(fixed._decoder.plans._plans) == 2
 
 

@@ -20,7 +20,7 @@ from haps_search.candidates.suffix import Kept, decoder_layers
 from haps_search.config.candidates import Dtype, PathSource
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import Delta, Sampling
+from haps_search.types import Adapter, Sampling
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 Build = Callable[..., LoadedLM]
@@ -48,16 +48,16 @@ class Spoken:
         layout = resolve(LoraConfig(rank=2, targets=targets), module_table("lm", model))
         draw = torch.Generator().manual_seed(0)
         values = [0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64) for _ in range(rows)]
-        self.deltas = [Delta(layout, v) for v in values]
+        self.adapters = [Adapter(layout, v) for v in values]
         self.samplings = [Sampling(steps - row, 0.8, row, top_k=top_k) for row in range(rows)]
         self.kept = Kept(layout.targets[0].layer)
         with exact(model.dtype):
-            self.text = generate(self.decoder, PROMPTS[:rows], self.samplings, self.deltas, self.kept)
+            self.text = generate(self.decoder, PROMPTS[:rows], self.samplings, self.adapters, self.kept)
 
     def gradients(self, suffix: bool = True, kl: bool = True, decoder: Decoder | None = None) -> RowGradients:
         decoder = decoder or self.decoder
         with exact(decoder.model.dtype):
-            return row_gradients(decoder, self.text, self.samplings, self.deltas, kl, self.kept if suffix else None)
+            return row_gradients(decoder, self.text, self.samplings, self.adapters, kl, self.kept if suffix else None)
 
 
 def same(a: RowGradients, b: RowGradients) -> None:
@@ -88,7 +88,7 @@ def test_logits_in_pieces_give_the_gradient_of_all_at_once(
         monkeypatch.setattr(gradient_module, "LOGITS", 2 * rows * vocabulary + 1)
         same(spoken.gradients(suffix), at_once)
         assert max(formed) == 2 * rows * vocabulary
-        assert len(formed) == 2 * 4, "seven positions, with the delta and without"
+        assert len(formed) == 2 * 4, "seven positions, with the adapter and without"
         formed.clear()
         monkeypatch.setattr(gradient_module, "LOGITS", 1)
         same(spoken.gradients(suffix), at_once)

@@ -244,11 +244,11 @@ def _probability(learner: Learner, z: tuple[str, ...]) -> float:
 
 
 def _paying(learner: Learner, best: tuple[str, ...]) -> Rollouts:
-    """Four sampled episodes per question; the best assignment earns 1, credits are leave-one-out."""
+    """Four sampled episodes per question; the best assignment earns 1, advantages are leave-one-out."""
     drawn = tuple((*row, best) for row in learner.route(QUESTIONS, 3, seed=learner.version).assignments)
     rewards = torch.tensor([[float(z == best) for z in row] for row in drawn])
-    credits = rewards - (rewards.sum(1, keepdim=True) - rewards) / 3
-    return Rollouts(learner.version, drawn, tuple(map(tuple, credits.tolist())), {})
+    advantages = rewards - (rewards.sum(1, keepdim=True) - rewards) / 3
+    return Rollouts(learner.version, drawn, tuple(map(tuple, advantages.tolist())), {})
 
 
 UNSHARED = {"routing__share_backbone": False}
@@ -264,9 +264,9 @@ def test_unshared_backbones_begin_as_the_shared_one(build: Build, high: dict[str
         wanted, found = shared.read(QUESTIONS), unshared.read(QUESTIONS)
     assert_close(found.pooled, wanted.pooled)
     assert_close(found.distribution.log_p_all(), wanted.distribution.log_p_all())
-    everything = shared.all_deltas(QUESTIONS)
-    for key, delta in unshared.all_deltas(QUESTIONS).items():
-        assert_close(delta.values, everything[key].values)
+    everything = shared.all_adapters(QUESTIONS)
+    for key, adapter in unshared.all_adapters(QUESTIONS).items():
+        assert_close(adapter.values, everything[key].values)
 
 
 @pytest.mark.parametrize("high", HIGHS, ids=["head", "lm"])
@@ -306,7 +306,7 @@ def _high_loss(router: Router) -> Tensor:
 
 
 def _low_loss(router: Router) -> Tensor:
-    return router.delta_values(router.read(QUESTIONS), "a", [0, 2]).square().sum()
+    return router.adapter_values(router.read(QUESTIONS), "a", [0, 2]).square().sum()
 
 
 @pytest.mark.parametrize("high", HIGHS, ids=["head", "lm"])

@@ -13,7 +13,7 @@ from haps_search.candidates.prompt_cache import Below, PromptCache
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
 
 AFTER = {"bloom": ("dense",)}
 TEXTS = ["hello", "hello", "a rather longer prompt", "x", "hello", "frozen"]
@@ -33,18 +33,22 @@ def load(folder: Path, cache_gb: float, suffix: bool = True) -> FrozenLM:
     return FrozenLM.load(config)
 
 
-def layout_of(name: str, lm: FrozenLM, layers: int) -> DeltaLayout:
+def layout_of(name: str, lm: FrozenLM, layers: int) -> AdapterLayout:
     return resolve(LoraConfig(rank=2, targets=AFTER.get(name, ("o_proj",)), layers=LastLayers(last=layers)), lm.table)
 
 
-def requests(layout: DeltaLayout, seed: int, texts: list[str] = TEXTS) -> list[Request]:
-    """Two episodes under one delta, the same prompt under another, and a row without a delta."""
+def requests(layout: AdapterLayout, seed: int, texts: list[str] = TEXTS) -> list[Request]:
+    """Two episodes under one adapter, the same prompt under another, and a row without an adapter."""
     generator = torch.Generator().manual_seed(seed)
-    deltas = [Delta(layout, 0.3 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in texts]
-    owners = [deltas[0], deltas[0], *deltas[2:-1], None]
+    adapters = [
+        Adapter(layout, 0.3 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in texts
+    ]
+    owners = [adapters[0], adapters[0], *adapters[2:-1], None]
     return [
-        Request((Message("user", text),), Sampling(3 + i, 0.9, seed=i), delta, delta is not None, delta is not None)
-        for i, (text, delta) in enumerate(zip(texts, owners, strict=True))
+        Request(
+            (Message("user", text),), Sampling(3 + i, 0.9, seed=i), adapter, adapter is not None, adapter is not None
+        )
+        for i, (text, adapter) in enumerate(zip(texts, owners, strict=True))
     ]
 
 
@@ -63,7 +67,7 @@ def test_what_is_said_is_the_same_whether_prompts_are_known_or_not(family: tuple
     name, folder = family
     plain, keeping, whole = load(folder, 0.0), load(folder, 0.1), load(folder, 0.0, suffix=False)
     layout = layout_of(name, plain, layers)
-    for seed in (1, 2):  # other deltas, as of another step or trial
+    for seed in (1, 2):  # other adapters, as of another step or trial
         # In the second round some prompts are known and one is not.
         asked = requests(layout, seed, TEXTS if seed == 1 else ["hello", "hello", "y", "x", TEXTS[2], "frozen"])
         found, wanted = keeping.respond(asked), whole.respond(asked)
@@ -83,9 +87,9 @@ def test_prompts_that_are_known_pass_no_lower_layer_again(family: tuple[str, Pat
             lambda m, args, out, number=number: passed.append((number, len(args[0]))) if args[0].shape[1] > 1 else None
         )
     layout = layout_of(name, lm, 1)
-    unlearned = [Request(r.messages, r.sampling, r.delta) for r in requests(layout, 1)]
+    unlearned = [Request(r.messages, r.sampling, r.adapter) for r in requests(layout, 1)]
     lm.respond(unlearned)
-    assert passed == [(0, 4), (2, 5)], "below once per prompt, above once per prompt and delta"
+    assert passed == [(0, 4), (2, 5)], "below once per prompt, above once per prompt and adapter"
     passed.clear()
     lm.respond(unlearned)
     assert passed == [(2, 5)]

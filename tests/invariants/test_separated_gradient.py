@@ -23,20 +23,20 @@ from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
-from haps_search.learning.credit import SCHEMES
+from haps_search.learning.advantage import SCHEMES
 from haps_search.learning.objective import rollouts
 from haps_search.learning.update import Learner
-from haps_search.lora.delta import matrices
+from haps_search.lora.adapter import matrices
 from haps_search.tasks.task import Task
-from haps_search.types import DeltaLayout, Episode, Rollouts
+from haps_search.types import AdapterLayout, Episode, Rollouts
 
 KL_WEIGHT = 0.3
 VARIANTS: list[dict[str, Any]] = [
     {"routing__low_level__sharing": "per_layer"},
     {"routing__low_level__sharing": "shared", "routing__lora__layers": "all"},
     {"routing__lora__layers": "all", "routing__lora__targets": ["k_proj", "o_proj", "up_proj"]},
-    {"routing__low_level__max_relative_norm": None, "learning__credit": "paper"},
-    {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__credit": "group_normalised"},
+    {"routing__low_level__max_relative_norm": None, "learning__advantage": "paper"},
+    {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__advantage": "group_normalised"},
     {"run__sampling": {"max_new_tokens": 5, "temperature": 0.7, "top_k": 20, "top_p": 0.9}},
     {"task": DIALOGUE},
 ]
@@ -60,7 +60,7 @@ def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes
     assert max(float(g.norm()) for g in joint.values()) > 1e-6
     for name, gradient in joint.items():
         torch.testing.assert_close(separated[name], gradient, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-    assert any(float(joint[n].norm()) > 1e-9 for n in joint if n.startswith("low.")), "deltas got no gradient"
+    assert any(float(joint[n].norm()) > 1e-9 for n in joint if n.startswith("low.")), "adapters got no gradient"
 
 
 def _one_rollout(
@@ -70,7 +70,7 @@ def _one_rollout(
     engine = LocalEngine(candidates, learner)
     routes = learner.route(questions, 4, seed=3)
     how = Play(experiment.run.sampling, seed=5, gradient=True, kl=True)
-    episodes = asyncio.run(play(engine.speak, task, questions, routes.assignments, routes.deltas, how))
+    episodes = asyncio.run(play(engine.speak, task, questions, routes.assignments, routes.adapters, how))
     rewards = [[task.reward(e) for e in row] for row in episodes]
     return episodes, rewards, rollouts(routes, episodes, rewards, experiment.learning)
 
@@ -90,36 +90,36 @@ def _joint(
     task: Task,
 ) -> dict[str, Tensor]:
     """One graph from router weights through merged candidate weights to the objective."""
-    router, scheme = learner.router, SCHEMES[experiment.learning.credit]
+    router, scheme = learner.router, SCHEMES[experiment.learning.advantage]
     reading = router.read([row[0].question for row in episodes])
     log_p = reading.distribution.log_probability([[e.assignment for e in row] for row in episodes])
     loss = -experiment.learning.entropy_bonus * reading.distribution.entropy().mean()
     count = log_p.numel()
     for q, row in enumerate(episodes):
-        credit = scheme(rewards[q], [e.assignment for e in row])
+        advantage = scheme(rewards[q], [e.assignment for e in row])
         for g, episode in enumerate(row):
-            loss = loss - credit.architecture[g] * log_p[q, g] / count
-            for utterance, prompt in zip(episode.utterances, _prompts(task, episode), strict=True):
-                name, said = utterance.candidate, utterance.response.token_ids
-                values = router.delta_values(reading, name, [q])[0]
+            loss = loss - advantage.architecture[g] * log_p[q, g] / count
+            for completion, prompt in zip(episode.completions, _prompts(task, episode), strict=True):
+                name, said = completion.candidate, completion.response.token_ids
+                values = router.adapter_values(reading, name, [q])[0]
                 merged = _merged(candidates[name], router.layouts[name], values)
                 likelihood, kl = _under(merged, candidates[name], prompt, said, experiment)
-                loss = loss + (-credit.utterance[g] * likelihood + KL_WEIGHT * kl) / count
+                loss = loss + (-advantage.completion[g] * likelihood + KL_WEIGHT * kl) / count
     loss.backward()
     return _taken_gradients(learner)
 
 
 def _prompts(task: Task, episode: Episode) -> list[str]:
-    """What each utterance answered; the tiny tokenizer's template writes contents and nothing around."""
+    """What each completion answered; the tiny tokenizer's template writes contents and nothing around."""
     prompts = []
-    for spoken in range(len(episode.utterances)):
-        turn = task.turn(replace(episode, utterances=episode.utterances[:spoken]))
+    for spoken in range(len(episode.completions)):
+        turn = task.turn(replace(episode, completions=episode.completions[:spoken]))
         assert turn is not None
         prompts.append("".join(message.content for message in turn.messages))
     return prompts
 
 
-def _merged(candidate: FrozenLM, layout: DeltaLayout, values: Tensor) -> dict[str, Tensor]:
+def _merged(candidate: FrozenLM, layout: AdapterLayout, values: Tensor) -> dict[str, Tensor]:
     return {
         f"{t.name}.weight": candidate._lm.model.get_submodule(t.name).weight + layout.scaling * b @ a
         for t, (a, b) in zip(layout.targets, matrices(layout, values), strict=True)

@@ -15,7 +15,7 @@ from haps_search.candidates.suffix import Kept, Replay, decoder_layers
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
 
 KEYS = {"bloom": ("query_key_value",)}
 LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
@@ -31,15 +31,23 @@ def load(folder: Path, suffix: bool) -> FrozenLM:
     return FrozenLM.load(CandidateConfig(name="lm", source=source, dtype="float64", device="cpu", suffix_replay=suffix))
 
 
-def requests(layout: DeltaLayout) -> list[Request]:
-    """Ragged prompts, two episodes of one question, a row without a delta, early stops by length."""
+def requests(layout: AdapterLayout) -> list[Request]:
+    """Ragged prompts, two episodes of one question, a row without an adapter, early stops by length."""
     generator = torch.Generator().manual_seed(1)
-    deltas = [Delta(layout, 0.1 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in range(4)]
+    adapters = [
+        Adapter(layout, 0.1 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in range(4)
+    ]
     texts = ["hello", "hello", "a longer prompt", "x", "frozen"]
-    owners = [deltas[0], deltas[0], deltas[1], deltas[2], None]
+    owners = [adapters[0], adapters[0], adapters[1], adapters[2], None]
     return [
-        Request((Message("user", text),), Sampling(3 + 2 * i, 0.9, seed=i), delta, delta is not None, delta is not None)
-        for i, (text, delta) in enumerate(zip(texts, owners, strict=True))
+        Request(
+            (Message("user", text),),
+            Sampling(3 + 2 * i, 0.9, seed=i),
+            adapter,
+            adapter is not None,
+            adapter is not None,
+        )
+        for i, (text, adapter) in enumerate(zip(texts, owners, strict=True))
     ]
 
 

@@ -21,7 +21,7 @@ from benchmarks.subjects import LORA
 from benchmarks.table import table
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import Delta
+from haps_search.types import Adapter
 
 SMALLEST_GPU_WEIGHTS = sum(p.numel() for p in SMALLEST.gpu.shape.model().parameters())
 
@@ -55,12 +55,12 @@ def test_a_decoding_step_is_what_a_long_text_takes_longer_than_a_short_one() -> 
     seconds = {
         "copy": [1.0, 2.0],
         "8 rows, graph, 10 tokens": [5.0, 5.0], "8 rows, graph, 30 tokens": [45.0, 65.0],
-        "8 rows, graph, deltas, 10 tokens": [5.0, 5.0], "8 rows, graph, deltas, 30 tokens": [55.0, 65.0],
+        "8 rows, graph, adapters, 10 tokens": [5.0, 5.0], "8 rows, graph, adapters, 30 tokens": [55.0, 65.0],
         "8 rows, eager, 10 tokens": [5.0, 5.0], "8 rows, eager, 30 tokens": [85.0, 125.0],
     }  # fmt: skip
-    step, deltas, graph = gpu_decode.figures(8, size, seconds, bytes_read=2000)
+    step, adapters, graph = gpu_decode.figures(8, size, seconds, bytes_read=2000)
     assert step.rounds == (2.0, 1.5)
-    assert deltas.rounds == (1.25, 1.0)
+    assert adapters.rounds == (1.25, 1.0)
     assert graph.rounds == (0.5, 0.5)
 
 
@@ -104,27 +104,27 @@ def test_the_rivals_learn_the_same_from_the_same_texts(tmp_path: Path) -> None:
     # As the candidate's folder has it, rounded to bfloat16.
     model = SMALLEST.large.model().bfloat16().float()
     layout = resolve(LoraConfig.model_validate(LORA), module_table("lm", model))
-    delta = Delta(layout, 0.3 * torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
+    adapter = Adapter(layout, 0.3 * torch.randn(layout.size, generator=torch.Generator().manual_seed(1)))
     prompt = torch.arange(20, 20 + size.prompt)
-    credits = [1.0, -0.5]
-    learnt = naive(folder, prompt, delta, credits, size.new, seed=3)
-    said = torch.cat([prompt.repeat(len(credits), 1), learnt.tokens], 1)
-    by_row = PlainBatched(model, size.new).gradients(said, [delta] * len(credits))
-    expected = sum(credit * row for credit, row in zip(credits, by_row, strict=True) if row is not None)
+    advantages = [1.0, -0.5]
+    learnt = naive(folder, prompt, adapter, advantages, size.new, seed=3)
+    said = torch.cat([prompt.repeat(len(advantages), 1), learnt.tokens], 1)
+    by_row = PlainBatched(model, size.new).gradients(said, [adapter] * len(advantages))
+    expected = sum(advantage * row for advantage, row in zip(advantages, by_row, strict=True) if row is not None)
     assert learnt.gradient.norm() > 1e-3
     torch.testing.assert_close(learnt.gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_rival_gives_every_episode_the_delta_of_its_question() -> None:
-    """Two questions whose deltas differ in rank, so that the gradients' lengths tell them apart."""
+def test_the_rival_gives_every_episode_the_adapter_of_its_question() -> None:
+    """Two questions whose adapters differ in rank, so that the gradients' lengths tell them apart."""
     model = SMALLEST.large.model()
     table_of = module_table("lm", model)
     layouts = [resolve(LoraConfig.model_validate({**LORA, "rank": rank}), table_of) for rank in (2, 3)]
-    deltas = [Delta(layout, torch.full((layout.size,), 0.1)) for layout in layouts]
+    adapters = [Adapter(layout, torch.full((layout.size,), 0.1)) for layout in layouts]
     prompts = torch.stack([torch.arange(20, 29), torch.arange(40, 49)])
     plain = PlainBatched(model, 4)
-    said = plain.said(prompts, [deltas[0], deltas[0], deltas[1], deltas[1]], 2)
+    said = plain.said(prompts, [adapters[0], adapters[0], adapters[1], adapters[1]], 2)
     assert said.shape == (4, 9 + 4)
     assert torch.equal(said[:, :9], prompts.repeat_interleave(2, 0))
-    found = plain.learnt(prompts, deltas, 2)
+    found = plain.learnt(prompts, adapters, 2)
     assert [None if row is None else len(row) for row in found] == [layouts[q].size for q in (0, 0, 1, 1)]

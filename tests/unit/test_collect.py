@@ -73,13 +73,13 @@ def test_every_assignment_is_played_on_every_question_once(tmp_path: Path) -> No
         (f"train-{i}", z, 0) for i in range(4) for z in zs
     ]
     assert [r["reward"] for r in rows[:4]] == [0.5, 1.0, 0.5, 1.0]
-    assert all(r.sampling.greedy and r.delta is None and not r.gradient for r in speaker.requests)
+    assert all(r.sampling.greedy and r.adapter is None and not r.gradient for r in speaker.requests)
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
 
 
 def test_tokens_and_prices_of_all_roles_are_summed(tmp_path: Path) -> None:
     row = collected(tmp_path / "t.parquet", wanted(limit=1), Speaker())[1]  # adder then sorter; 3 read, 2 written each
-    assert (row["tokens_read"], row["tokens_written"]) == (6, 4)
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (6, 4)
     assert row["cost"] == pytest.approx((3 * 1.0 + 2 * 2.0 + 2 * 2.0) / 1e6)
 
 

@@ -70,7 +70,8 @@ def test_every_column_keeps_what_was_written(tmp_path: Path) -> None:
     assert json.loads(row.pop("assignment")) == ["b", "b"]
     assert row == {
         "id": "q1", "question": "what is q1?", "reference": "ref q1", "split": "train", "task": "made", "sample": 0,
-        "reward": 0.0, "tokens_read": 7, "tokens_written": 3, "cost": 0.0, "said": "said\n", "failure": "nothing read",
+        "reward": 0.0, "prompt_tokens": 7, "completion_tokens": 3, "cost": 0.0, "completion": "said\n",
+        "failure": "nothing read",
     }  # fmt: skip
 
 

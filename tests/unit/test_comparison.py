@@ -24,7 +24,7 @@ GREEDY = SamplingConfig(max_new_tokens=4)
 def frozen(names: Sequence[str], roles: int = 1) -> dict[Assignment, tuple[float, ...]]:
     engine = ScriptedEngine(TEXTS)
     found = asyncio.run(score_frozen(engine, NumberTask(roles), QUESTIONS, names, GREEDY))
-    assert all(r.sampling.greedy and r.delta is None for r in engine.requests)
+    assert all(r.sampling.greedy and r.adapter is None for r in engine.requests)
     assert engine.routed == []
     return {z: scored.rewards for z, scored in found.items()}
 
@@ -50,14 +50,14 @@ def test_too_many_assignments_are_refused_with_the_way_out() -> None:
 
 def test_rows_stand_in_the_order_they_are_read() -> None:
     rows = comparison(FROZEN, {"joint": JOINT, "static": (1.0, 0.0, 0.0)}, "joint")
-    labels = ["random", "always a", "always b", "architecture-only oracle", "static", "joint"]
+    labels = ["random", "always a", "always b", "per-query oracle", "static", "joint"]
     assert [row.label for row in rows] == labels
 
 
 def test_random_is_the_exact_expectation_and_the_oracle_the_best_of_each_question() -> None:
     rows = by_label(comparison(FROZEN, {}, "joint"))
     assert rows["random"].reward == mean_interval([0.5, 0.25, 0.0])
-    assert rows["architecture-only oracle"].reward == mean_interval([1.0, 0.5, 0.0])
+    assert rows["per-query oracle"].reward == mean_interval([1.0, 0.5, 0.0])
     assert rows["always b"].reward == mean_interval([0.0, 0.5, 0.0])
     assert max(row.reward.mean for row in rows.values()) == 0.5
 

@@ -14,7 +14,7 @@ from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.hotpotqa.rows import passages_of
 from haps_search.tasks.hotpotqa.task import HotpotqaTask
 from haps_search.tasks.retrieval import Passage
-from haps_search.types import Episode, Question, Utterance
+from haps_search.types import Completion, Episode, Question
 
 TINY = Path(__file__).parents[1] / "assets" / "hotpotqa_tiny.jsonl"
 BARE = {"student": {"prompt": "{question}\n{dialogue}"}, "teacher": {"prompt": "{question}\n{dialogue}"}}
@@ -48,8 +48,8 @@ def played(hotpot: HotpotqaTask, *texts: str) -> Episode:
         turn = hotpot.turn(episode)
         assert turn is not None, f"the dialogue was over before {text!r}"
         parsed = hotpot.parse(episode.question, turn.role, text)
-        utterance = Utterance(turn.role, "m", said(text), parsed)
-        episode = Episode(episode.question, episode.assignment, (*episode.utterances, utterance))
+        completion = Completion(turn.role, "m", said(text), parsed)
+        episode = Episode(episode.question, episode.assignment, (*episode.completions, completion))
     return episode
 
 
@@ -149,7 +149,7 @@ def test_an_unreadable_text_is_quoted_with_the_reason_and_nothing_is_put_in_its_
         "Searches left: 3. Turns left: 5.",
     ]
     episode = played(hotpot, "I would look for Oram.", "Hm.")
-    assert [u.parsed.failure is not None for u in episode.utterances] == [True, True]
+    assert [u.parsed.failure is not None for u in episode.completions] == [True, True]
     assert episode.answer is None
 
 
@@ -289,8 +289,8 @@ def test_a_context_that_just_fits_is_not_cut(tmp_path: Path) -> None:
 
 def test_a_question_without_paragraphs_can_be_asked_and_finds_nothing() -> None:
     hotpot = task(prompts=BARE)
-    asked = Episode(played(hotpot, "Search[a]").question, ("m", "m"), played(hotpot, "Search[a]").utterances)
-    bare = Episode(type(asked.question)("q", "why?", ""), ("m", "m"), asked.utterances)
+    asked = Episode(played(hotpot, "Search[a]").question, ("m", "m"), played(hotpot, "Search[a]").completions)
+    bare = Episode(type(asked.question)("q", "why?", ""), ("m", "m"), asked.completions)
     turn = hotpot.turn(bare)
     assert turn is not None
     assert "(This search found nothing.)" in turn.messages[-1].content

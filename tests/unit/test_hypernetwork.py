@@ -10,8 +10,8 @@ from made import layout, module, normal
 from torch import Tensor, nn
 
 from haps_search.config.routing import GeneratedLowLevel, StaticLowLevel
-from haps_search.lora.delta import matrices, relative_norms
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticDelta
+from haps_search.lora.adapter import matrices, relative_norms
+from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
 
 WIDTH = 6
 TARGETS = (
@@ -32,9 +32,9 @@ def generator(seed: int = 0, **described: Any) -> ParameterGenerator:
     return ParameterGenerator(config, WIDTH, LAYOUT).double()
 
 
-def static(seed: int = 0, **described: Any) -> StaticDelta:
+def static(seed: int = 0, **described: Any) -> StaticAdapter:
     torch.manual_seed(seed)
-    return StaticDelta(StaticLowLevel.model_validate(described), LAYOUT).double()
+    return StaticAdapter(StaticLowLevel.model_validate(described), LAYOUT).double()
 
 
 def low_level(type: str, **described: Any) -> nn.Module:
@@ -71,13 +71,13 @@ def test_xavier_starts_away_from_the_frozen_model(type: str) -> None:
 
 
 @pytest.mark.parametrize("sharing", SHARING)
-def test_each_question_gets_its_own_delta(sharing: str) -> None:
+def test_each_question_gets_its_own_adapter(sharing: str) -> None:
     for init in ("zero", "xavier"):
         values = generator(sharing=sharing, init=init)(POOLED)
         assert torch.unique(values, dim=0).shape[0] == 7, init
 
 
-def test_a_static_delta_is_the_same_for_every_question() -> None:
+def test_a_static_adapter_is_the_same_for_every_question() -> None:
     values = static(init="xavier")(POOLED)
     assert torch.unique(values, dim=0).shape[0] == 1
     torch.testing.assert_close(static(init="xavier", max_relative_norm=None)(POOLED)[3], static(init="xavier").values)

@@ -89,8 +89,8 @@ def test_all_problems_are_listed_at_once_with_path_and_line(write):
         (
             "steps: 30",
             "episodes_per_question: 1",
-            "experiment.learning.credit (line 2): leave_one_out compares episodes of a question and needs "
-            "run.episodes_per_question >= 2; use credit: paper for one episode",
+            "experiment.learning.advantage (line 2): leave_one_out compares episodes of a question and needs "
+            "run.episodes_per_question >= 2; use advantage: paper for one episode",
         ),
     ],
 )

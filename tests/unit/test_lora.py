@@ -1,4 +1,4 @@
-"""Which modules are patched, how a flat delta is laid out, and how far an update goes."""
+"""Which modules are patched, how a flat adapter is laid out, and how far an update goes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 from haps_search.config.routing import LoraConfig
 from haps_search.errors import ConfigError
-from haps_search.lora.delta import bounded, matrices, relative_norms
+from haps_search.lora.adapter import bounded, matrices, relative_norms
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import DeltaLayout, LinearModule, ModuleTable
+from haps_search.types import AdapterLayout, LinearModule, ModuleTable
 
 
 def four_layers() -> ModuleTable:
@@ -97,7 +97,7 @@ def test_a_table_holds_the_linear_modules_of_numbered_layers() -> None:
     assert found.modules[0].weight_norm == pytest.approx(float(block["o_proj"].weight.detach().square().sum().sqrt()))
 
 
-def test_a_flat_delta_is_a_then_b_row_by_row_target_by_target() -> None:
+def test_a_flat_adapter_is_a_then_b_row_by_row_target_by_target() -> None:
     spec = layout(2, 1.0, (module(0, 3, 2), module(1, 1, 2)))
     assert spec.size == 2 * (3 + 2) + 2 * (1 + 2)
     (a0, b0), (a1, b1) = matrices(spec, torch.arange(spec.size))
@@ -107,7 +107,7 @@ def test_a_flat_delta_is_a_then_b_row_by_row_target_by_target() -> None:
     assert b1.tolist() == [[12, 13], [14, 15]]
 
 
-def test_matrices_keep_leading_dimensions_and_view_the_flat_delta() -> None:
+def test_matrices_keep_leading_dimensions_and_view_the_flat_adapter() -> None:
     spec = layout()
     values = normal(2, 4, spec.size)
     (a, b), _ = matrices(spec, values)
@@ -116,7 +116,7 @@ def test_matrices_keep_leading_dimensions_and_view_the_flat_delta() -> None:
     assert a.data_ptr() == values.data_ptr()
 
 
-def dense_norms(spec: DeltaLayout, values: torch.Tensor) -> list[float]:
+def dense_norms(spec: AdapterLayout, values: torch.Tensor) -> list[float]:
     pairs = zip(spec.targets, matrices(spec, values), strict=True)
     return [float((spec.scaling * b @ a).norm()) / t.weight_norm for t, (a, b) in pairs]
 
@@ -144,7 +144,7 @@ def test_a_bound_shortens_only_what_is_too_long_and_only_b() -> None:
         torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio))
 
 
-def test_the_gradient_of_a_bounded_delta_is_the_true_one() -> None:
+def test_the_gradient_of_a_bounded_adapter_is_the_true_one() -> None:
     spec = layout()
     for limit in (0.1, 100.0):
         assert torch.autograd.gradcheck(
@@ -152,7 +152,7 @@ def test_the_gradient_of_a_bounded_delta_is_the_true_one() -> None:
         )
 
 
-def test_a_zero_delta_stays_zero_with_a_finite_gradient() -> None:
+def test_a_zero_adapter_stays_zero_with_a_finite_gradient() -> None:
     values = torch.zeros(layout().size, requires_grad=True)
     within = bounded(layout(), values, 0.5)
     within.sum().backward()

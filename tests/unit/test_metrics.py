@@ -13,9 +13,9 @@ from experiments import tiny_experiment
 from made import episode, layout, module, normal, question, routes, said
 
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.search.metrics import alarms, delta_norm, failure_shares, route_shares, step_metrics
+from haps_search.search.metrics import adapter_norm, alarms, failure_shares, route_shares, step_metrics
 from haps_search.tasks.question_file import CONTEXT_CUT
-from haps_search.types import Delta, Routes
+from haps_search.types import Adapter, Routes
 
 L, W = "llama", "qwen2"
 ASSIGNMENTS = [[(L,), (L,)], [(L,), (W,)]]
@@ -40,13 +40,13 @@ def taken(**changes: Any) -> Routes:
     return replace(routes(ASSIGNMENTS, marginals=MARGINALS), **changes)
 
 
-def delta(relative: float, scaling: float = 0.5) -> Delta:
+def adapter(relative: float, scaling: float = 0.5) -> Adapter:
     """Both updates have this relative norm."""
     spec = layout(1, scaling, (module(0, 3, 2, weight_norm=2.0), module(1, 2, 3, weight_norm=0.5)))
     values = torch.zeros(spec.size)
     values[0] = values[5] = 1.0
     values[3], values[7] = relative * 2.0 / scaling, relative * 0.5 / scaling
-    return Delta(spec, values)
+    return Adapter(spec, values)
 
 
 def test_a_step_by_hand(experiment: Experiment) -> None:
@@ -61,11 +61,11 @@ def test_a_step_by_hand(experiment: Experiment) -> None:
         f"parse_failure_share/role0/{L}": 0.0,
         f"parse_failure_share/role0/{W}": 0.0,
         "contexts_cut": 0.0,
-        "tokens_read": 12.0,
-        "tokens_written": 8.0,
+        "prompt_tokens": 12.0,
+        "completion_tokens": 8.0,
         "log_likelihood": -3.0,
         "kl": 2.0,
-        "delta_norm": 0.0,
+        "adapter_norm": 0.0,
         f"share/{L}": 0.75,
         f"share/{W}": 0.25,
         "route_collapse": 0.0,
@@ -149,17 +149,17 @@ def test_shares_count_seats_and_name_who_took_none() -> None:
     assert route_shares([("a", "b"), ("a", "a")], ["a", "b", "c"]) == {"a": 0.75, "b": 0.25, "c": 0.0}
 
 
-def test_the_delta_norm_is_the_mean_over_deltas_of_any_layout() -> None:
-    assert delta_norm([delta(0.1), delta(0.3), delta(0.8, scaling=2.0)]) == pytest.approx(0.4)
+def test_the_adapter_norm_is_the_mean_over_adapters_of_any_layout() -> None:
+    assert adapter_norm([adapter(0.1), adapter(0.3), adapter(0.8, scaling=2.0)]) == pytest.approx(0.4)
 
 
-def test_the_delta_norm_is_the_mean_over_targets() -> None:
-    halved = delta(0.4)
+def test_the_adapter_norm_is_the_mean_over_targets() -> None:
+    halved = adapter(0.4)
     halved.values[3] = 0.0
-    assert delta_norm([halved]) == pytest.approx(0.2)
-    assert delta_norm([]) == 0.0
+    assert adapter_norm([halved]) == pytest.approx(0.2)
+    assert adapter_norm([]) == 0.0
 
 
-def test_the_delta_norm_of_random_deltas_is_finite() -> None:
+def test_the_adapter_norm_of_random_adapters_is_finite() -> None:
     spec = layout()
-    assert 0.0 < delta_norm(Delta(spec, normal(spec.size, seed=s)) for s in range(3)) < math.inf
+    assert 0.0 < adapter_norm(Adapter(spec, normal(spec.size, seed=s)) for s in range(3)) < math.inf

@@ -96,7 +96,7 @@ def run_of(journal: Journal, number: int) -> JsonlTracker:
 
 def test_what_is_new_is_sent_with_its_time(journal: Journal) -> None:
     store, run = Store(), run_of(journal, 0)
-    write(journal, a_trial(0, state="running", parameters={"run.steps": 8}, label="static delta"))
+    write(journal, a_trial(0, state="running", parameters={"run.steps": 8}, label="static adapter"))
     mirror = Mirror(journal, store.open)
     run.log_many([Record(1, {"reward": 0.5, "loss": math.inf}, 100.0)])
     mirror.tick()
@@ -104,7 +104,7 @@ def test_what_is_new_is_sent_with_its_time(journal: Journal) -> None:
     mirror.tick()
     mirror.tick()
     assert store.kept["000"] == [Record(1, {"reward": 0.5, "loss": math.inf}, 100.0), Record(2, {"reward": 0.6}, 101.5)]
-    assert store.parameters["000"] == {"run.steps": 8, "kind": "search", "label": "static delta", "seed": 11}
+    assert store.parameters["000"] == {"run.steps": 8, "kind": "search", "label": "static adapter", "seed": 11}
 
 
 def test_a_trial_that_has_not_begun_has_no_tracker_yet(journal: Journal) -> None:

@@ -14,7 +14,7 @@ from haps_search.config.learning import CostRange, LearningConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError
-from haps_search.learning.known import said, weighted, worth
+from haps_search.learning.known import utility, weighted, with_cost_weight
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.routing.features_backbone import COST_WEIGHT
@@ -76,21 +76,21 @@ def test_the_update_is_the_gradient_of_the_expected_reward(tmp_path: Path) -> No
     assert value() > with_old, "a step along the gradient must gain"
 
 
-def test_worth_by_hand() -> None:
+def test_utility_by_hand() -> None:
     known = KnownOutcomes(
         rewards=np.array([[1.0, NAN, 0.5], [0.0, 1.0, 0.5]], np.float32),
         task_means=np.array([[0.5, 0.2, 0.1], [0.4, 0.6, 0.1]]),
         costs=np.array([[1.0, 0.5, NAN], [0.1, 0.2, 0.4]], np.float32),
     )
-    np.testing.assert_allclose(worth(known, np.zeros(2)), known.rewards)
-    np.testing.assert_allclose(worth(known, np.zeros(2), 0.5), [[0.75, NAN, 0.3], [0.2, 0.8, 0.3]])
-    np.testing.assert_allclose(worth(known, np.array([0.5, 2.0])), [[0.5, NAN, NAN], [-0.2, 0.6, -0.3]], atol=1e-6)
+    np.testing.assert_allclose(utility(known, np.zeros(2)), known.rewards)
+    np.testing.assert_allclose(utility(known, np.zeros(2), 0.5), [[0.75, NAN, 0.3], [0.2, 0.8, 0.3]])
+    np.testing.assert_allclose(utility(known, np.array([0.5, 2.0])), [[0.5, NAN, NAN], [-0.2, 0.6, -0.3]], atol=1e-6)
 
 
 def test_cost_that_weighs_without_costs_is_refused() -> None:
     known = KnownOutcomes(np.ones((1, 2), np.float32), np.ones((1, 2)), None)
     with pytest.raises(ConfigError, match="the table has no costs"):
-        worth(known, np.ones(1))
+        utility(known, np.ones(1))
 
 
 def test_weights_are_drawn_from_their_range_by_seed_and_said_to_the_router(tmp_path: Path) -> None:
@@ -207,6 +207,6 @@ def test_a_weight_that_is_said_reaches_the_router(tmp_path: Path) -> None:
     task = build_task(experiment.task)
     backbone = LocalEngine.build(experiment, task)._learner.router.backbone
     questions = task.questions("train")[:3]
-    asked = [said(questions[0], 0.01), said(questions[1], 0.1), questions[2]]
+    asked = [with_cost_weight(questions[0], 0.01), with_cost_weight(questions[1], 0.1), questions[2]]
     states = backbone([q.text for q in asked], asked, None)
     np.testing.assert_allclose(states[:, -1], [-1, 0, -1], atol=1e-6)

@@ -53,7 +53,7 @@ def test_the_comparison_changes_the_low_level_and_nothing_else() -> None:
         assert experiment == own.model_copy(update={"routing": routing})
 
 
-def test_the_static_delta_has_the_bound_of_the_best_trial() -> None:
+def test_the_static_adapter_has_the_bound_of_the_best_trial() -> None:
     setting = comparisons(a_study(), a_trial(3, parameters=SEARCHED))[1]
     low = experiment_of(a_study(), setting).routing.low_level
     assert isinstance(low, StaticLowLevel)

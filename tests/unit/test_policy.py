@@ -18,8 +18,8 @@ from haps_search.candidates.decoder import Decoder, pad_left, positions
 from haps_search.candidates.frozen_lm import FrozenLM, _tokens_with
 from haps_search.candidates.generate import Generated, generate
 from haps_search.candidates.policy import Policy, uniforms
-from haps_search.candidates.read import distinct
-from haps_search.types import Delta, Message, Request, Response, Sampling
+from haps_search.candidates.prefill import distinct
+from haps_search.types import Adapter, Message, Request, Response, Sampling
 
 CPU = torch.device("cpu")
 INF = float("inf")
@@ -247,11 +247,11 @@ def test_a_prompt_that_rows_share_is_read_once_and_each_goes_on_alone() -> None:
         assert float(together.log_likelihood[row]) == pytest.approx(float(alone.log_likelihood[0]))
 
 
-def test_rows_that_differ_in_prompt_or_delta_are_read_apart() -> None:
-    one, other = (Delta(layout(), torch.zeros(layout().size)) for _ in range(2))
-    rescaled = Delta(layout(scaling=2.0), one.values)
-    deltas = [one, one, other, None, rescaled, None, one]
-    first, index = distinct([[1], [1], [1], [1], [1], [1], [2]], deltas)
+def test_rows_that_differ_in_prompt_or_adapter_are_read_apart() -> None:
+    one, other = (Adapter(layout(), torch.zeros(layout().size)) for _ in range(2))
+    rescaled = Adapter(layout(scaling=2.0), one.values)
+    adapters = [one, one, other, None, rescaled, None, one]
+    first, index = distinct([[1], [1], [1], [1], [1], [1], [2]], adapters)
     assert first == [0, 2, 3, 4, 6]
     assert index == [0, 0, 1, 2, 3, 2, 4]
 
@@ -262,14 +262,14 @@ def spoken(tiny_lms: dict[str, Path], stop: tuple[str, ...]) -> tuple[Response, 
     return candidate.respond([asked])[0], candidate
 
 
-def test_a_stop_text_ends_an_utterance_and_is_not_part_of_it(tiny_lms: dict[str, Path]) -> None:
+def test_a_stop_text_ends_a_completion_and_is_not_part_of_it(tiny_lms: dict[str, Path]) -> None:
     whole, candidate = spoken(tiny_lms, ())
     pieces = [candidate._lm.tokenizer.decode([i]) for i in whole.token_ids]
     at = next(i for i, piece in enumerate(pieces) if i > 2 and piece.isalnum() and piece not in pieces[:i])
     ended, _ = spoken(tiny_lms, ("never", pieces[at]))
     assert ended.token_ids == whole.token_ids[: at + 1]
     assert ended.text == candidate._lm.tokenizer.decode(list(whole.token_ids[:at]), skip_special_tokens=True)
-    assert ended.tokens_written == at + 1 < whole.tokens_written
+    assert ended.completion_tokens == at + 1 < whole.completion_tokens
     assert ended.log_likelihood > whole.log_likelihood
 
 
@@ -281,6 +281,6 @@ class FiveTokens:
         return [("a", "b", "\n", "a\n\n", " \n")[i] for (i,) in rows]
 
 
-def test_every_token_that_contains_a_stop_text_ends_an_utterance() -> None:
+def test_every_token_that_contains_a_stop_text_ends_a_completion() -> None:
     assert _tokens_with(("\n", "zz"), FiveTokens()) == [2, 3, 4]  # type: ignore[arg-type]
     assert _tokens_with((), FiveTokens()) == []  # type: ignore[arg-type]

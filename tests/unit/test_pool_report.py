@@ -81,7 +81,7 @@ def test_ways_to_choose_by_hand() -> None:
     assert found.oracle.gain.mean == pytest.approx(0.25)
     assert found.oracle.cost == pytest.approx((3 + 2 + 2 + 1) / 4), "the cheapest of the best"
     assert (found.best_single.cost, found.random.cost) == (3, pytest.approx(2))
-    assert found.task_oracle is None
+    assert found.best_per_task is None
 
 
 def test_only_questions_that_all_models_answered_are_compared() -> None:
@@ -90,24 +90,24 @@ def test_only_questions_that_all_models_answered_are_compared() -> None:
     assert pool_report(a_table([[1, NAN], [NAN, 1]])).verdict.kind == "unknown"
 
 
-def test_the_task_oracle_is_chosen_on_questions_it_is_not_paid_for() -> None:
-    """Each question its own task: in hindsight the task oracle would be the per-query oracle, honestly it is none."""
+def test_the_best_per_task_is_chosen_on_questions_it_is_not_paid_for() -> None:
+    """Each question its own task: in hindsight the best per task would be the per-query oracle, honestly it is none."""
     generator = np.random.default_rng(0)
     rewards = generator.integers(0, 2, (300, 4))
     found = gains(part_of(a_table(rewards, tasks=[f"task {i}" for i in range(300)])))
-    assert found.task_oracle is not None
+    assert found.best_per_task is not None
     assert found.oracle.reward.mean > 0.9
-    assert found.task_oracle.reward.mean < 0.6
+    assert found.best_per_task.reward.mean < 0.6
 
 
-def test_duplicates_do_not_help_the_task_oracle() -> None:
+def test_duplicates_do_not_help_the_best_per_task() -> None:
     """Two copies of each question, each pair a task of its own: both copies lie in the same half."""
     generator = np.random.default_rng(1)
     rewards = np.repeat(generator.integers(0, 2, (200, 4)), 2, axis=0)
     texts = [f"text {i // 2}{'?' * (i % 2)}" for i in range(400)]
     found = gains(part_of(a_table(rewards, texts, tasks=[f"task {i // 2}" for i in range(400)])))
-    assert found.task_oracle is not None
-    assert found.task_oracle.reward.mean < 0.65
+    assert found.best_per_task is not None
+    assert found.best_per_task.reward.mean < 0.65
 
 
 def test_a_task_that_tells_the_model_is_worth_routing() -> None:
@@ -115,8 +115,8 @@ def test_a_task_that_tells_the_model_is_worth_routing() -> None:
     rewards = [[1, 0] if task == "a" else [0, 1] for task in tasks]
     report = pool_report(a_table(rewards, tasks=tasks))
     assert report.gains is not None
-    assert report.gains.task_oracle is not None
-    assert report.gains.task_oracle.gain.mean == pytest.approx(0.5)
+    assert report.gains.best_per_task is not None
+    assert report.gains.best_per_task.gain.mean == pytest.approx(0.5)
     assert report.verdict.kind == "worth"
     assert "it can gain at most +0.500" in report.verdict.sentences[0]
 

@@ -71,10 +71,12 @@ def test_a_run_that_went_back_to_its_checkpoint_goes_back_here(journal: Journal)
 def test_the_end_of_a_trial_outranks_its_last_step(journal: Journal) -> None:
     tracker = metrics_of(journal, 0)
     step(tracker, 1, validation_reward=0.4)
-    write(journal, a_trial(0, 0.7), a_trial(1, state="failed", error="Diverged: nan", metrics={}, label="static delta"))
+    write(
+        journal, a_trial(0, 0.7), a_trial(1, state="failed", error="Diverged: nan", metrics={}, label="static adapter")
+    )
     finished, failed = Progress(journal, STUDY).trials()
     assert (finished.validation, finished.state) == (0.7, "finished")
-    assert (failed.error, failed.label, failed.state) == ("Diverged: nan", "static delta", "failed")
+    assert (failed.error, failed.label, failed.state) == ("Diverged: nan", "static adapter", "failed")
 
 
 @pytest.mark.parametrize(

@@ -102,11 +102,11 @@ def test_matrix_factorisation_learns_nothing_from_missing_cells() -> None:
     np.testing.assert_allclose(found, 1.0, atol=0.1)
 
 
-def test_best_single_and_task_oracle_by_hand() -> None:
+def test_best_single_and_best_per_task_by_hand() -> None:
     rewards = np.array([[1, 0], [1, np.nan], [0, 1], [np.nan, 0.5]])
     train = Labelled(np.zeros((4, 1)), ("a", "a", "b", "b"), rewards)
     asked = Unlabelled(np.zeros((3, 1)), ("a", "b", "new"))
-    single, per_task = REFERENCES["best_single"](), REFERENCES["task_oracle"]()
+    single, per_task = REFERENCES["best_single"](), REFERENCES["best_per_task"]()
     single.fit(train, 0)
     per_task.fit(train, 0)
     np.testing.assert_allclose(single.scores(asked), [[2 / 3, 0.5]] * 3)

@@ -26,12 +26,12 @@ from haps_search.cli.main import app
 from haps_search.cli.measure import best_label
 from haps_search.cli.report import closing, comparison_table, ranking_table
 from haps_search.config.references import (
+    BestPerTaskReference,
     BestSingleReference,
     KnnReference,
     PerQueryOracleReference,
     ReferencesConfig,
     RidgeReference,
-    TaskOracleReference,
 )
 from haps_search.errors import ConfigError
 from haps_search.evaluation import intervals
@@ -48,7 +48,7 @@ from haps_search.tasks.replay import ReplayTask
 
 FEW = ReferencesConfig(
     compared=(
-        *(BestSingleReference(), TaskOracleReference(), KnnReference(neighbours=(5,)), RidgeReference(alpha=(1.0,))),
+        *(BestSingleReference(), BestPerTaskReference(), KnnReference(neighbours=(5,)), RidgeReference(alpha=(1.0,))),
         PerQueryOracleReference(),
     )
 )
@@ -317,7 +317,7 @@ def test_cheap_references_stand_beside_the_best_trial(runs: Path) -> None:
     experiment = fruit_study(runs / "made.jsonl").experiment
     found = beside(experiment)
     assert list(found) == [
-        "cheapest", "random", "best single", "task oracle", "kNN", "ridge", "per-query oracle",
+        "cheapest", "random", "best single", "best per task", "kNN", "ridge", "per-query oracle",
     ]  # fmt: skip
     asked_there = build_task(experiment.task).questions("validation")
     assert {len(values) for values in found.values()} == {len(asked_there)}

@@ -14,13 +14,13 @@ from outcomes import clustered, four_folds
 
 from haps_search.cli.judging.page import page
 from haps_search.config.references import (
+    BestPerTaskReference,
     BestSingleReference,
     KnnReference,
     PerQueryOracleReference,
     RandomReference,
     ReferencesConfig,
     RidgeReference,
-    TaskOracleReference,
 )
 from haps_search.evaluation import intervals
 from haps_search.evaluation.intervals import Interval
@@ -41,7 +41,7 @@ from haps_search.tasks.task import KnownOutcomes
 NAMES = ("a", "b", "c")
 CONFIG = ReferencesConfig(
     compared=(
-        *(RandomReference(), BestSingleReference(), TaskOracleReference(), KnnReference(neighbours=(5,))),
+        *(RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(neighbours=(5,))),
         *(RidgeReference(alpha=(1.0,)), PerQueryOracleReference()),
     )
 )

@@ -20,7 +20,7 @@ from replays import MODELS, replay_experiment, row, skilled, write_table
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
-from haps_search.learning.known import said
+from haps_search.learning.known import with_cost_weight
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import RunResult, run, validated
@@ -105,7 +105,7 @@ def test_a_conditioned_router_spends_less_where_cost_weighs_more(tmp_path: Path)
     assert result is not None
     assert result.metrics["validation_reward"] >= 0.9, "at the lowest weight it goes by reward"
     questions = build_task(experiment.task).questions("validation")
-    dear = asyncio.run(chances(engine, [said(q, 5.0) for q in questions])).mean(0)
+    dear = asyncio.run(chances(engine, [with_cost_weight(q, 5.0) for q in questions])).mean(0)
     assert dear[0] > 0.9, "at the highest weight the cheapest takes all"
 
 
@@ -211,7 +211,7 @@ def test_a_replayed_router_is_the_start_of_a_run_on_real_candidates(
     before, after = (asyncio.run(chances(e, asked)) for e in (replayed, engine))
     np.testing.assert_allclose(after, before, atol=1e-6)
     assert (after.argmax(1) == [int(q.id[1:]) % 3 for q in asked]).mean() >= 0.95
-    assert len(engine.all_deltas(asked[:1])) == 3, "the hypernetworks are there, and fresh"
+    assert len(engine.all_adapters(asked[:1])) == 3, "the hypernetworks are there, and fresh"
     trained(experiment, tmp_path / "real")
 
 

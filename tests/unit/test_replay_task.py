@@ -17,13 +17,13 @@ from haps_search.config.load import parse_study
 from haps_search.config.replay import ReplayTask as ReplayConfig
 from haps_search.config.tables import TableConfig
 from haps_search.errors import CandidateError, ConfigError, DataError
-from haps_search.learning.known import worth
+from haps_search.learning.known import utility
 from haps_search.sweep.plan import comparisons, confirmations
 from haps_search.tasks.outcome_table import OutcomeTable
 from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, partition
 from haps_search.tasks.scoring import normalise
 from haps_search.tasks.task import answerable
-from haps_search.types import Delta, DeltaLayout, Episode, Message, Request, Sampling, Split
+from haps_search.types import Adapter, AdapterLayout, Episode, Message, Request, Sampling, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -131,9 +131,9 @@ def test_a_candidate_looks_its_answer_up(table: Path) -> None:
     assert candidate.table.modules == ()
     with pytest.raises(CandidateError, match="no question `q9999`"):
         candidate.respond([Request((Message("user", "q9999"),), asked)])
-    delta: Any = Delta(DeltaLayout(1, 1.0, ()), None)  # type: ignore[arg-type]
-    with pytest.raises(CandidateError, match="takes no delta"):
-        candidate.respond([Request((Message("user", "q1"),), asked, delta)])
+    adapter: Any = Adapter(AdapterLayout(1, 1.0, ()), None)  # type: ignore[arg-type]
+    with pytest.raises(CandidateError, match="takes no adapter"):
+        candidate.respond([Request((Message("user", "q1"),), asked, adapter)])
 
 
 def test_a_missing_cell_is_never_an_answer(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_missing_cost_is_the_models_mean_over_training_questions(tmp_path: Pat
     known = task.outcomes(questions, ["c", "b", "a"])
     assert known.costs is not None
     np.testing.assert_allclose(known.costs, [[1.0, 0.25, 1.0]] * len(questions))
-    np.testing.assert_allclose(worth(known, np.ones(len(questions))), [[-1.0, 0.25, 0.0]] * len(questions))
+    np.testing.assert_allclose(utility(known, np.ones(len(questions))), [[-1.0, 0.25, 0.0]] * len(questions))
     gap = next(q for q in questions if int(q.id[1:]) % 4 == 0)
     assert [task.measures(Episode(gap, (model,))) for model in "abc"] == [{"cost": c} for c in (4.0, 1.0, 4.0)]
     assert "warning: 100 missing costs: taken at the model's mean cost over training questions" in task.remarks()
@@ -237,4 +237,4 @@ def test_confirming_goes_through_the_other_folds_and_comes_to_the_searched_one_l
     settings = confirmations(study, [best], top=1, seeds=6)
     assert [s.parameters["task.fold"] for s in settings] == [4, 0, 1, 2, 3, 4]
     assert {s.parameters["learning.weight_decay"] for s in settings} == {0.1}
-    assert comparisons(study, best) == [], "no model of a table takes a delta"
+    assert comparisons(study, best) == [], "no model of a table takes an adapter"

@@ -150,7 +150,7 @@ COMPARISON = {
         {"label": label, "reward": {"mean": m, "low": m - 0.1, "high": m + 0.1, "count": 40}, "joint_gain": gain}
         for label, m, gain in (
             ("random", 0.2, {"mean": 0.4, "low": 0.3, "high": 0.5, "count": 40}),
-            ("static delta", 0.55, {"mean": 0.05, "low": -0.01, "high": 0.11, "count": 40}),
+            ("static adapter", 0.55, {"mean": 0.05, "low": -0.01, "high": 0.11, "count": 40}),
             (ORACLE, 0.9, {"mean": -0.3, "low": -0.4, "high": -0.2, "count": 40}),
             ("joint (best trial)", 0.6, None),
         )
@@ -165,7 +165,7 @@ def test_the_verdict_names_numbers_and_claims_no_more_than_the_interval(tmp_path
     assert said[0].startswith("The best of 6 search trials, 005, reached validation_reward 0.800, validation_cost 10")
     assert said[1].endswith("joint (best trial) has 0.600 [0.500, 0.700] over 40 questions.")
     assert said[2] == (
-        "It cannot be told apart from static delta, the best row beside it (0.550): +0.050 [-0.010, 0.110]."
+        "It cannot be told apart from static adapter, the best row beside it (0.550): +0.050 [-0.010, 0.110]."
     )
     assert said[3] == "On fresh seeds its setting gives 0.500: 0.500."
     assert said[4:] == ("1 of 8 trials failed.", "Collapse alarms rose in 1 of 8 runs.")

@@ -73,7 +73,7 @@ def test_a_route_follows_from_its_seed(build: Build) -> None:
     assert first.assignments == same.assignments
     assert first.assignments != other.assignments
     assert first.version == 3
-    assert all(torch.equal(first.deltas[key].values, d.values) for key, d in same.deltas.items())
+    assert all(torch.equal(first.adapters[key].values, d.values) for key, d in same.adapters.items())
 
 
 def test_a_route_leaves_the_global_randomness_alone(build: Build) -> None:
@@ -88,17 +88,17 @@ def test_weights_follow_from_the_seed_of_the_run(build: Build) -> None:
     assert any(not torch.equal(first[name], tensor) for name, tensor in other.items())
 
 
-def test_each_candidate_that_is_used_has_one_delta_per_question_and_no_other_has(build: Build) -> None:
+def test_each_candidate_that_is_used_has_one_adapter_per_question_and_no_other_has(build: Build) -> None:
     router = build(roles=2, names=("a", "b", "c"))
     routes = router.route(QUESTIONS, 2, 5, version=0)
     used = {(q, name) for q, row in enumerate(routes.assignments) for z in row for name in z}
-    assert set(routes.deltas) == used
+    assert set(routes.adapters) == used
     assert len(used) < 9
-    everyone = router.all_deltas(QUESTIONS)
+    everyone = router.all_adapters(QUESTIONS)
     assert set(everyone) == {(q, name) for q in range(3) for name in "abc"}
-    for key, delta in routes.deltas.items():
-        assert delta.layout == router.layouts[key[1]]
-        torch.testing.assert_close(delta.values, everyone[key].values)
+    for key, adapter in routes.adapters.items():
+        assert adapter.layout == router.layouts[key[1]]
+        torch.testing.assert_close(adapter.values, everyone[key].values)
 
 
 def test_reported_probabilities_are_those_of_the_marginals(build: Build) -> None:
@@ -122,15 +122,15 @@ def test_no_episodes_means_the_likeliest_assignment(build: Build) -> None:
     assert routes.assignments == tuple(((name,),) for name in likeliest)
 
 
-def test_architecture_only_has_no_deltas(build: Build) -> None:
+def test_architecture_only_has_no_adapters(build: Build) -> None:
     router = build(routing__low_level={"type": "none"})
-    assert router.route(QUESTIONS, 4, 0, version=0).deltas == {}
-    assert router.all_deltas(QUESTIONS) == {}
+    assert router.route(QUESTIONS, 4, 0, version=0).adapters == {}
+    assert router.all_adapters(QUESTIONS) == {}
 
 
 def test_a_candidate_may_be_named_like_a_part_of_a_module(build: Build) -> None:
     names = ("half", "Qwen2.5-0.5B", "Qwen2-5-0-5B")
-    assert {name for _, name in build(names=names).all_deltas(QUESTIONS)} == set(names)
+    assert {name for _, name in build(names=names).all_adapters(QUESTIONS)} == set(names)
 
 
 def test_targets_a_candidate_lacks_are_refused_by_its_name(build: Build) -> None:
@@ -220,4 +220,4 @@ def test_a_character_lm_that_ships_can_score_assignments(build: Build, tuning: s
     assert [sum(role) for row in routes.marginals for role in row] == pytest.approx([1.0] * 6, abs=1e-5)
     assert router.high.learns == (tuning == "full")
     assert router.truncated(QUESTIONS) == 0
-    assert set(routes.deltas) == {(q, name) for q, row in enumerate(routes.assignments) for z in row for name in z}
+    assert set(routes.adapters) == {(q, name) for q, row in enumerate(routes.assignments) for z in row for name in z}

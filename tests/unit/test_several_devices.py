@@ -15,7 +15,7 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.routing import LoraConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.spec import resolve
-from haps_search.types import Delta, DeltaLayout, Message, Request, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, Request, Sampling
 
 PARTS = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head")
 
@@ -33,11 +33,13 @@ def in_parts(config: CandidateConfig) -> FrozenLM:
     return FrozenLM(config, replace(lm, model=model))
 
 
-def requests(layout: DeltaLayout) -> list[Request]:
+def requests(layout: AdapterLayout) -> list[Request]:
     generator = torch.Generator().manual_seed(0)
-    deltas = [Delta(layout, 0.1 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in range(2)]
+    adapters = [
+        Adapter(layout, 0.1 * torch.randn(layout.size, generator=generator, dtype=torch.float64)) for _ in range(2)
+    ]
     messages = (Message("user", "3 plus 4"),)
-    return [Request(messages, Sampling(6, seed=i), deltas[i % 2], gradient=True, kl=True) for i in range(4)]
+    return [Request(messages, Sampling(6, seed=i), adapters[i % 2], gradient=True, kl=True) for i in range(4)]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])

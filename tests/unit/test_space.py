@@ -75,12 +75,12 @@ def problems(tmp_path: Path, space: str, *overrides: str) -> list[str]:
             'space.run.steps.type (line 8): got "integer", needs one of float, log, int, choice; did you mean int?',
         ),
         (
-            "learning.credit: {type: choice, values: [paper, leave_one_out, paper]}",
-            'space.learning.credit.values.2 (line 8): "paper" is listed twice',
+            "learning.advantage: {type: choice, values: [paper, leave_one_out, paper]}",
+            'space.learning.advantage.values.2 (line 8): "paper" is listed twice',
         ),
         (
-            "learning.credit: {type: choice, values: [leave_one_out, papr]}",
-            'space.learning.credit.values.1 (line 8): got "papr", needs one of paper, leave_one_out, '
+            "learning.advantage: {type: choice, values: [leave_one_out, papr]}",
+            'space.learning.advantage.values.1 (line 8): got "papr", needs one of paper, leave_one_out, '
             "group_normalised; did you mean paper?",
         ),
         (
@@ -148,10 +148,10 @@ def test_a_field_that_only_one_variant_has_needs_its_condition(tmp_path):
 def test_a_combination_that_breaks_a_rule_across_fields_is_found(tmp_path):
     space = (
         "  run.episodes_per_question: {type: choice, values: [1, 2]}\n"
-        "  learning.credit: {type: choice, values: [paper, leave_one_out]}\n"
+        "  learning.advantage: {type: choice, values: [paper, leave_one_out]}\n"
     )
-    (found,) = problems(tmp_path, space, "learning.credit=paper")
-    assert 'with run.episodes_per_question=1, learning.credit="leave_one_out"' in found
+    (found,) = problems(tmp_path, space, "learning.advantage=paper")
+    assert 'with run.episodes_per_question=1, learning.advantage="leave_one_out"' in found
 
 
 def test_grid_refuses_floats_with_the_way_out(tmp_path):

@@ -53,30 +53,30 @@ def stepped(tiny_lms: dict[str, Path], **changes: Any) -> tuple[StepEngine, Roll
     return engine, signal, metrics
 
 
-def test_a_step_plays_what_was_drawn_and_credits_what_it_earned(tiny_lms: dict[str, Path]) -> None:
+def test_a_step_plays_what_was_drawn_and_weighs_what_it_earned(tiny_lms: dict[str, Path]) -> None:
     engine, signal, metrics = stepped(tiny_lms)
     assert engine.routed == [(2, 2)]
     assert signal.assignments == tuple(map(tuple, DRAWN))
     assert signal.version == 7
-    assert signal.architecture_credits == (pytest.approx((1.0, -1.0)), (0.0, 0.0))
+    assert signal.architecture_advantages == (pytest.approx((1.0, -1.0)), (0.0, 0.0))
     assert metrics["reward"] == pytest.approx((1 + 0 + 0.5 + 0.5) / 4)
 
 
 def test_the_greedy_route_plays_the_likeliest_in_every_episode_and_does_not_weight_it(
     tiny_lms: dict[str, Path],
 ) -> None:
-    engine, signal, metrics = stepped(tiny_lms, learning__route="greedy", learning__credit="paper")
+    engine, signal, metrics = stepped(tiny_lms, learning__route="greedy", learning__advantage="paper")
     assert engine.routed == [(2, 0)]
     assert signal.assignments == (((L,), (L,)), ((W,), (W,)))
-    assert signal.architecture_credits == ((0.0, 0.0), (0.0, 0.0))
+    assert signal.architecture_advantages == ((0.0, 0.0), (0.0, 0.0))
     assert metrics["reward"] == pytest.approx((1 + 1 + 0.5 + 0.5) / 4)
 
 
-def test_what_tokens_cost_lowers_the_credit_and_not_the_reward(tiny_lms: dict[str, Path]) -> None:
+def test_what_tokens_cost_lowers_the_advantage_and_not_the_reward(tiny_lms: dict[str, Path]) -> None:
     """3 tokens read at 100,000 per million cost 0.3 and weigh half: llama's 1 is worth 0.85."""
     _, free, plain = stepped(tiny_lms, learning__cost_weight=0.0)
     _, weighed, costly = stepped(tiny_lms, learning__cost_weight=0.5)
-    assert free.architecture_credits[0] == pytest.approx((1.0, -1.0))
-    assert weighed.architecture_credits[0] == pytest.approx((0.85, -0.85))
+    assert free.architecture_advantages[0] == pytest.approx((1.0, -1.0))
+    assert weighed.architecture_advantages[0] == pytest.approx((0.85, -0.85))
     assert costly["reward"] == plain["reward"]
     assert costly["cost"] == plain["cost"] == pytest.approx(0.3 / 4)

@@ -38,13 +38,13 @@ def build(tiny_lms: dict[str, Path]) -> Build:
     return built
 
 
-def signal(learner: Learner, credit: float = 1.0, gradient: float = 1.0, seed: int = 0) -> Rollouts:
-    """Every question took the first candidate twice; deltas of both candidates get a gradient."""
+def signal(learner: Learner, advantage: float = 1.0, gradient: float = 1.0, seed: int = 0) -> Rollouts:
+    """Every question took the first candidate twice; adapters of both candidates get a gradient."""
     sizes = {name: learner.router.layouts[name].size for name in learner.router.layouts}
     keys = [(q, name) for q in range(len(QUESTIONS)) for name in sizes]
     gradients = {(q, n): gradient * normal(sizes[n], seed=10 * seed + i) for i, (q, n) in enumerate(keys)}
     assignments = ((("llama",), ("llama",)),) * len(QUESTIONS)
-    return Rollouts(learner.version, assignments, ((credit, credit),) * len(QUESTIONS), gradients)
+    return Rollouts(learner.version, assignments, ((advantage, advantage),) * len(QUESTIONS), gradients)
 
 
 def weights(learner: Learner) -> dict[str, Tensor]:
@@ -107,17 +107,17 @@ def test_a_run_of_one_step_takes_the_whole_rate() -> None:
 
 
 def test_a_rewarded_assignment_becomes_likelier_and_a_punished_one_rarer(build: Build) -> None:
-    for credit, sign in ((1.0, 1), (-1.0, -1)):
+    for advantage, sign in ((1.0, 1), (-1.0, -1)):
         learner = build(learning__entropy_bonus=0.0)
         before = log_probability(learner)
-        learner.update(QUESTIONS, signal(learner, credit))
+        learner.update(QUESTIONS, signal(learner, advantage))
         assert sign * (log_probability(learner) - before) > 1e-4
 
 
-def test_without_credit_the_choice_stays(build: Build) -> None:
+def test_without_advantage_the_choice_stays(build: Build) -> None:
     learner = build(learning__entropy_bonus=0.0, routing__low_level={"type": "none"})
     before = weights(learner)
-    learner.update(QUESTIONS, signal(learner, credit=0.0))
+    learner.update(QUESTIONS, signal(learner, advantage=0.0))
     assert changed(before, learner) == set()
 
 
@@ -127,35 +127,35 @@ def test_the_entropy_bonus_flattens_the_choice(build: Build) -> None:
         with torch.no_grad():
             learner.router.high.linear.bias[0] = 1.0
         before = entropy(learner)
-        learner.update(QUESTIONS, signal(learner, credit=0.0))
+        learner.update(QUESTIONS, signal(learner, advantage=0.0))
         assert (entropy(learner) > before + 1e-4) == gains
 
 
-def test_a_delta_moves_against_its_gradient(build: Build) -> None:
+def test_a_adapter_moves_against_its_gradient(build: Build) -> None:
     learner = build(**FROZEN)
-    asked = signal(learner, credit=0.0)
-    before = {key: d.values.clone() for key, d in learner.router.all_deltas(QUESTIONS).items()}
+    asked = signal(learner, advantage=0.0)
+    before = {key: d.values.clone() for key, d in learner.router.all_adapters(QUESTIONS).items()}
     learner.update(QUESTIONS, asked)
-    after = learner.router.all_deltas(QUESTIONS)
-    moved = sum(float((after[k].values - before[k]) @ g) for k, g in asked.delta_gradients.items())
+    after = learner.router.all_adapters(QUESTIONS)
+    moved = sum(float((after[k].values - before[k]) @ g) for k, g in asked.adapter_gradients.items())
     assert moved < -1e-4
 
 
-def test_the_gradient_of_a_static_delta_is_the_sum_over_questions(build: Build) -> None:
+def test_the_gradient_of_a_static_adapter_is_the_sum_over_questions(build: Build) -> None:
     learner = build(**FROZEN, **STATIC, **PLAIN)
     asked = signal(learner)
     learner.update(QUESTIONS, asked)
     for name in NAMES:
-        wanted = sum(asked.delta_gradients[q, name] for q in range(3))
+        wanted = sum(asked.adapter_gradients[q, name] for q in range(3))
         torch.testing.assert_close(taken_gradients(learner)[f"low.for_{name}.values"], wanted)
 
 
 def test_only_the_hypernetwork_of_a_candidate_that_spoke_learns(build: Build) -> None:
     learner = build(**FROZEN)
     asked = signal(learner)
-    spoke = {key: g for key, g in asked.delta_gradients.items() if key[1] == "llama"}
+    spoke = {key: g for key, g in asked.adapter_gradients.items() if key[1] == "llama"}
     before = weights(learner)
-    learner.update(QUESTIONS, replace(asked, delta_gradients=spoke))
+    learner.update(QUESTIONS, replace(asked, adapter_gradients=spoke))
     assert {name.rsplit(".", 2)[0] for name in changed(before, learner)} == {"high", "low.for_llama.mlp"}
 
 
@@ -194,7 +194,7 @@ def test_a_signal_of_another_version_is_refused(build: Build, version: int) -> N
     assert learner.version == 1
 
 
-@pytest.mark.parametrize("bad", [{"gradient": math.nan}, {"gradient": math.inf}, {"credit": math.nan}])
+@pytest.mark.parametrize("bad", [{"gradient": math.nan}, {"gradient": math.inf}, {"advantage": math.nan}])
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_step_that_is_not_finite_leaves_everything_as_it_was(
     build: Build, bad: dict[str, float], clip: float | None
@@ -216,11 +216,11 @@ def test_a_restored_router_takes_exactly_the_next_step(build: Build, others: int
     for seed in range(2):
         whole.update(QUESTIONS, signal(whole, seed=seed))
     for seed in range(others):
-        restored.update(QUESTIONS, signal(restored, credit=-1.0, seed=7 + seed))
+        restored.update(QUESTIONS, signal(restored, advantage=-1.0, seed=7 + seed))
     restored.restore(whole.snapshot())
     assert_same(whole, restored)
     for learner in (whole, restored):
-        learner.update(QUESTIONS, signal(learner, credit=-0.5, seed=2))
+        learner.update(QUESTIONS, signal(learner, advantage=-0.5, seed=2))
     assert_same(whole, restored)
     assert whole.version == 3
 
@@ -282,9 +282,9 @@ def test_a_router_that_learns_nothing_counts_its_versions(build: Build) -> None:
     learner.restore(learner.snapshot())
 
 
-def test_the_architecture_loss_is_the_mean_of_credit_and_surprise(build: Build) -> None:
+def test_the_architecture_loss_is_the_mean_of_advantage_and_surprise(build: Build) -> None:
     learner = build()
-    report = learner.update(QUESTIONS, signal(learner, credit=0.5))
+    report = learner.update(QUESTIONS, signal(learner, advantage=0.5))
     assert report.metrics["architecture_loss"] == pytest.approx(0.5 * math.log(2))
 
 

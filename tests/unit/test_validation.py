@@ -10,14 +10,14 @@ import torch
 from made import NumberTask, ScriptedEngine, layout, normal, question
 
 from haps_search.config.run import SamplingConfig
-from haps_search.search.metrics import delta_norm
+from haps_search.search.metrics import adapter_norm
 from haps_search.search.validation import Scored, score_assignment, score_router, validation_metrics
-from haps_search.types import Delta, Episode
+from haps_search.types import Adapter, Episode
 
 QUESTIONS = [question(text=text) for text in "xyz"]
 TEXTS = {"a": {"x": "1", "y": "0", "z": "0"}, "b": {"x": "0", "y": "0.5", "z": "0"}}
 BEST = {"x": ("a",), "y": ("b",), "z": ("a",)}
-DELTA = Delta(layout(), normal(layout().size))
+ADAPTER = Adapter(layout(), normal(layout().size))
 SAMPLED = SamplingConfig(max_new_tokens=4, temperature=0.7, top_k=5)
 
 
@@ -25,29 +25,29 @@ def routed(engine: ScriptedEngine) -> Scored:
     return asyncio.run(score_router(engine, NumberTask(), QUESTIONS, SAMPLED))
 
 
-def test_the_likeliest_assignment_answers_greedily_under_its_delta() -> None:
-    engine = ScriptedEngine(TEXTS, BEST, DELTA)
+def test_the_likeliest_assignment_answers_greedily_under_its_adapter() -> None:
+    engine = ScriptedEngine(TEXTS, BEST, ADAPTER)
     scored = routed(engine)
     assert scored.rewards == (1.0, 0.5, 0.0)
     assert [e.assignment for e in scored.episodes] == [("a",), ("b",), ("a",)]
     assert engine.routed == [(3, 0)]
-    assert all(r.sampling.greedy and r.delta is DELTA and not r.gradient and not r.kl for r in engine.requests)
-    assert scored.delta_norm == pytest.approx(delta_norm([DELTA]))
+    assert all(r.sampling.greedy and r.adapter is ADAPTER and not r.gradient and not r.kl for r in engine.requests)
+    assert scored.adapter_norm == pytest.approx(adapter_norm([ADAPTER]))
 
 
 def test_one_assignment_is_played_by_frozen_candidates_without_a_router() -> None:
-    engine = ScriptedEngine(TEXTS, delta=DELTA)
+    engine = ScriptedEngine(TEXTS, adapter=ADAPTER)
     scored = asyncio.run(score_assignment(engine, NumberTask(), QUESTIONS, ("b",), SAMPLED))
     assert scored.rewards == (0.0, 0.5, 0.0)
-    assert scored.delta_norm == 0.0
+    assert scored.adapter_norm == 0.0
     assert engine.routed == []
-    assert all(r.delta is None for r in engine.requests)
+    assert all(r.adapter is None for r in engine.requests)
 
 
 def test_questions_go_out_in_chunks_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = routed(ScriptedEngine(TEXTS, BEST, DELTA))
+    whole = routed(ScriptedEngine(TEXTS, BEST, ADAPTER))
     monkeypatch.setattr("haps_search.search.validation.CHUNK", 2)
-    engine = ScriptedEngine(TEXTS, BEST, DELTA)
+    engine = ScriptedEngine(TEXTS, BEST, ADAPTER)
     assert routed(engine) == whole
     assert engine.routed == [(2, 0), (1, 0)]
     frozen = asyncio.run(score_assignment(engine, NumberTask(), QUESTIONS, ("a",), SAMPLED))
@@ -55,31 +55,31 @@ def test_questions_go_out_in_chunks_and_come_back_in_order(monkeypatch: pytest.M
 
 
 class GrowingEngine(ScriptedEngine):
-    """Its deltas double with every call of `route`."""
+    """Its adapters double with every call of `route`."""
 
     async def route(self, questions, episodes, seed):  # type: ignore[no-untyped-def]
         taken = await super().route(questions, episodes, seed)
-        assert self._delta is not None
-        self._delta = Delta(self._delta.layout, torch.sqrt(torch.tensor(2.0)) * self._delta.values)
+        assert self._adapter is not None
+        self._adapter = Adapter(self._adapter.layout, torch.sqrt(torch.tensor(2.0)) * self._adapter.values)
         return taken
 
 
-def test_the_delta_norm_weighs_questions_and_not_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_adapter_norm_weighs_questions_and_not_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("haps_search.search.validation.CHUNK", 2)
-    found = routed(GrowingEngine(TEXTS, BEST, DELTA)).delta_norm
-    assert found == pytest.approx(delta_norm([DELTA]) * (1 + 1 + 2) / 3)
+    found = routed(GrowingEngine(TEXTS, BEST, ADAPTER)).adapter_norm
+    assert found == pytest.approx(adapter_norm([ADAPTER]) * (1 + 1 + 2) / 3)
 
 
-def test_a_router_without_deltas_has_no_norm() -> None:
-    assert routed(ScriptedEngine(TEXTS, BEST)).delta_norm == 0.0
+def test_a_router_without_adapters_has_no_norm() -> None:
+    assert routed(ScriptedEngine(TEXTS, BEST)).adapter_norm == 0.0
 
 
 def test_metrics_bear_the_names_that_sweeps_optimise() -> None:
-    scored = routed(ScriptedEngine(TEXTS, BEST, DELTA))
+    scored = routed(ScriptedEngine(TEXTS, BEST, ADAPTER))
     assert validation_metrics(scored, ["a", "b", "c"]) == {
         "validation_reward": 0.5,
         "validation_tokens": 2.0,
-        "validation_delta_norm": scored.delta_norm,
+        "validation_adapter_norm": scored.adapter_norm,
         "validation_contexts_cut": 0.0,
         "validation_parse_failure_share/role0/a": 0.0,
         "validation_parse_failure_share/role0/b": 0.0,
@@ -92,7 +92,7 @@ def test_metrics_bear_the_names_that_sweeps_optimise() -> None:
 def test_tokens_of_all_roles_count_for_a_question() -> None:
     engine = ScriptedEngine(TEXTS)
     scored = asyncio.run(score_assignment(engine, NumberTask(2), QUESTIONS, ("a", "b"), SAMPLED))
-    assert scored.tokens_written == 4.0
+    assert scored.completion_tokens == 4.0
     assert scored.rewards == (0.0, 0.5, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What is packed comes out as it went in, and shared deltas travel once."""
+"""What is packed comes out as it went in, and shared adapters travel once."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from haps_search.engines.cluster.wire import (
     unpack_responses,
     unpack_tensors,
 )
-from haps_search.types import Delta, DeltaLayout, LinearModule, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, LinearModule, Message, Request, Response, Sampling
 
-SMALL = DeltaLayout(1, 0.5, (LinearModule("o_proj", 1, 3, 2, 1.0),))
-LARGE = DeltaLayout(2, 1.0, (LinearModule("q_proj", 0, 4, 5, 2.0), LinearModule("q_proj", 1, 4, 5, 2.0)))
-
-
-def delta(layout: DeltaLayout, seed: int, dtype: torch.dtype = torch.float64) -> Delta:
-    return Delta(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(seed), dtype=dtype))
+SMALL = AdapterLayout(1, 0.5, (LinearModule("o_proj", 1, 3, 2, 1.0),))
+LARGE = AdapterLayout(2, 1.0, (LinearModule("q_proj", 0, 4, 5, 2.0), LinearModule("q_proj", 1, 4, 5, 2.0)))
 
 
-def request(text: str, given: Delta | None = None, **kinds: bool) -> Request:
+def adapter(layout: AdapterLayout, seed: int, dtype: torch.dtype = torch.float64) -> Adapter:
+    return Adapter(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(seed), dtype=dtype))
+
+
+def request(text: str, given: Adapter | None = None, **kinds: bool) -> Request:
     messages = (Message("system", "be brief"), Message("user", text))
     return Request(messages, Sampling(7, 0.5, seed=3, top_k=4, top_p=0.9), given, **kinds)
 
@@ -44,28 +44,28 @@ def through_a_process(packed: object) -> object:
 
 
 def test_requests_come_out_as_they_went_in_and_in_order() -> None:
-    shared = delta(SMALL, 1)
+    shared = adapter(SMALL, 1)
     sent = [
         request("a", shared, gradient=True),
         request("b"),
-        request("c", delta(LARGE, 2), gradient=True, kl=True),
+        request("c", adapter(LARGE, 2), gradient=True, kl=True),
         request("d", shared, kl=True),
-        request("e", delta(SMALL, 3, torch.float32)),
+        request("e", adapter(SMALL, 3, torch.float32)),
     ]
     found = unpack_requests(through_a_process(pack_requests(sent)))  # type: ignore[arg-type]
     assert [(r.messages, r.sampling, r.gradient, r.kl) for r in found] == [
         (r.messages, r.sampling, r.gradient, r.kl) for r in sent
     ]
     for got, gave in zip(found, sent, strict=True):
-        assert (got.delta and got.delta.layout) == (gave.delta and gave.delta.layout)
-        assert same(got.delta and got.delta.values, gave.delta and gave.delta.values)
+        assert (got.adapter and got.adapter.layout) == (gave.adapter and gave.adapter.layout)
+        assert same(got.adapter and got.adapter.values, gave.adapter and gave.adapter.values)
 
 
-def test_a_delta_that_episodes_share_travels_once_and_stays_shared() -> None:
-    shared, other = delta(SMALL, 1), delta(SMALL, 2)
+def test_a_adapter_that_episodes_share_travels_once_and_stays_shared() -> None:
+    shared, other = adapter(SMALL, 1), adapter(SMALL, 2)
     parcel = pack_requests([request("a", shared), request("b", other), request("c", shared)])
-    assert [array.shape for array in parcel.deltas.arrays] == [(2, SMALL.size)]
-    one, two, three = (r.delta for r in unpack_requests(parcel))
+    assert [array.shape for array in parcel.adapters.arrays] == [(2, SMALL.size)]
+    one, two, three = (r.adapter for r in unpack_requests(parcel))
     assert one is not None
     assert two is not None
     assert three is not None
@@ -79,16 +79,16 @@ def test_a_parcel_knows_its_rows() -> None:
 
 def test_responses_come_out_as_they_went_in_and_in_order() -> None:
     sent = [
-        Response("a", (1, 2), -1.5, 4, 2, delta(SMALL, 1).values, 0.25, delta(SMALL, 2).values),
+        Response("a", (1, 2), -1.5, 4, 2, adapter(SMALL, 1).values, 0.25, adapter(SMALL, 2).values),
         Response("", (), 0.0, 9, 0),
-        Response("c", (5,), -0.1 - 0.2, 3, 1, gradient=delta(LARGE, 3, torch.float32).values),
-        Response("d", (6,), -2.0, 3, 1, kl=0.5, kl_gradient=delta(LARGE, 4).values),
+        Response("c", (5,), -0.1 - 0.2, 3, 1, gradient=adapter(LARGE, 3, torch.float32).values),
+        Response("d", (6,), -2.0, 3, 1, kl=0.5, kl_gradient=adapter(LARGE, 4).values),
     ]
     found = unpack_responses(through_a_process(pack_responses(sent)))  # type: ignore[arg-type]
     for got, gave in zip(found, sent, strict=True):
         assert same(got.gradient, gave.gradient)
         assert same(got.kl_gradient, gave.kl_gradient)
-        plain = ("text", "token_ids", "log_likelihood", "tokens_read", "tokens_written", "kl")
+        plain = ("text", "token_ids", "log_likelihood", "prompt_tokens", "completion_tokens", "kl")
         assert [getattr(got, name) for name in plain] == [getattr(gave, name) for name in plain]
 
 

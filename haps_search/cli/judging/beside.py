@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from haps_search.cli.judging.verb import asked
 from haps_search.config.references import (
+    BestPerTaskReference,
     BestSingleReference,
     CheapestReference,
     KnnReference,
@@ -11,13 +12,12 @@ from haps_search.config.references import (
     RandomReference,
     ReferencesConfig,
     RidgeReference,
-    TaskOracleReference,
 )
 from haps_search.config.run import Experiment
 from haps_search.evaluation.replay.methods import label_of
 from haps_search.evaluation.replay.questions import measured
 
-CHEAP = (RandomReference(), BestSingleReference(), TaskOracleReference(), KnnReference(), RidgeReference())
+CHEAP = (RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(), RidgeReference())
 
 
 def beside(best: Experiment) -> dict[str, tuple[float, ...]]:

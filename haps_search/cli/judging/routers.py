@@ -15,7 +15,7 @@ from haps_search.evaluation.replay.policies import Member, Policy, best_count, e
 from haps_search.evaluation.replay.questions import Held
 from haps_search.evaluation.replay.yardstick import Yardstick
 from haps_search.evaluation.routing_metrics.cells import Floats
-from haps_search.learning.known import said
+from haps_search.learning.known import with_cost_weight
 from haps_search.search.outcome_validation import chances
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
@@ -59,11 +59,11 @@ def chosen_settings(subject: Subject) -> Chosen:
         asked = answerable(tasks[0], "validation", models)
         found = {s.label: policy(s.searched, "validation", asked, models) for s in proven}
     outcomes = [task.outcomes(answerable(task, "validation", models), models) for task in tasks]
-    worth = Yardstick.of(outcomes, subject.experiment.run.validation.best == "aiq")
+    measure = Yardstick.of(outcomes, subject.experiment.run.validation.best == "aiq")
     if len(tasks) > 1:
-        proven.sort(key=lambda setting: -worth(found[setting.label]))
+        proven.sort(key=lambda setting: -measure(found[setting.label]))
     searched = [found[setting.label] for setting in proven[:MOST_AVERAGED]]
-    count = best_count(searched, worth)
+    count = best_count(searched, measure)
     earns = Yardstick.of(outcomes, by_aiq=False)(mean_policy(searched[:count]))
     return Chosen(tuple(proven[:count]), earns, len(tasks))
 
@@ -103,7 +103,7 @@ def policy(run: FoundRun, split: Held, questions: Sequence[Question], models: Se
 
     limits = run.experiment.learning.cost_conditioned
     weights = [] if limits is None else np.geomspace(limits.low, limits.high, WEIGHTS).tolist()
-    priced = {weight: probabilities([said(question, weight) for question in asked]) for weight in weights}
+    priced = {weight: probabilities([with_cost_weight(question, weight) for question in asked]) for weight in weights}
     return Policy(probabilities(asked), priced)
 
 

@@ -67,8 +67,8 @@ def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgem
     say(f"reading {len(questions[0].test):,} {split} questions with the checkpoints of {len(chosen.settings)} settings")
     policies = routers(subject, split, questions[0].questions, chosen.settings)
     names = [candidate.name for candidate in subject.experiment.candidates]
-    worth = {} if chosen.validation is None else {next(iter(policies)): chosen.validation}
-    return judge(policies, found, questions[0].train, questions[0].test, names, split, worth), notes
+    earned = {} if chosen.validation is None else {next(iter(policies)): chosen.validation}
+    return judge(policies, found, questions[0].train, questions[0].test, names, split, earned), notes
 
 
 def asked(base: Experiment, inputs: Sequence[Experiment], split: Held) -> list[Asked]:

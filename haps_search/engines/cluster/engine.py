@@ -85,11 +85,11 @@ class RayEngine:
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if isinstance(signal, Outcomes):
             return await answer(self._router.learn.remote(list(questions), signal))
-        keys = tuple(signal.delta_gradients)
-        packed = pack_tensors([signal.delta_gradients[key] for key in keys])
+        keys = tuple(signal.adapter_gradients)
+        packed = pack_tensors([signal.adapter_gradients[key] for key in keys])
         return await answer(
             self._router.update.remote(
-                list(questions), signal.version, signal.assignments, signal.architecture_credits, keys, packed
+                list(questions), signal.version, signal.assignments, signal.architecture_advantages, keys, packed
             )
         )
 

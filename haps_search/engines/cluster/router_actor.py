@@ -8,9 +8,9 @@ from typing import Any
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack_tensors
 from haps_search.types import (
+    Adapter,
+    AdapterLayout,
     Assignment,
-    Delta,
-    DeltaLayout,
     ModuleTable,
     Outcomes,
     Question,
@@ -31,8 +31,8 @@ class RouterActor:
 
     def load(
         self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int, gpus: float
-    ) -> Mapping[str, DeltaLayout]:
-        """Build the router; returns the layouts of its deltas. Raises CandidateError, ConfigError."""
+    ) -> Mapping[str, AdapterLayout]:
+        """Build the router; returns the layouts of its adapters. Raises CandidateError, ConfigError."""
         from haps_search.engines.assembly import build_learner, prepare_torch
         from haps_search.tasks.build import build_task
 
@@ -44,8 +44,8 @@ class RouterActor:
 
     def route(self, questions: Sequence[Question], episodes: int, seed: int) -> tuple[Routes, Keys, PackedTensors]:
         routes = self._learner.route(questions, episodes, seed)
-        keys = tuple(routes.deltas)
-        packed = pack_tensors([routes.deltas[key].values for key in keys])
+        keys = tuple(routes.adapters)
+        packed = pack_tensors([routes.adapters[key].values for key in keys])
         bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
         return bare, keys, packed
 
@@ -54,13 +54,13 @@ class RouterActor:
         questions: Sequence[Question],
         version: int,
         assignments: tuple[tuple[Assignment, ...], ...],
-        credits: tuple[tuple[float, ...], ...],
+        advantages: tuple[tuple[float, ...], ...],
         keys: Keys,
         packed: PackedTensors,
     ) -> UpdateReport:
         gradients = dict(zip(keys, unpack_tensors(packed), strict=True))
         found = {key: value for key, value in gradients.items() if value is not None}
-        return self._learner.update(questions, Rollouts(version, assignments, credits, found))
+        return self._learner.update(questions, Rollouts(version, assignments, advantages, found))
 
     def learn(self, questions: Sequence[Question], signal: Outcomes) -> UpdateReport:
         return self._learner.update(questions, signal)
@@ -73,7 +73,9 @@ class RouterActor:
 
 
 def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any]) -> Routes:
-    """The routes with their deltas, as the loop sees them."""
+    """The routes with their adapters, as the loop sees them."""
     values = unpack_tensors(packed)
-    deltas = {key: Delta(layouts[key[1]], value) for key, value in zip(keys, values, strict=True) if value is not None}
-    return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, deltas)
+    adapters = {
+        key: Adapter(layouts[key[1]], value) for key, value in zip(keys, values, strict=True) if value is not None
+    }
+    return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, adapters)

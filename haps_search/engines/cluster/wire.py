@@ -1,6 +1,6 @@
 """What crosses processes: batches packed so that their tensors travel as a few arrays.
 
-Payload objects dominate the cost of a request, so a parcel holds many requests and each distinct delta once.
+Payload objects dominate the cost of a request, so a parcel holds many requests and each distinct adapter once.
 Nothing here needs torch until a parcel is opened: the broker passes parcels on unopened.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haps_search.types import Delta, DeltaLayout, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ class PackedTensors:
 
 @dataclass(frozen=True, slots=True)
 class BareRequest:
-    """A request without its delta."""
+    """A request without its adapter."""
 
     messages: tuple[Message, ...]
     sampling: Sampling
@@ -41,8 +41,8 @@ class RequestParcel:
     """Requests of one trial for one candidate. Made by the engine, opened by a worker."""
 
     requests: tuple[BareRequest, ...]
-    layouts: tuple[DeltaLayout | None, ...]
-    deltas: PackedTensors
+    layouts: tuple[AdapterLayout | None, ...]
+    adapters: PackedTensors
 
     @property
     def rows(self) -> int:
@@ -70,16 +70,16 @@ def estimated_tokens(messages: Sequence[Message], sampling: Sampling) -> int:
 
 def pack_requests(requests: Sequence[Request]) -> RequestParcel:
     bare = tuple(BareRequest(r.messages, r.sampling, r.gradient, r.kl) for r in requests)
-    layouts = tuple(r.delta.layout if r.delta else None for r in requests)
-    return RequestParcel(bare, layouts, pack_tensors([r.delta.values if r.delta else None for r in requests]))
+    layouts = tuple(r.adapter.layout if r.adapter else None for r in requests)
+    return RequestParcel(bare, layouts, pack_tensors([r.adapter.values if r.adapter else None for r in requests]))
 
 
 def unpack_requests(parcel: RequestParcel) -> list[Request]:
-    values = unpack_tensors(parcel.deltas)
+    values = unpack_tensors(parcel.adapters)
     found = []
     for bare, layout, value in zip(parcel.requests, parcel.layouts, values, strict=True):
-        delta = None if layout is None or value is None else Delta(layout, value)
-        found.append(Request(bare.messages, bare.sampling, delta, bare.gradient, bare.kl))
+        adapter = None if layout is None or value is None else Adapter(layout, value)
+        found.append(Request(bare.messages, bare.sampling, adapter, bare.gradient, bare.kl))
     return found
 
 
@@ -99,7 +99,7 @@ def unpack_responses(parcel: ResponseParcel) -> list[Response]:
 
 
 def pack_tensors(tensors: Sequence[Tensor | None]) -> PackedTensors:
-    """Equal objects are sent once: the episodes of a question share its delta."""
+    """Equal objects are sent once: the episodes of a question share its adapter."""
     stacks: dict[tuple[int, str], tuple[int, list[np.ndarray[Any, Any]]]] = {}
     seen: dict[int, tuple[int, int]] = {}
     where: list[tuple[int, int] | None] = []

@@ -23,7 +23,7 @@ from haps_search.config.routing import (
 from haps_search.config.run import Experiment
 from haps_search.lora.spec import module_table, resolve
 from haps_search.routing.backbone import tuned
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticDelta
+from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
 from haps_search.types import ModuleTable
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Need:
 def candidate_need(
     config: CandidateConfig, learning: LearningConfig, prompt_tokens: int, new_tokens: int
 ) -> tuple[Need, ModuleTable]:
-    """One worker's need, and the modules that its deltas may patch.
+    """One worker's need, and the modules that its adapters may patch.
 
     Raises:
         CandidateError: no such model.
@@ -168,7 +168,7 @@ def _low_levels(
     layouts = [resolve(routing.lora, table) for table in tables.values()]
     if isinstance(low, GeneratedLowLevel):
         return [ParameterGenerator(low, width, layout).to(dtype) for layout in layouts]
-    return [StaticDelta(low, layout).to(dtype) for layout in layouts]
+    return [StaticAdapter(low, layout).to(dtype) for layout in layouts]
 
 
 def _at_most(text: object, tokens: int) -> int:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from haps_search.evaluation.intervals import Interval, mean_interval, paired_interval, wilson
 from haps_search.evaluation.pool_report.complete import Complete
+from haps_search.evaluation.references.best_per_task import BestPerTask
 from haps_search.evaluation.references.labelled import Labelled
-from haps_search.evaluation.references.task_oracle import TaskOracle
 from haps_search.tasks.tables.splits import folds
 
 Floats = NDArray[np.float64]
@@ -28,18 +28,18 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """Ways to choose, over `questions` that every model answered. `task_oracle` is None without two tasks.
+    """Ways to choose, over `questions` that every model answered. `best_per_task` is None without two tasks.
 
-    The best single model and the per-query oracle are chosen in hindsight; the task oracle is not.
+    The best single model and the per-query oracle are chosen in hindsight; the best per task is not.
     """
 
     questions: int
     best_model: str
     same_choice: bool
-    """Whether the task oracle chooses the best single model on every question."""
+    """Whether the best per task chooses the best single model on every question."""
     random: Choice
     best_single: Choice
-    task_oracle: Choice | None
+    best_per_task: Choice | None
     oracle: Choice
 
 
@@ -53,7 +53,7 @@ def gains(part: Complete) -> Gains:
         same_choice=by_task is not None and bool((by_task == part.best).all()),
         random=_choice(part, everyone),
         best_single=_choice(part, _one_hot(part, np.full(len(part.rewards), part.best))),
-        task_oracle=None if by_task is None else _choice(part, _one_hot(part, by_task)),
+        best_per_task=None if by_task is None else _choice(part, _one_hot(part, by_task)),
         oracle=_choice(part, _one_hot(part, _oracle_choice(part))),
     )
 
@@ -80,7 +80,7 @@ def _task_choice(part: Complete) -> NDArray[np.intp]:
     for side in (0, 1):
         learnt, judged = half != side, half == side
         if learnt.any() and judged.any():
-            oracle = TaskOracle()
+            oracle = BestPerTask()
             oracle.fit(_labelled(part, learnt), seed=0)
             scores = np.asarray(oracle.scores(_labelled(part, judged)), np.float64)
             chosen[judged] = oracle_choice(scores, part.best)

@@ -31,7 +31,7 @@ def verdict(gains: Gains | None, luck: Luck | None) -> Verdict:
         return Verdict("unknown", ("It cannot be told: no question was answered by every model.",))
     if gains.oracle.gain.mean < WORTH and (gains.oracle.gain.high < WORTH or gains.oracle.gain.mean == 0):
         return Verdict("cannot", (*_cannot(gains), *_costs(gains)))
-    task = gains.task_oracle
+    task = gains.best_per_task
     worth = task is not None and task.gain.low > 0
     kind: Kind = "worth" if worth else "open"
     return Verdict(kind, (_room(gains, worth), _by_task(gains), _luck(gains, luck), *_costs(gains)))
@@ -61,7 +61,7 @@ def _room(gains: Gains, worth: bool) -> str:
 
 
 def _by_task(gains: Gains) -> str:
-    task = gains.task_oracle
+    task = gains.best_per_task
     if task is None:
         return "The table names fewer than two tasks, so what knowing the task is worth cannot be told."
     if task.gain.low > 0:

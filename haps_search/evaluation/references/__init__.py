@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from haps_search.evaluation.references.best_per_task import BestPerTask
 from haps_search.evaluation.references.best_single import BestSingle
 from haps_search.evaluation.references.cheapest import Cheapest
 from haps_search.evaluation.references.gbdt import Gbdt
@@ -15,13 +16,12 @@ from haps_search.evaluation.references.per_query_oracle import PerQueryOracle
 from haps_search.evaluation.references.random import Random
 from haps_search.evaluation.references.reference import Reference
 from haps_search.evaluation.references.ridge import Ridge
-from haps_search.evaluation.references.task_oracle import TaskOracle
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
     "random": Random,
     "best_single": BestSingle,
     "cheapest": Cheapest,
-    "task_oracle": TaskOracle,
+    "best_per_task": BestPerTask,
     "knn": Knn,
     "ridge": Ridge,
     "mlp": Mlp,

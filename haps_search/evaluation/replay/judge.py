@@ -21,7 +21,7 @@ from haps_search.evaluation.replay.verdict import Verdict
 from haps_search.evaluation.routing_metrics.cells import assignment_means, filled, prices
 from haps_search.evaluation.routing_metrics.curve import Curve
 
-IN_EVERY_TASK = ("task oracle", "best single", "per-query oracle")
+IN_EVERY_TASK = ("best per task", "best single", "per-query oracle")
 """References that stand in the table of tasks beside the best one."""
 
 

@@ -71,11 +71,11 @@ def ensembles(members: Iterable[Member]) -> tuple[Policy, ...]:
     return tuple(mean_policy(row) for row in zip(*groups.values(), strict=False))
 
 
-def best_count(ranked: Sequence[Policy], worth: Callable[[Policy], float]) -> int:
+def best_count(ranked: Sequence[Policy], utility: Callable[[Policy], float]) -> int:
     """How many of the best policies, best first, to average: 1 to all of them, whichever is worth most; the fewest of
     equals.
 
-    `worth` is measured on validation questions: this is a choice, and the test questions have no say in it.
+    `utility` is measured on validation questions: this is a choice, and the test questions have no say in it.
     """
-    found = [worth(mean_policy(ranked[:count])) for count in range(1, len(ranked) + 1)]
+    found = [utility(mean_policy(ranked[:count])) for count in range(1, len(ranked) + 1)]
     return int(np.argmax(np.round(found, 12))) + 1

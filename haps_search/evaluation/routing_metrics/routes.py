@@ -17,9 +17,9 @@ def routes(scores: Floats, rewards: Floats, prices: Floats | None = None, cost_w
     """
     if scores.shape != rewards.shape or not np.isfinite(scores).all():
         raise ValueError(f"scores: got {scores.shape}, needs finite ones of shape {rewards.shape}")
-    worth = scores if prices is None else scores - cost_weight * prices
-    worth = np.where(np.isnan(rewards), -np.inf, worth)
-    best = worth == worth.max(axis=1, keepdims=True)
+    utility = scores if prices is None else scores - cost_weight * prices
+    utility = np.where(np.isnan(rewards), -np.inf, utility)
+    best = utility == utility.max(axis=1, keepdims=True)
     return best / best.sum(axis=1, keepdims=True)
 
 

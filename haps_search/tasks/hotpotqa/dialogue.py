@@ -1,4 +1,4 @@
-"""Where a dialogue stands: a function of its utterances alone, worked out anew at every turn."""
+"""Where a dialogue stands: a function of its completions alone, worked out anew at every turn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from haps_search.tasks.hotpotqa.grammar import STUDENT, TEACHER, Reading, read
 from haps_search.tasks.retrieval import Passages
-from haps_search.types import Utterance
+from haps_search.types import Completion
 
 Find = Callable[[str], Passages]
 """Query -> passages of the question at hand."""
@@ -57,11 +57,11 @@ class Dialogue:
         return None if accepted else STUDENT
 
 
-def follow(utterances: Iterable[Utterance], rules: Rules, find: Find) -> Dialogue:
-    """The dialogue after these utterances."""
+def follow(completions: Iterable[Completion], rules: Rules, find: Find) -> Dialogue:
+    """The dialogue after these completions."""
     state = Dialogue(rules)
-    for utterance in utterances:
-        state = _heard(state, utterance.role, read(utterance.role, utterance.response.text), find)
+    for completion in completions:
+        state = _heard(state, completion.role, read(completion.role, completion.response.text), find)
     return state
 
 

@@ -89,9 +89,9 @@ class HotpotqaTask:
             "exact_match": exact_match(episode.answer or "", episode.question.reference),
             "answered": float(episode.answer is not None),
             "searches": float(len(self._dialogue(episode).found)),
-            "turns": float(len(episode.utterances)),
+            "turns": float(len(episode.completions)),
         }
 
     def _dialogue(self, episode: Episode) -> Dialogue:
         passages, count = passages_of(episode.question), self._config.passages_per_search
-        return follow(episode.utterances, self._rules, lambda query: self._retriever.search(passages, query, count))
+        return follow(episode.completions, self._rules, lambda query: self._retriever.search(passages, query, count))

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from haps_search.candidates.decoder import Decoder, positions
 from haps_search.candidates.placed import on_several_devices
-from haps_search.candidates.read import Prompts
+from haps_search.candidates.prefill import Prompts
 from haps_search.candidates.roomy import give_room
 from haps_search.candidates.suffix import Kept
-from haps_search.lora.injection import RowDeltas, Update, patched
+from haps_search.lora.injection import RowAdapters, Update, patched
 
 
 class Steps(Protocol):
@@ -30,9 +30,9 @@ class Steps(Protocol):
 
 
 @contextmanager
-def stepping(decoder: Decoder, heard: Prompts, deltas: RowDeltas, steps: int, kept: Kept | None) -> Iterator[Steps]:
-    """While open, every row goes on under its own delta, for at most `steps` tokens."""
-    stacks, at = deltas.stacks(), positions(heard.mask)[:, -1:]
+def stepping(decoder: Decoder, heard: Prompts, adapters: RowAdapters, steps: int, kept: Kept | None) -> Iterator[Steps]:
+    """While open, every row goes on under its own adapter, for at most `steps` tokens."""
+    stacks, at = adapters.stacks(), positions(heard.mask)[:, -1:]
     if decoder.plans is not None:
         plan = decoder.plans.start(heard, at, steps, stacks, kept)
         try:

@@ -1,4 +1,4 @@
-"""Reading prompts: each distinct one once below the first patched layer, and above it once per delta."""
+"""Prefill: each distinct prompt is read once below the first patched layer, and above it once per adapter."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from haps_search.candidates.placed import on_several_devices
 from haps_search.candidates.prompt_cache import Below, entries, joined
 from haps_search.candidates.stack import run_below, run_from
 from haps_search.candidates.suffix import Kept, first_patched
-from haps_search.lora.injection import RowDeltas, injected
-from haps_search.types import Delta, DeltaLayout
+from haps_search.lora.injection import RowAdapters, injected
+from haps_search.types import Adapter, AdapterLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +30,27 @@ class Prompts:
     known: tuple[bool, ...]
 
 
-def read(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], deltas: Sequence[Delta | None], kept: Kept | None
+def prefill(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None], kept: Kept | None
 ) -> Prompts:
     """Read the prompts of a batch. Whoever keeps states for a replay must be watching already."""
     device = decoder.model.device
-    first, index = distinct(prompts, deltas)
+    first, index = distinct(prompts, adapters)
     ids, mask = pad_left(prompts, decoder.pad_id, device)
-    split = _split(decoder.layers, deltas)
+    split = _split(decoder.layers, adapters)
     # Keys and values on several devices can be selected by an index on the CPU only.
     beside = torch.device("cpu") if on_several_devices(decoder.model) else device
     spread = _Spread(first, torch.tensor(index, device=beside), kept)
     if decoder.layers is None or split == 0:
-        rows = RowDeltas([deltas[i] for i in first], decoder.model.dtype, device)
+        rows = RowAdapters([adapters[i] for i in first], decoder.model.dtype, device)
         logits, cache = spread.over(*_whole(decoder, ids[first], mask[first], rows))
         return Prompts(ids, mask, logits, cache, (False,) * len(prompts))
-    return _in_two(decoder, decoder.layers, split, prompts, deltas, ids, mask, spread)
+    return _in_two(decoder, decoder.layers, split, prompts, adapters, ids, mask, spread)
 
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """From rows that differ in prompt or delta to the rows of the batch."""
+    """From rows that differ in prompt or adapter to the rows of the batch."""
 
     first: list[int]
     index: Tensor
@@ -65,13 +65,13 @@ class _Spread:
         return logits[self.index], cache
 
 
-def _split(layers: nn.ModuleList | None, deltas: Sequence[Delta | None]) -> int:
-    """The first layer that is read per delta. Without deltas the last one is, for its logits."""
-    lowest = first_patched(deltas)
+def _split(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -> int:
+    """The first layer that is read per adapter. Without adapters the last one is, for its logits."""
+    lowest = first_patched(adapters)
     return 0 if layers is None else len(layers) - 1 if lowest is None else lowest
 
 
-def _whole(decoder: Decoder, ids: Tensor, mask: Tensor, rows: RowDeltas) -> tuple[Tensor, Any]:
+def _whole(decoder: Decoder, ids: Tensor, mask: Tensor, rows: RowAdapters) -> tuple[Tensor, Any]:
     model = decoder.model
     with injected(model, rows):
         out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
@@ -83,7 +83,7 @@ def _in_two(
     layers: nn.ModuleList,
     split: int,
     prompts: Sequence[Sequence[int]],
-    deltas: Sequence[Delta | None],
+    adapters: Sequence[Adapter | None],
     ids: Tensor,
     mask: Tensor,
     spread: _Spread,
@@ -93,7 +93,7 @@ def _in_two(
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
     states, lower, known = _below(decoder, layers, split, texts)
     first = spread.first
-    with injected(decoder.model, RowDeltas([deltas[i] for i in first], decoder.model.dtype, ids.device)):
+    with injected(decoder.model, RowAdapters([adapters[i] for i in first], decoder.model.dtype, ids.device)):
         hidden, cache = run_from(
             decoder.head, layers, split, states[rows[first]],
             attention_mask=mask[first], position_ids=positions(mask[first]), use_cache=True,
@@ -127,16 +127,16 @@ def _below(
     return *joined([found[text] for text in texts], decoder.model.config), known
 
 
-def distinct(prompts: Sequence[Sequence[int]], deltas: Sequence[Delta | None]) -> tuple[list[int], list[int]]:
-    """Rows that differ in prompt or delta, and for every row the place of its equal among them.
+def distinct(prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> tuple[list[int], list[int]]:
+    """Rows that differ in prompt or adapter, and for every row the place of its equal among them.
 
-    Deltas are told apart by layout and the identity of their numbers: the episodes of a question share one object.
+    Adapters are told apart by layout and the identity of their numbers: the episodes of a question share one object.
     """
-    seen: dict[tuple[tuple[int, ...], tuple[int, DeltaLayout] | None], int] = {}
+    seen: dict[tuple[tuple[int, ...], tuple[int, AdapterLayout] | None], int] = {}
     first: list[int] = []
     index: list[int] = []
-    for row, (prompt, delta) in enumerate(zip(prompts, deltas, strict=True)):
-        key = tuple(prompt), None if delta is None else (id(delta.values), delta.layout)
+    for row, (prompt, adapter) in enumerate(zip(prompts, adapters, strict=True)):
+        key = tuple(prompt), None if adapter is None else (id(adapter.values), adapter.layout)
         if key not in seen:
             seen[key] = len(first)
             first.append(row)

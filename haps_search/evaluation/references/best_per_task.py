@@ -10,7 +10,7 @@ from haps_search.evaluation.references.labelled import Labelled, Unlabelled, mea
 from haps_search.evaluation.routing_metrics.cells import Floats, assignment_means
 
 
-class TaskOracle:
+class BestPerTask:
     """Each assignment's mean reward on the question's task, over its measured training cells.
 
     Where the task was not in training, or the assignment was not measured on it, its mean over all tasks stands in.

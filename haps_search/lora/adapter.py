@@ -1,14 +1,14 @@
-"""The flat delta and its matrices."""
+"""The flat adapter and its matrices."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from haps_search.types import DeltaLayout
+from haps_search.types import AdapterLayout
 
 
-def matrices(layout: DeltaLayout, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Views of a flat delta, per target: lora_A (..., r, d_in) and lora_B (..., d_out, r) from (..., P)."""
+def matrices(layout: AdapterLayout, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Views of a flat adapter, per target: lora_A (..., r, d_in) and lora_B (..., d_out, r) from (..., P)."""
     rank, offset, found = layout.rank, 0, []
     for target in layout.targets:
         size_a, size_b = rank * target.d_in, rank * target.d_out
@@ -18,7 +18,7 @@ def matrices(layout: DeltaLayout, values: Tensor) -> list[tuple[Tensor, Tensor]]
     return found
 
 
-def relative_norms(layout: DeltaLayout, values: Tensor) -> Tensor:
+def relative_norms(layout: AdapterLayout, values: Tensor) -> Tensor:
     """Frobenius norm of each update over that of its weight: (..., targets) from (..., P).
 
     |s B A|_F^2 = s^2 tr((B'B)(AA')), which never forms the (d_out, d_in) product.
@@ -28,13 +28,13 @@ def relative_norms(layout: DeltaLayout, values: Tensor) -> Tensor:
     norms = []
     for target, (a, b) in zip(layout.targets, matrices(layout, values), strict=True):
         squared = ((b.mT @ b) * (a @ a.mT)).sum((-1, -2))
-        # The clamp keeps the square root's gradient finite where the delta is exactly zero.
+        # The clamp keeps the square root's gradient finite where the adapter is exactly zero.
         norms.append(layout.scaling * squared.clamp_min(1e-24).sqrt() / max(target.weight_norm, 1e-12))
     return torch.stack(norms, -1)
 
 
-def bounded(layout: DeltaLayout, values: Tensor, limit: float) -> Tensor:
-    """The delta with each update's relative norm at most `limit`; B is scaled, and gradients flow through."""
+def bounded(layout: AdapterLayout, values: Tensor, limit: float) -> Tensor:
+    """The adapter with each update's relative norm at most `limit`; B is scaled, and gradients flow through."""
     import torch
 
     factors = (limit / relative_norms(layout, values)).clamp_max(1.0)

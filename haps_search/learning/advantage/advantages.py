@@ -1,4 +1,4 @@
-"""What a credit scheme returns, and whom an episode is compared with."""
+"""What an advantage scheme returns, and whom an episode is compared with."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from haps_search.types import Assignment
 
 
 @dataclass(frozen=True, slots=True)
-class Credits:
-    """Per episode of one question (G each): the architecture choice's credit and its utterances'."""
+class Advantages:
+    """Per episode of one question (G each): the architecture choice's advantage and its completions'."""
 
     architecture: tuple[float, ...]
-    utterance: tuple[float, ...]
+    completion: tuple[float, ...]
 
 
 def peers(assignments: Sequence[Assignment]) -> list[list[int]]:
-    """Per episode, the episodes its utterances are judged within, itself included.
+    """Per episode, the episodes its completions are judged within, itself included.
 
     Those of the same assignment where there are others, else all of the question: so the difference
-    between candidates does not flow into the deltas.
+    between candidates does not flow into the adapters.
     """
     everyone = list(range(len(assignments)))
     found = []
