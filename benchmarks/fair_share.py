@@ -12,7 +12,7 @@ from benchmarks.measure import Figure, Measured, Target, interleaved
 from benchmarks.on_ray import Opened, opened, resources
 from benchmarks.scale import Scale
 from benchmarks.subjects import babbling, letters
-from haps_search.engines.cluster.engine import ask_pool
+from haps_search.engines.cluster.ray_engine import ask_pool
 from haps_search.engines.cluster.session import Session
 from haps_search.engines.cluster.wire import estimated_tokens
 from haps_search.types import Message, Request, Sampling

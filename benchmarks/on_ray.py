@@ -12,7 +12,7 @@ from typing import Any
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
-from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.session import Session, session
 
 Opened = Callable[..., AbstractContextManager[Session]]

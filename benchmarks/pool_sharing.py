@@ -16,7 +16,7 @@ from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
 from benchmarks.on_ray import Opened, engines, opened, resources
 from benchmarks.scale import Scale
 from benchmarks.subjects import Subject, babbling, changed, zoo
-from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.session import Session
 
 FIGURES = ("pool_sharing", "pool_sharing_zoo", "pool_memory", "pool_memory_zoo")

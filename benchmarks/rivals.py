@@ -16,7 +16,7 @@ from benchmarks.naive import naive
 from benchmarks.plain_batched import PlainBatched
 from benchmarks.scale import Scale, Size
 from benchmarks.subjects import RANK, SCALING, Subject, babbling
-from haps_search.candidates.zoo.tokenizer import build_tokenizer
+from haps_search.candidates.zoo.recipes import build_tokenizer
 from haps_search.config.routing import LoraConfig
 from haps_search.engines.local import LocalEngine
 from haps_search.lora.spec import module_table, resolve

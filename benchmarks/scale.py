@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from haps_search.candidates.zoo.tokenizer import build_tokenizer
+from haps_search.candidates.zoo.recipes import build_tokenizer
 
 POSITIONS = 2048
 

@@ -14,7 +14,7 @@ def build_tiny(folder: Path, architecture: str, seed: int) -> Path:
     """A two-layer causal LM whose o_proj is not square, saved as a folder."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from haps_search.candidates.zoo.tokenizer import build_tokenizer
+    from haps_search.candidates.zoo.recipes import build_tokenizer
 
     tokenizer = build_tokenizer()
     config = AutoConfig.for_model(

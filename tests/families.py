@@ -31,7 +31,7 @@ def build_family(folder: Path, family: str, layers: int = 3) -> Path:
     """Random weights, saved as a folder."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from haps_search.candidates.zoo.tokenizer import build_tokenizer
+    from haps_search.candidates.zoo.recipes import build_tokenizer
 
     tokenizer = build_tokenizer()
     config = AutoConfig.for_model(

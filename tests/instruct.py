@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def chat_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
     """One token per byte, and special tokens around turns."""
-    from haps_search.candidates.zoo.tokenizer import build_tokenizer
+    from haps_search.candidates.zoo.recipes import build_tokenizer
 
     tokenizer = build_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": [TURN, END_TURN]})

@@ -20,7 +20,7 @@ from haps_search.search.loop import run
 from haps_search.sweep.events import SweepEnded, SweepStarted, TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import Setting, confirmations, experiment_of
+from haps_search.sweep.settings import Setting, confirmations, experiment_of
 from haps_search.tasks.build import build_task
 
 FRUIT = ("apple", "pear", "plum")

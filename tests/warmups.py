@@ -9,7 +9,7 @@ import numpy as np
 
 from haps_search.config.run import Experiment
 from haps_search.config.tasks import SkillsTask as SkillsConfig
-from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.skills import SkillsTask
 from haps_search.types import Assignment, Question
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from haps_search.candidates.head import Head
 from haps_search.candidates.prompt_cache import PromptCache
+from haps_search.candidates.stack import Head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

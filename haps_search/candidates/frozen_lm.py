@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from haps_search.candidates.budget import TokenBudget
 from haps_search.candidates.chat import render
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
 from haps_search.candidates.fixed import FixedPlans, fixed_plans
 from haps_search.candidates.generate import Generated, generate
 from haps_search.candidates.gradient import RowGradients, row_gradients
-from haps_search.candidates.placed import on_several_devices
 from haps_search.candidates.prompt_cache import PromptCache
+from haps_search.candidates.stack import on_several_devices
 from haps_search.candidates.suffix import Kept, decoder_layers, first_patched
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from haps_search.candidates.sources import LoadedLM
+
 
 _log = logging.getLogger(__name__)
 
@@ -179,3 +180,36 @@ def _tokens_with(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
         return []
     spoken = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     return [i for i, piece in enumerate(spoken) if any(text in piece for text in texts)]
+
+
+class TokenBudget:
+    """Tokens per forward pass, padding and the tokens yet to be written included.
+
+    It doubles when a pass filled more than half of it, and is halved where memory ran out; what did not fit once
+    is not tried again.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.tokens = start
+        self._failed = math.inf
+
+    def fitted(self, tokens: int) -> None:
+        if 2 * tokens > self.tokens:
+            self.tokens = max(self.tokens, int(min(2 * self.tokens, 0.9 * self._failed)))
+
+    def failed(self, tokens: int) -> None:
+        self._failed = min(self._failed, tokens)
+        self.tokens = max(1, min(self.tokens, tokens // 2))
+
+    def batches(self, lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
+        """Places of `lengths`, in batches of at most `rows` that fit the budget of that moment; one always goes.
+
+        Those of like length share a batch, so that little is padded.
+        """
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        while order:
+            count = 1
+            while count < min(rows, len(order)) and (count + 1) * lengths[order[count]] <= self.tokens:
+                count += 1
+            yield order[:count]
+            del order[:count]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from haps_search.candidates.decoder import Decoder, positions
 from haps_search.candidates.generate import Generated
-from haps_search.candidates.head import Head
 from haps_search.candidates.policy import Policy
+from haps_search.candidates.stack import Head
 from haps_search.candidates.suffix import Kept, Replay
 from haps_search.lora.injection import RowAdapters, injected
 from haps_search.types import Adapter, Sampling

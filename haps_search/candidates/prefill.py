@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from haps_search.candidates.decoder import Decoder, pad_left, positions
-from haps_search.candidates.placed import on_several_devices
 from haps_search.candidates.prompt_cache import Below, entries, joined
-from haps_search.candidates.stack import run_below, run_from
+from haps_search.candidates.stack import on_several_devices, run_below, run_from
 from haps_search.candidates.suffix import Kept, first_patched
 from haps_search.lora.injection import RowAdapters, injected
 from haps_search.types import Adapter, AdapterLayout

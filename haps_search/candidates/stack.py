@@ -1,4 +1,4 @@
-"""A stack of decoder layers run in part: those below some layer, or those from it on.
+"""A model in parts: its layers below or from some layer on, and the output head apart from them.
 
 Layers that are left out pass their input on and keep their places, so that what a model looks up by a layer's
 number stays right, and masks, rotary embeddings and windows stay the model's own.
@@ -8,11 +8,74 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from haps_search.candidates.head import Head
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def on_several_devices(model: nn.Module) -> bool:
+    """Whether the layers lie on several devices (transformers' `device_map`).
+
+    Whoever calls the whole model sees one device, as accelerate's hooks move what passes between layers. Its parts,
+    its cache and its hidden states are elsewhere each.
+    """
+    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
+
+
+class Head:
+    """From a model's final hidden states (n, t, H) to its logits (n, t, V), by the model's own code: scales and soft
+    caps stay its own. Where that cannot be had apart, the hidden states are the logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, body: nn.Module | None) -> None:
+        self._model, self._body = model, body
+        self.width = int(model.config.get_text_config().vocab_size)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: PreTrainedModel) -> Head:
+        """Tried on two tokens: families differ in what they do to hidden states and logits."""
+        if on_several_devices(model):
+            return cls(model, None)
+        ids = torch.arange(2, device=model.device).unsqueeze(0)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+        whole, apart = model(**inputs).logits, cls(model, model.get_decoder())
+        try:
+            found = apart.logits(apart.hidden(**inputs)[0])
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            return cls(model, None)
+        same = found.shape == whole.shape and torch.allclose(found.float(), whole.float(), rtol=1e-2, atol=1e-2)
+        return apart if same else cls(model, None)
+
+    def hidden(self, **inputs: Any) -> tuple[Tensor, Any]:
+        """Run the layers: final hidden states (n, t, H) and the cache."""
+        if self._body is None:
+            out = self._model(**inputs)
+            return out.logits, out.past_key_values
+        out = self._body(**inputs)
+        return out.last_hidden_state, out.past_key_values
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        if self._body is None:
+            return hidden
+        with _answering(self._body, hidden):
+            logits: Tensor = self._model(inputs_embeds=hidden, use_cache=False).logits
+        return logits
+
+
+@contextmanager
+def _answering(body: nn.Module, hidden: Tensor) -> Iterator[None]:
+    """While open, the layers are not run and give these states."""
+    body.forward = lambda *args, **kwargs: BaseModelOutputWithPast(last_hidden_state=hidden)
+    try:
+        yield
+    finally:
+        del body.forward
 
 
 def run_below(head: Head, layers: nn.ModuleList, first: int, **inputs: Any) -> tuple[Tensor, Any]:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from haps_search.candidates.head import Head
-from haps_search.candidates.stack import run_below, run_from
+from haps_search.candidates.stack import Head, run_below, run_from
 from haps_search.types import Adapter, LinearModule
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from haps_search.records.sealed import replace_text
 from haps_search.search.validation import Scored
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.plan import arms
+from haps_search.sweep.settings import arms
 from haps_search.types import Assignment
 
 Held = Literal["validation", "test"]

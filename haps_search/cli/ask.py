@@ -28,7 +28,7 @@ def ask(
 
     import asyncio
 
-    from haps_search.engines.loaded import load_run
+    from haps_search.engines.local import load_run
     from haps_search.episodes.play import Play, play
     from haps_search.search.deciding import decide
     from haps_search.search.metrics import adapter_norm

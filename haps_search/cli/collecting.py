@@ -85,7 +85,7 @@ def _local(study: Study, task: Task) -> Iterator[Speak]:
 def _on_ray(study: Study, wanted: Collection, logs: Path) -> Iterator[Speak]:
     from haps_search.cli.drive import profile_of
     from haps_search.cli.logs import log_to
-    from haps_search.engines.cluster.engine import ask_pool, parcel_rows
+    from haps_search.engines.cluster.ray_engine import ask_pool, parcel_rows
     from haps_search.engines.cluster.session import session
 
     profile = profile_of(study)

@@ -9,7 +9,7 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.errors import ConfigError
-from haps_search.routing.features.encoder_revision import named
+from haps_search.routing.features.embeddings import named
 from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask

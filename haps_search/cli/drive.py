@@ -29,9 +29,9 @@ from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.leaving import ready_to_leave
 from haps_search.sweep.mirror import Mirror
-from haps_search.sweep.plan import Setting, arms, comparisons, missing
 from haps_search.sweep.progress import Progress, fraction_done, planned_trials
 from haps_search.sweep.ranking import ranked
+from haps_search.sweep.settings import Setting, arms, comparisons, missing
 from haps_search.sweep.tune import Left, fit
 
 

@@ -43,7 +43,7 @@ def evaluate(
 
     import asyncio
 
-    from haps_search.engines.loaded import load_run
+    from haps_search.engines.local import load_run
     from haps_search.evaluation.intervals import difference_interval, mean_interval
     from haps_search.search.validation import score_router
 

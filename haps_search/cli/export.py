@@ -27,9 +27,9 @@ def export(
     import json
 
     from haps_search.candidates.sources import model_name
-    from haps_search.engines.loaded import load_run
+    from haps_search.engines.local import load_run
     from haps_search.errors import ConfigError
-    from haps_search.lora.export import export_adapter
+    from haps_search.lora.peft import export_adapter
 
     loaded = load_run(found.folder, found.experiment)
     adapters = loaded.adapters(asked)

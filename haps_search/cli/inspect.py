@@ -28,9 +28,9 @@ def inspect(
     from haps_search.cli.pool_page import page, plain
     from haps_search.config.load import load_table, parse_table
     from haps_search.errors import ConfigError
-    from haps_search.evaluation.pool_report.report import pool_report
+    from haps_search.evaluation.pool.pool_report import pool_report
     from haps_search.records.sealed import replace_text
-    from haps_search.tasks.tables.read import load_outcomes
+    from haps_search.tasks.tables.reading import load_outcomes
 
     if (table is None) == (config is None):
         raise ConfigError("needs either a table or --config FILE, whose `file` names the table")

@@ -16,12 +16,12 @@ from haps_search.evaluation.comparison import Row, comparison, score_frozen
 from haps_search.records.run_folder import EXAMPLES, RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine
-from haps_search.search.outcome_validation import score_known
+from haps_search.search.outcome_step import score_known
 from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import ARCHITECTURE_ONLY, STATIC, comparisons, experiment_of
+from haps_search.sweep.settings import ARCHITECTURE_ONLY, STATIC, comparisons, experiment_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import answerable
 from haps_search.types import Assignment, Split

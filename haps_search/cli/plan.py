@@ -39,8 +39,8 @@ def plan(
         described = described.model_copy(update={"nodes": parse_nodes(nodes)})
 
     from haps_search.cli.plan_table import show_plan
-    from haps_search.engines.placement.plan import needs_of
-    from haps_search.engines.placement.plan import plan as planned
+    from haps_search.engines.placement.placement import needs_of
+    from haps_search.engines.placement.placement import plan as planned
 
     needs = needs_of(study.experiment, prompt_tokens)
     show_plan(planned(study.experiment, study.sweep.concurrency, described, needs), study, described, prompt_tokens)

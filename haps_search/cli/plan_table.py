@@ -9,7 +9,7 @@ from haps_search.cli.display import wide_console
 from haps_search.config.engines import ClusterProfile, Nodes
 from haps_search.config.sweep import Study
 from haps_search.engines.placement.memory import PROCESS_BYTES
-from haps_search.engines.placement.plan import PROMPT_TOKENS, Plan, Row, gigabytes, needs_of, plan
+from haps_search.engines.placement.placement import PROMPT_TOKENS, Plan, Row, gigabytes, needs_of, plan
 from haps_search.errors import CandidateError, ConfigError
 
 

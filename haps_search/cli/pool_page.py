@@ -11,13 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from haps_search.config.tables import TableConfig
-from haps_search.evaluation.pool_report.census import Census
-from haps_search.evaluation.pool_report.gains import Choice, Gains
-from haps_search.evaluation.pool_report.likeness import Likeness
-from haps_search.evaluation.pool_report.models import ModelLine
-from haps_search.evaluation.pool_report.report import PoolReport
-from haps_search.evaluation.pool_report.verdict import signed
-from haps_search.tasks.tables.read import LoadedTable
+from haps_search.evaluation.pool.census import Census
+from haps_search.evaluation.pool.gains import Choice, Gains, ModelLine
+from haps_search.evaluation.pool.likeness import Likeness
+from haps_search.evaluation.pool.pool_report import PoolReport, signed
+from haps_search.tasks.tables.reading import LoadedTable
 
 MOST_MODELS = 14
 MOST_NAMES = 6

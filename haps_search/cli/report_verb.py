@@ -27,9 +27,8 @@ def report(
     else:
         source = read_sweep(sweep_journal(runs, name))
 
-    from haps_search.report.build import build
-    from haps_search.report.importance import Importance, why_not
-    from haps_search.report.write import write
+    from haps_search.report.build import build, write
+    from haps_search.report.parameters import Importance, why_not
 
     importances: tuple[Importance, ...] = ()
     if source.study is not None and not why_not(source):

@@ -30,7 +30,7 @@ def route(
     import json
     from collections import Counter
 
-    from haps_search.engines.loaded import load_run
+    from haps_search.engines.local import load_run
     from haps_search.records.sealed import replace_text
     from haps_search.search.deciding import decide
 

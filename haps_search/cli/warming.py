@@ -19,14 +19,14 @@ from haps_search.config.tables import TableConfig
 from haps_search.engines.assembly import build_learner, prepare_torch
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.evaluation.warmup_table import WarmupRow, warmup_rows
+from haps_search.learning.from_tables import TaughtRows, held_out_split, scores, taught_rows
 from haps_search.learning.update import Learner
-from haps_search.learning.warmup import TaughtRows, held_out_split, scores, taught_rows
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.routing.distribution import all_assignments
 from haps_search.search.warmup import claim, warm_up, warmup_experiment
 from haps_search.tasks.build import build_task
-from haps_search.tasks.tables.read import read_table
+from haps_search.tasks.tables.reading import read_table
 
 
 def warm_up_on(study: Study, file: Path, folder: Path) -> list[WarmupRow]:

@@ -1,5 +1,8 @@
 """The base of every configuration model."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -44,3 +47,16 @@ def _hook_fields(model: type[BaseModel]) -> set[str]:
         if any(getattr(part, "pattern", None) == _HOOK for part in info.metadata)
     }
     return own.union(*(_hook_fields(below) for below in model.__subclasses__()))
+
+
+_PLACES = (
+    re.compile(r"(?<=://)(?P<kept>[^\s/@:]*:)[^\s/]+(?=@)"),
+    re.compile(r"(?P<kept>[?&](?:password|passwd|token|secret|api_key)=)[^\s&#]+", re.IGNORECASE),
+)
+
+
+def concealed(text: str) -> str:
+    """The text with `***` for every password in an address: `user:***@host`, `?password=***`."""
+    for place in _PLACES:
+        text = place.sub(r"\g<kept>***", text)
+    return text

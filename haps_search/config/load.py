@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from haps_search.config.anchors import anchored
-from haps_search.config.arm_checks import arm_problems
+from haps_search.config.checks import arm_problems, readable, space_problems
+from haps_search.config.complaints import validate
 from haps_search.config.conditions import canonical
 from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render, scalar
 from haps_search.config.engines import ClusterProfile, Nodes
-from haps_search.config.explain import validate
 from haps_search.config.overrides import override
 from haps_search.config.schema import suggest
-from haps_search.config.space_checks import readable, space_problems
 from haps_search.config.sweep import Study
 from haps_search.config.tables import TableConfig
 from haps_search.errors import ConfigError

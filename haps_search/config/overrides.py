@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,18 +11,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from haps_search.config.document import FROM_OVERRIDE, Problem, Where, dotted, scalar
 from haps_search.config.run import Experiment
-from haps_search.config.schema import (
-    Members,
-    child,
-    exists,
-    keys,
-    models,
-    nearest,
-    origin_of,
-    paths,
-    suggest,
-    tagged,
-)
+from haps_search.config.schema import Members, child, exists, keys, models, nearest, origin_of, paths, suggest, tagged
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 
@@ -133,3 +122,20 @@ def _assign(options: Members, here: Any, key: str | int, value: Any) -> None:
         for unknown in [k for k in here if k not in variant.model_fields]:
             del here[unknown]
     here[key] = value
+
+
+def with_parameters(experiment: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of an experiment's plain values with dotted paths replaced, wholes before their parts.
+
+    Raises:
+        ConfigError: a path that no experiment has.
+    """
+    changed = copy.deepcopy(dict(experiment))
+    for path in sorted(parameters, key=_wholes_first):
+        put(Experiment, changed, path, copy.deepcopy(parameters[path]))
+    return changed
+
+
+def _wholes_first(path: str) -> tuple[int, bool]:
+    """A variant is chosen before its fields are set."""
+    return path.count("."), not path.endswith(".type")

@@ -4,9 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from haps_search.config.base import Config, Name
+from haps_search.config.base import Config, Name, concealed
 from haps_search.config.run import Experiment
-from haps_search.config.secrets import concealed
 
 Conditions = dict[str, Any]
 """Parent path -> value, or list of values, under which a parameter is active."""

@@ -1,12 +1,37 @@
-"""The tasks a user can name."""
+"""Questions whose outcomes are known: an outcome table takes the place of the candidates."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
 
-from pydantic import Field, PositiveInt, model_validator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from haps_search.config.base import Config, Hook
 from haps_search.config.hotpotqa import HotpotqaTask
-from haps_search.config.replay import ReplayTask
+from haps_search.config.tables import TableConfig
+
+
+class ReplayTask(Config):
+    """A single role answers, and what an answer earns stands in a table."""
+
+    type: Literal["replay"] = "replay"
+    description: str = "Answer the question."
+    table: TableConfig
+    held_out: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the different texts that are the test split, by a hash of the normalised text. The table's own splits
+    are not used."""
+    folds: int = Field(default=5, ge=2)
+    """The other questions fall into so many folds, by another hash of the text: one validates, the others train."""
+    fold: NonNegativeInt = 0
+    """The fold that validates. All trials of a sweep share it; `haps confirm` goes on to the others."""
+    task_name: bool = False
+    """Put the name of a question's task before its text, where the table has one, so that routers read it."""
+
+    @model_validator(mode="after")
+    def _a_fold_that_is_there(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold: got {self.fold}, needs 0 to {self.folds - 1}, since folds is {self.folds}")
+        return self
 
 
 class SkillsTask(Config):
@@ -25,7 +50,7 @@ class SkillsTask(Config):
     }
 
     @model_validator(mode="after")
-    def _ordered(self) -> "SkillsTask":
+    def _ordered(self) -> SkillsTask:
         if self.letters[0] > self.letters[1]:
             raise ValueError(f"letters: shortest {self.letters[0]} exceeds longest {self.letters[1]}")
         return self

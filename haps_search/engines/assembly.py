@@ -10,7 +10,7 @@ import torch
 from haps_search.config.routing import FeaturesBackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.learning.update import Learner
-from haps_search.routing.features.place import features_cache
+from haps_search.routing.features.embeddings import features_cache
 from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.prompt import RoutingPrompt
 from haps_search.routing.router import Router

@@ -38,7 +38,7 @@ from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.exc import SQLAlchemyError  # noqa: E402
 from urllib3.exceptions import HTTPError  # noqa: E402
 
-from haps_search.config.secrets import concealed  # noqa: E402
+from haps_search.config.base import concealed  # noqa: E402
 from haps_search.errors import TrackerError  # noqa: E402
 from haps_search.records.tracker import Record, Status, StepGate  # noqa: E402
 

@@ -6,6 +6,7 @@ appended to. What does not get through is the machines' failure, not the run's.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,3 +157,39 @@ def checked(uri: str) -> str:
     if not parts.netloc or not parts.path.strip("/"):
         raise ConfigError(f"got --runs {uri}, needs a bucket and a folder in it, as in {parts.scheme}://BUCKET/runs")
     return uri
+
+
+PIECE = 65_536
+
+
+def push_from(objects: Objects, name: str, file: Path, offset: int) -> None:
+    """Put what the file has from a byte on; the store has what lies before. Raises PoolError."""
+    first = offset // PIECE
+    with file.open("rb") as opened:
+        opened.seek(first * PIECE)
+        data = opened.read()
+    starts = range(0, len(data), PIECE)
+    for start in reversed(starts):
+        objects.put(_piece(name, first + start // PIECE), data[start : start + PIECE])
+
+
+def pull_whole(objects: Objects, name: str, file: Path) -> bool:
+    """Write the file anew from its pieces; whether there are any. Raises PoolError."""
+    data, number = b"", 0
+    while True:
+        piece = objects.get(_piece(name, number))
+        data += piece or b""
+        if piece is None or len(piece) < PIECE:
+            break
+        number += 1
+    if not data:
+        return False
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+    aside.write_bytes(data)
+    aside.replace(file)
+    return True
+
+
+def _piece(name: str, number: int) -> str:
+    return f"{name}/{number:06d}"

@@ -14,7 +14,7 @@ from haps_search.config.candidates import Price
 from haps_search.config.run import Experiment
 from haps_search.episodes.play import Play, Speak, play
 from haps_search.errors import ConfigError
-from haps_search.learning.cost import cost, prices
+from haps_search.learning.utility import cost, prices
 from haps_search.records.parts import Parts
 from haps_search.routing.distribution import all_assignments
 from haps_search.seeds import derive_seed

@@ -10,7 +10,7 @@ import numpy as np
 from haps_search.config.learning import LearningConfig, SoftTargets, SquaredError
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
-from haps_search.learning.known import with_cost_weight
+from haps_search.learning.utility import with_cost_weight
 from haps_search.search.engine import Engine
 from haps_search.search.validation import CHUNK
 from haps_search.tasks.task import Tabled, Task

@@ -10,12 +10,11 @@ from typing import Any, Literal, TypeVar
 
 from haps_search.config.run import Experiment
 from haps_search.errors import Interrupted
-from haps_search.learning.cost import mean_cost, prices
+from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.ahead import Ahead
 from haps_search.search.engine import Engine
-from haps_search.search.outcome_step import outcome_step
-from haps_search.search.outcome_validation import score_known
+from haps_search.search.outcome_step import outcome_step, score_known
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed

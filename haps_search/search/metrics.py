@@ -13,7 +13,7 @@ from torch import Tensor
 from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
 from haps_search.lora.adapter import relative_norms
-from haps_search.tasks.question_file import CONTEXT_CUT
+from haps_search.tasks.question_rows import CONTEXT_CUT
 from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from haps_search.config.run import Experiment
 from haps_search.episodes.play import Play, play
-from haps_search.learning.cost import mean_cost, prices, utilities
 from haps_search.learning.objective import rollouts
+from haps_search.learning.utility import mean_cost, prices, utilities
 from haps_search.search.engine import Engine
 from haps_search.search.metrics import step_metrics
 from haps_search.seeds import derive_seed

@@ -12,8 +12,8 @@ from pathlib import Path
 from haps_search.config.routing import NoLowLevel
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
+from haps_search.learning.from_tables import TaughtRows, learn, scores
 from haps_search.learning.update import Learner
-from haps_search.learning.warmup import TaughtRows, learn, scores
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.search.loop import Progress, RunResult, batch

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
+
+from haps_search.records.remote import pulled
 
 Kind = Literal["search", "comparison", "confirm"]
 Ended = Literal["finished", "stopped", "failed"]
@@ -171,3 +174,20 @@ def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> 
         trial.reports[event.step] = event.metrics
     else:
         trial.record = replace(record, state=event.state, metrics=event.metrics, error=event.error)
+
+
+def written_ending(number: int, folder: Path) -> TrialEnded | None:
+    """The end of a run that reached its end or broke for good; None where it could go on."""
+    pulled(folder)
+    result, error = folder / "result.json", folder / "error.json"
+    if result.exists():
+        return TrialEnded(number, "finished", json.loads(result.read_text())["metrics"])
+    if error.exists():
+        note = json.loads(error.read_text())
+        return TrialEnded(number, "failed", error=f"{note['kind']}: {note['message']}")
+    return None
+
+
+def stopped(number: int, last: Mapping[str, float]) -> TrialEnded:
+    """The scheduler ended it; its last report stands."""
+    return TrialEnded(number, "stopped", last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from haps_search.errors import PoolError
-from haps_search.records.pieces import pull_whole, push_from
+from haps_search.records.objects import pull_whole, push_from
 from haps_search.records.remote import Remote, remote_of
 from haps_search.sweep.claim import Claim
 from haps_search.sweep.layout import JOURNAL, lock_file

@@ -10,7 +10,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from haps_search.config.sweep import Study
-from haps_search.report.importance import Importance
+from haps_search.report.parameters import Importance
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.tune import optuna_study
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from haps_search import __version__
 from haps_search.config.anchors import unplaced
-from haps_search.config.explain import show
+from haps_search.config.complaints import show
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.schema import suggest
 from haps_search.config.sweep import Study

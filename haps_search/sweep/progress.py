@@ -12,7 +12,7 @@ from haps_search.records.remote import LOOK_S, pulled, remote_of
 from haps_search.sweep.events import State, TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import experiment_of
+from haps_search.sweep.settings import experiment_of
 
 
 @dataclass(frozen=True, slots=True)

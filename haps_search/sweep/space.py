@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+from haps_search.config.complaints import show, validate
 from haps_search.config.conditions import Space, active, canonical, combinations, finite, ordered
 from haps_search.config.document import render
-from haps_search.config.explain import show, validate
-from haps_search.config.parameters import with_parameters
+from haps_search.config.overrides import with_parameters
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Choice, Distribution, IntRange, LogRange
 from haps_search.errors import ConfigError

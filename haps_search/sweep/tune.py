@@ -30,7 +30,6 @@ from haps_search.engines.cluster.trial import METRICS, run_trial
 from haps_search.errors import PoolError
 from haps_search.records.remote import remote_of, storage
 from haps_search.seeds import derive_seed
-from haps_search.sweep.ending import stopped, written_ending
 from haps_search.sweep.events import (
     AttemptStarted,
     Kind,
@@ -38,12 +37,14 @@ from haps_search.sweep.events import (
     TrialRecord,
     TrialReported,
     TrialSuggested,
+    stopped,
+    written_ending,
 )
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import Setting, experiment_of
+from haps_search.sweep.settings import Setting, experiment_of
 from haps_search.sweep.space import grid, suggest
-from haps_search.tasks.tables.held import held
+from haps_search.tasks.tables.reading import held
 
 _log = logging.getLogger(__name__)
 _DIRECTIONS = {"max": "MAXIMIZE", "min": "MINIMIZE"}

@@ -9,10 +9,16 @@ from typing import assert_never
 
 from haps_search.config import tasks as config
 from haps_search.errors import ConfigError
-from haps_search.tasks.jsonl import read_questions
-from haps_search.tasks.scoring import LETTERS, exact_match, read_choice, read_pattern, token_f1
-from haps_search.tasks.split_files import SplitFiles
-from haps_search.tasks.user_function import UserReward, load_function
+from haps_search.tasks.rewards import (
+    LETTERS,
+    UserReward,
+    exact_match,
+    load_function,
+    read_choice,
+    read_pattern,
+    token_f1,
+)
+from haps_search.tasks.split_files import SplitFiles, read_questions
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
 _PLACEHOLDER = re.compile(r"\{(context|question|choices)\}")

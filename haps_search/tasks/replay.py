@@ -7,16 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from haps_search.config.replay import ReplayTask as ReplayConfig
 from haps_search.config.schema import suggest
+from haps_search.config.tasks import ReplayTask as ReplayConfig
 from haps_search.errors import ConfigError, DataError
-from haps_search.tasks.outcome_table import OutcomeTable
-from haps_search.tasks.tables.held import held
-from haps_search.tasks.tables.means import column_means, group_means
+from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.tables.reading import held
 from haps_search.tasks.tables.splits import folds, hash_split
 from haps_search.tasks.task import KnownOutcomes
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
@@ -237,3 +237,24 @@ class ReplayTask:
     def _question(self, row: int) -> Question:
         stored, task = self.table.questions[row], self.table.tasks[row]
         return self.worded(Question(stored.id, stored.text, reference="1", attributes={"task": task}))
+
+
+def column_means(cells: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Means over known cells, (N, M) -> (M,), NaN for a column without any."""
+    known = ~np.isnan(cells)
+    count = known.sum(axis=0)
+    total = np.where(known, cells, 0.0).sum(axis=0, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def group_means(rewards: NDArray[np.floating[Any]], groups: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Means per group, rewards (N, M) in groups (N,) -> (`count`, M).
+
+    Where a group has no cell of a column, the column's mean over all; where the column has none, the lowest reward.
+    """
+    overall = column_means(rewards)
+    means = np.tile(np.where(np.isnan(overall), np.nanmin(rewards), overall), (count, 1))
+    for group in np.unique(groups):
+        own = column_means(rewards[groups == group])
+        means[group] = np.where(np.isnan(own), means[group], own)
+    return means

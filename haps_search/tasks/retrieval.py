@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from haps_search.config.hotpotqa import EncoderRetrieval, Retrieval
+from haps_search.tasks.passages import Index, Passages, Score, tfidf_index
 
 KEPT_QUESTIONS = 1024
 KEPT_RANKINGS = 16 * KEPT_QUESTIONS
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A paragraph and its title."""
-
-    title: str
-    text: str
-
-    @property
-    def whole(self) -> str:
-        return f"{self.title}. {self.text}"
-
-
-Passages = tuple[Passage, ...]
-Score = Callable[[str], Sequence[float]]
-"""Query -> a score per passage, higher is nearer; -inf where the two have nothing in common."""
-Index = Callable[[Passages], Score]
 
 
 class Retriever:
@@ -60,8 +41,6 @@ class Retriever:
             from haps_search.tasks.retrieval_encoder import EncoderIndex
 
             return EncoderIndex(self._config)
-        from haps_search.tasks.retrieval_tfidf import tfidf_index
-
         return tfidf_index
 
     def _rank(self, passages: Passages, query: str) -> Passages:

@@ -1,4 +1,4 @@
-"""Retrieval by sentence embeddings, with any encoder that `transformers` loads."""
+"""Retrieval by a text encoder: cosine similarity of pooled hidden states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from haps_search.config.candidates import HubSource, PathSource
 from haps_search.config.hotpotqa import EncoderRetrieval
 from haps_search.errors import ConfigError
-from haps_search.tasks.retrieval import Passages, Score
+from haps_search.tasks.passages import Passages, Score
 
 # What transformers, tokenizers, safetensors and the hub client raise on files they cannot use.
 _LOAD_ERRORS = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError)

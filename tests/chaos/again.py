@@ -14,7 +14,7 @@ from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder, trial_name
-from haps_search.sweep.plan import experiment_of
+from haps_search.sweep.settings import experiment_of
 from haps_search.tasks.build import build_task
 
 

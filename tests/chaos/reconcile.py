@@ -15,7 +15,7 @@ from haps_search.sweep.events import AttemptStarted, Event, SweepEnded, TrialEnd
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import lock_file, trial_folder, trial_name
 from haps_search.sweep.lock import holder
-from haps_search.sweep.plan import experiment_of
+from haps_search.sweep.settings import experiment_of
 
 
 def sweep_problems(sweep: Path) -> list[str]:

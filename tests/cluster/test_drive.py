@@ -19,7 +19,7 @@ from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, PoolError
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.plan import Setting
+from haps_search.sweep.settings import Setting
 from haps_search.sweep.tune import Left
 
 STUDY = a_study(trials=2)

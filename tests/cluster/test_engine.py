@@ -16,7 +16,7 @@ from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 
 from haps_search.config.run import Experiment
-from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError, StaleUpdate
 from haps_search.records.jsonl import read_records

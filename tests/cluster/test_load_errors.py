@@ -10,7 +10,7 @@ import pytest
 from experiments import tiny_experiment
 
 from haps_search.config.run import Experiment
-from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.errors import CandidateError
 
 pytestmark = pytest.mark.ray

@@ -15,7 +15,7 @@ from nodes import WORKER, Nodes, Sweep, assert_undisturbed, cluster, measured, p
 from haps_search.candidates.zoo import zoo_path
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.load import load_study, parse_nodes
-from haps_search.engines.placement.plan import needs_of, plan
+from haps_search.engines.placement.placement import needs_of, plan
 
 pytestmark = pytest.mark.ray
 SEATED = Path(module.__file__).with_name("seated.py")

@@ -28,7 +28,7 @@ from haps_search.sweep import tune
 from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, TrialReported, TrialSuggested
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import Setting
+from haps_search.sweep.settings import Setting
 from haps_search.sweep.tune import optuna_study, settle, suggestion
 
 RATE, RANK, HIDDEN, LOW = (

@@ -24,13 +24,11 @@ from sweeps import a_study
 from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import trial, worker
 from haps_search.engines.cluster.failures import answer, unwrapped
-from haps_search.engines.cluster.leases import Failure, Work
-from haps_search.engines.cluster.wire import ResponseParcel, pack_requests, unpack_responses
+from haps_search.engines.cluster.wire import Failure, ResponseParcel, Work, pack_requests, unpack_responses
 from haps_search.engines.cluster.worker import outcomes
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
 from haps_search.records.run_folder import ERROR_FILE
-from haps_search.sweep.ending import written_ending
-from haps_search.sweep.events import TrialEnded
+from haps_search.sweep.events import TrialEnded, written_ending
 from haps_search.types import Message, ModuleTable, Request, Response, Sampling
 
 Run = Callable[[BaseException | None], None]

@@ -1,4 +1,4 @@
-"""What every reference promises (see haps_search/evaluation/references/reference.py)."""
+"""What every reference promises (see haps_search/evaluation/references/labelled.py)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from haps_search.config.references import (
     RidgeReference,
 )
 from haps_search.evaluation.references import REFERENCES, Labelled, Reference
-from haps_search.evaluation.references.measure import measure
-from haps_search.evaluation.references.tune import route
+from haps_search.evaluation.references.tuned import measure, route
 
 CONFIGS: dict[str, ReferenceConfig] = {
     "random": RandomReference(),

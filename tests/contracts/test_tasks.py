@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from haps_search.config.hotpotqa import HotpotqaTask
-from haps_search.config.replay import ReplayTask
 from haps_search.config.tables import TableConfig
-from haps_search.config.tasks import QaFields, QaTask, SkillsTask, TaskConfig
+from haps_search.config.tasks import QaFields, QaTask, ReplayTask, SkillsTask, TaskConfig
 from haps_search.tasks.build import TASKS, build_task
 from haps_search.tasks.task import Task
 from haps_search.types import Completion, Episode, Question, Response, Split

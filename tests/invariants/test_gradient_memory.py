@@ -14,8 +14,8 @@ from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
 from haps_search.candidates.generate import generate
 from haps_search.candidates.gradient import RowGradients, row_gradients
-from haps_search.candidates.head import Head
 from haps_search.candidates.sources import LoadedLM, load_lm
+from haps_search.candidates.stack import Head
 from haps_search.candidates.suffix import Kept, decoder_layers
 from haps_search.config.candidates import Dtype, PathSource
 from haps_search.config.routing import LoraConfig

@@ -18,7 +18,7 @@ QUESTIONS, SAID = 20_000, "x" * 10_000
 FIELDS = ("id", "text", "model", "score", "said")
 READ = """
 import resource, sys
-import haps_search.tasks.tables.read as tables
+import haps_search.tasks.tables.reading as tables
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 table = tables.read_table(sys.argv[1])

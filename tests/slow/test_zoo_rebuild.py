@@ -7,9 +7,9 @@ import torch
 from rich.console import Console
 
 from haps_search.candidates.zoo import ZOO
-from haps_search.candidates.zoo.measure import load, measure, measurement_questions
+from haps_search.candidates.zoo.exam import load, measure, measurement_questions
+from haps_search.candidates.zoo.pretrain import rebuild
 from haps_search.candidates.zoo.recipes import RECIPES
-from haps_search.candidates.zoo.train import rebuild
 
 
 @pytest.mark.slow

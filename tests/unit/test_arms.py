@@ -19,8 +19,8 @@ from haps_search.evaluation.arms import POWER_80, arm_rows, resolvable, two_way_
 from haps_search.evaluation.comparison import ORACLE
 from haps_search.search.validation import Scored
 from haps_search.sweep.journal import differences
-from haps_search.sweep.plan import arms, experiment_of
 from haps_search.sweep.progress import planned_trials
+from haps_search.sweep.settings import arms, experiment_of
 from haps_search.types import Episode, Question
 
 HIGH_ONLY = {"routing.low_level": {"type": "none"}}

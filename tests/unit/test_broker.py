@@ -15,8 +15,15 @@ import pytest
 from haps_search.config.engines import Leases
 from haps_search.engines.cluster import broker as broker_module
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.leases import Done, Failure, Work
-from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel, pack_requests, pack_responses
+from haps_search.engines.cluster.wire import (
+    Done,
+    Failure,
+    RequestParcel,
+    ResponseParcel,
+    Work,
+    pack_requests,
+    pack_responses,
+)
 from haps_search.errors import CandidateError, HapsError, PoolError
 from haps_search.types import Message, ModuleTable, Request, Response, Sampling
 

@@ -17,7 +17,7 @@ from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.records.parts import Parts
 from haps_search.search.collect import Collection, collect, collection, merge
-from haps_search.tasks.retrieval import Passage
+from haps_search.tasks.passages import Passage
 from haps_search.types import Question, Request, Response
 
 TASK = NumberTask(roles=2)

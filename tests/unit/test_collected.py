@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from haps_search.errors import DataError
-from haps_search.tasks.collected import read_collected
-from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
+from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, read_collected, write_outcomes
 from haps_search.types import Assignment, Question
 
 Rows = list[dict[str, Any]]

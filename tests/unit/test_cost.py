@@ -6,7 +6,7 @@ import pytest
 from made import episode, question, said
 
 from haps_search.config.candidates import Price
-from haps_search.learning.cost import cost, mean_cost, utilities
+from haps_search.learning.utility import cost, mean_cost, utilities
 
 PRICES = {"a": Price(read=2.0, written=10.0), "b": Price(read=0.0, written=100.0)}
 

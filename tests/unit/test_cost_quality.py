@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from haps_search.evaluation.routing_metrics.aiq import aiq, non_decreasing_hull
-from haps_search.evaluation.routing_metrics.curve import cost_weights, sweep
-from haps_search.evaluation.routing_metrics.pair import apgr, cpt, recovered
+from haps_search.evaluation.routing_metrics.curve import aiq, cost_weights, non_decreasing_hull, sweep
+from haps_search.evaluation.routing_metrics.summary import apgr, cpt, recovered
 
 POINTS = np.array([[4.0, 0.9], [1.0, 0.2], [3.0, 0.6], [2.0, 0.5], [2.0, 0.8], [5.0, 0.7]])
 """Hull: (1, 0.2), (2, 0.8), (4, 0.9); 0.6 and 0.5 lie below it, and 0.7 after it."""

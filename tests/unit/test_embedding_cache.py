@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from haps_search.routing.features import embedding_cache
-from haps_search.routing.features.embedding_cache import EmbeddingCache
+from haps_search.routing.features import embeddings
+from haps_search.routing.features.embeddings import EmbeddingCache
 
 ONE, OTHER = {"model": "a", "revision": "1"}, {"model": "a", "revision": "2"}
 
@@ -70,7 +70,7 @@ def test_a_write_that_ends_half_way_leaves_no_shard(tmp_path: Path, monkeypatch:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(embedding_cache, "save_file", half)
+    monkeypatch.setattr(embeddings, "save_file", half)
     with pytest.raises(KeyboardInterrupt):
         EmbeddingCache(tmp_path, ONE).add(["a"], np.ones((1, 2), np.float32))
     assert shards(tmp_path) == []
@@ -80,7 +80,7 @@ def test_a_write_that_ends_half_way_leaves_no_shard(tmp_path: Path, monkeypatch:
 WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from haps_search.routing.features.embedding_cache import EmbeddingCache
+from haps_search.routing.features.embeddings import EmbeddingCache
 cache = EmbeddingCache(Path(sys.argv[1]), {"model": "a", "revision": "1"})
 for n in range(10**6):
     texts = [f"{n}:" + "x" * k for k in range(200)]

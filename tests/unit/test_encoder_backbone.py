@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from replays import replay_experiment, skilled
 from transformers import AutoConfig, AutoModel
 
-from haps_search.candidates.zoo.tokenizer import build_tokenizer
+from haps_search.candidates.zoo.recipes import build_tokenizer
 from haps_search.config.routing import BackboneConfig
 from haps_search.engines.local import LocalEngine
 from haps_search.engines.placement.memory import router_need, weight_bytes

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from haps_search.config.features import HeadingFeatures, TfidfFeatures
-from haps_search.routing.features import tfidf
+from haps_search.routing.features import text
 from haps_search.routing.features.block import FeatureBlock
-from haps_search.routing.features.tfidf import HashedTfidf
+from haps_search.routing.features.text import HashedTfidf
 
 CONFIG = TfidfFeatures(buckets=512, dimensions=6)
 TRAIN = [f"{verb} the {noun}" for verb in ("add", "turn", "sort") for noun in ("words", "letters", "numbers")]
@@ -33,7 +33,7 @@ def test_the_second_block_computes_nothing(tmp_path: Path, monkeypatch: pytest.M
     def computed(*arguments: object) -> None:
         raise AssertionError("it was in the cache")
 
-    monkeypatch.setattr(tfidf, "_counts", computed)
+    monkeypatch.setattr(text, "_counts", computed)
     np.testing.assert_array_equal(FeatureBlock(CONFIG, TRAIN, TRAIN, tmp_path).rows(TRAIN), first)
     for config, train, known in (
         (TfidfFeatures(buckets=512, dimensions=5), TRAIN, TRAIN),

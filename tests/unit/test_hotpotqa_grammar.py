@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from haps_search.tasks.hotpotqa.grammar import Reading, read
+from haps_search.tasks.hotpotqa.dialogue import Reading, read
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ from made import said
 
 from haps_search.config.hotpotqa import HotpotqaTask as Config
 from haps_search.errors import ConfigError, DataError
-from haps_search.tasks.hotpotqa.rows import passages_of
-from haps_search.tasks.hotpotqa.task import HotpotqaTask
-from haps_search.tasks.retrieval import Passage
+from haps_search.tasks.hotpotqa.task import HotpotqaTask, passages_of
+from haps_search.tasks.passages import Passage
 from haps_search.types import Completion, Episode, Question
 
 TINY = Path(__file__).parents[1] / "assets" / "hotpotqa_tiny.jsonl"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from haps_search.cli.find import named_folder, sweep_journal
 from haps_search.cli.main import app
+from haps_search.config.base import concealed
 from haps_search.config.load import load_study
-from haps_search.config.secrets import concealed
 from haps_search.errors import ConfigError, TrackerError
 from haps_search.records.jsonl import read_records
 from haps_search.records.mlflow_tracker import MlflowStore, _brief, default_uri

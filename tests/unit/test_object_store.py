@@ -20,7 +20,7 @@ from haps_search.cli.judging import verb
 from haps_search.cli.options import runs_folder
 from haps_search.errors import ConfigError, PoolError
 from haps_search.evaluation.intervals import Interval
-from haps_search.records import pieces
+from haps_search.records import objects as pieces
 from haps_search.records.objects import Objects
 from haps_search.records.remote import Remote, remote_of, working_folder_at
 from haps_search.records.run_folder import RunFolder

@@ -18,8 +18,8 @@ from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.config.load import parse_nodes
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.placement.memory import PROCESS_BYTES, Need, cache_bytes, router_need, weight_bytes
-from haps_search.engines.placement.plan import Plan
-from haps_search.engines.placement.seats import crews
+from haps_search.engines.placement.placement import Plan
+from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError
 from haps_search.lora.spec import module_table
 from haps_search.tasks.build import build_task

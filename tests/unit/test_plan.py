@@ -10,10 +10,9 @@ from sweeps import a_study, a_trial
 
 from haps_search.config.routing import GeneratedLowLevel, NoLowLevel, StaticLowLevel
 from haps_search.errors import ConfigError
-from haps_search.sweep.ending import stopped, written_ending
-from haps_search.sweep.events import TrialEnded
+from haps_search.sweep.events import TrialEnded, stopped, written_ending
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import (
+from haps_search.sweep.settings import (
     ARCHITECTURE_ONLY,
     STATIC,
     Setting,

@@ -10,14 +10,11 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import ArrayLike
 
-from haps_search.evaluation.pool_report.census import census
-from haps_search.evaluation.pool_report.complete import Complete, complete
-from haps_search.evaluation.pool_report.gains import gains
-from haps_search.evaluation.pool_report.likeness import likeness
-from haps_search.evaluation.pool_report.luck import luck
-from haps_search.evaluation.pool_report.models import model_lines
-from haps_search.evaluation.pool_report.report import pool_report
-from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.evaluation.pool.census import census
+from haps_search.evaluation.pool.gains import Complete, complete, gains, model_lines
+from haps_search.evaluation.pool.likeness import likeness, luck
+from haps_search.evaluation.pool.pool_report import pool_report
+from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.types import Question
 
 NAN = float("nan")

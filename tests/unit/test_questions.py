@@ -15,7 +15,7 @@ from haps_search.errors import CheckpointError, ConfigError, DataError
 from haps_search.records.run_folder import RunFolder
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import experiment_of
+from haps_search.sweep.settings import experiment_of
 from haps_search.types import Question
 
 

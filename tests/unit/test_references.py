@@ -21,8 +21,7 @@ from sklearn.neural_network import MLPRegressor
 from haps_search.config.references import CheapestReference, KnnReference, Reference, ReferencesConfig, RidgeReference
 from haps_search.errors import ConfigError
 from haps_search.evaluation.references import REFERENCES, Labelled, Unlabelled
-from haps_search.evaluation.references.measure import measure
-from haps_search.evaluation.references.tune import route, tune
+from haps_search.evaluation.references.tuned import measure, route, tune
 
 
 def noise(questions: int, seed: int, assignments: int = 3) -> Labelled:

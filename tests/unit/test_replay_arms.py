@@ -28,11 +28,11 @@ from haps_search.records.readings import readings
 from haps_search.sweep.events import SweepStarted
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import arms, experiment_of
+from haps_search.sweep.settings import arms, experiment_of
 from haps_search.tasks.build import build_task
-from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.tables.held import held
+from haps_search.tasks.tables.reading import held
 
 
 class Tables:

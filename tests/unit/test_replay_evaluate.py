@@ -36,10 +36,9 @@ from haps_search.config.references import (
 from haps_search.errors import ConfigError
 from haps_search.evaluation import intervals
 from haps_search.evaluation.comparison import comparison
-from haps_search.evaluation.replay.questions import measured
+from haps_search.evaluation.replay.asked import measured
 from haps_search.records.readings import note_reading, readings
-from haps_search.report.build import build
-from haps_search.report.page import page, shown
+from haps_search.report.build import build, page, shown
 from haps_search.report.source import read_sweep
 from haps_search.report.verdict import verdict
 from haps_search.sweep.journal import Journal

@@ -25,17 +25,20 @@ from haps_search.config.references import (
 from haps_search.evaluation import intervals
 from haps_search.evaluation.intervals import Interval
 from haps_search.evaluation.references import Labelled
-from haps_search.evaluation.references.measure import Measured, measure
-from haps_search.evaluation.replay.calibration import Bin, of_choices, of_scores, reliability
-from haps_search.evaluation.replay.cost import Quality, cost_range, qualities, reference_curve, router_curve
-from haps_search.evaluation.replay.judge import Judgement, judge
-from haps_search.evaluation.replay.methods import Method, best_reference, mean_cost, of_router
-from haps_search.evaluation.replay.policies import Member, Policy, best_count, ensembles, mean_policy
-from haps_search.evaluation.replay.standings import paired
-from haps_search.evaluation.replay.stored import contents
-from haps_search.evaluation.replay.two_models import METRICS, two_models
-from haps_search.evaluation.replay.verdict import Verdict
-from haps_search.evaluation.replay.yardstick import Yardstick
+from haps_search.evaluation.references.tuned import Measured, measure
+from haps_search.evaluation.replay.contents import contents
+from haps_search.evaluation.replay.cost_quality import (
+    METRICS,
+    Quality,
+    cost_range,
+    qualities,
+    reference_curve,
+    router_curve,
+    two_models,
+)
+from haps_search.evaluation.replay.judgement import Bin, Judgement, Verdict, judge, of_choices, of_scores, reliability
+from haps_search.evaluation.replay.policies import Member, Policy, Yardstick, best_count, ensembles, mean_policy
+from haps_search.evaluation.replay.standings import Method, best_reference, mean_cost, of_router, paired
 from haps_search.tasks.task import KnownOutcomes
 
 NAMES = ("a", "b", "c")

@@ -20,11 +20,11 @@ from replays import MODELS, replay_experiment, row, skilled, write_table
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
-from haps_search.learning.known import with_cost_weight
+from haps_search.learning.utility import with_cost_weight
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import RunResult, run, validated
-from haps_search.search.outcome_validation import chances
+from haps_search.search.outcome_step import chances
 from haps_search.search.warm_start import warm_source, warm_start
 from haps_search.tasks.build import build_task
 

@@ -14,14 +14,14 @@ from sweeps import a_trial
 from haps_search.candidates.table import TableCandidate
 from haps_search.cli.data import read_task
 from haps_search.config.load import parse_study
-from haps_search.config.replay import ReplayTask as ReplayConfig
 from haps_search.config.tables import TableConfig
+from haps_search.config.tasks import ReplayTask as ReplayConfig
 from haps_search.errors import CandidateError, ConfigError, DataError
-from haps_search.learning.known import utility
-from haps_search.sweep.plan import comparisons, confirmations
-from haps_search.tasks.outcome_table import OutcomeTable
+from haps_search.learning.utility import utility
+from haps_search.sweep.settings import comparisons, confirmations
+from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, partition
-from haps_search.tasks.scoring import normalise
+from haps_search.tasks.rewards import normalise
 from haps_search.tasks.task import answerable
 from haps_search.types import Adapter, AdapterLayout, Episode, Message, Request, Sampling, Split
 

@@ -15,14 +15,11 @@ from sweeps import a_trial
 from typer.testing import CliRunner
 
 from haps_search.cli.main import app, main
-from haps_search.report.build import build
-from haps_search.report.draw.canvas import inline_svg, short, words
-from haps_search.report.draw.colours import THEME, light
-from haps_search.report.importance import Importance
-from haps_search.report.page import page, shown
+from haps_search.report.build import as_csv, build, page, shown, write
+from haps_search.report.canvas import THEME, inline_svg, light, short, words
+from haps_search.report.parameters import Importance
 from haps_search.report.shape import Report
 from haps_search.report.source import read_sweep
-from haps_search.report.write import as_csv, write
 from haps_search.sweep.journal import Journal
 
 EVIL = '<script>alert("1")</script> $x_{2}$ & \x07'

@@ -14,18 +14,23 @@ from sweeps import a_trial
 from haps_search.config.run import Experiment
 from haps_search.errors import DataError
 from haps_search.evaluation.comparison import ORACLE
-from haps_search.report.facts import facts, state
-from haps_search.report.front import placed
-from haps_search.report.importance import Importance, importance_section, why_not
-from haps_search.report.learning import BEST, CONFIRM, OTHERS, groups, panels, thinned
-from haps_search.report.parameters import Axis, axes, levels, parallel_section, short_labels, trials_table
-from haps_search.report.replay import CostCurve, cost_curve, curve_table, replay_sections
-from haps_search.report.shares import REST, Shares, gathered, shares
-from haps_search.report.source import Source, read_run, read_sweep
-from haps_search.report.standings import Gap, references, standings, standings_table
-from haps_search.report.stored import Fields, read_stored
-from haps_search.report.trouble import Alarm, alarms, failures
-from haps_search.report.verdict import ORACLES, held_against, verdict
+from haps_search.report.build import facts, state
+from haps_search.report.curves import BEST, CONFIRM, OTHERS, REST, Shares, gathered, groups, panels, shares, thinned
+from haps_search.report.judgement import CostCurve, cost_curve, curve_table, replay_sections
+from haps_search.report.parameters import (
+    Axis,
+    Importance,
+    axes,
+    importance_section,
+    levels,
+    parallel_section,
+    short_labels,
+    trials_table,
+    why_not,
+)
+from haps_search.report.source import Fields, Source, read_run, read_stored, read_sweep
+from haps_search.report.standings import Gap, placed, references, standings, standings_table
+from haps_search.report.verdict import ORACLES, Alarm, alarms, failures, held_against, verdict
 
 FIRST = ((1, 1.0), (2, 3.0), (3, math.nan), (4, 5.0), (5, math.nan))
 

@@ -10,8 +10,9 @@ import torch
 
 from haps_search.config.hotpotqa import EncoderRetrieval, TfidfRetrieval
 from haps_search.errors import ConfigError
-from haps_search.tasks import retrieval_tfidf
-from haps_search.tasks.retrieval import Passage, Passages, Retriever, Score
+from haps_search.tasks import retrieval
+from haps_search.tasks.passages import Passage, Passages, Score
+from haps_search.tasks.retrieval import Retriever
 
 PASSAGES = (
     Passage("Kaal", "The Kaal district lies on the river Dane. It is a quiet place."),
@@ -56,7 +57,7 @@ def test_a_repeated_query_is_not_computed_again(monkeypatch: pytest.MonkeyPatch)
 
         return score
 
-    monkeypatch.setattr(retrieval_tfidf, "tfidf_index", counting)
+    monkeypatch.setattr(retrieval, "tfidf_index", counting)
     retriever = Retriever(TfidfRetrieval())
     for query in ("owl", "cat", "owl"):
         retriever.search(PASSAGES, query, 1)
@@ -70,7 +71,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT over characters, saved as a folder."""
     from transformers import BertConfig, BertModel
 
-    from haps_search.candidates.zoo.tokenizer import build_tokenizer
+    from haps_search.candidates.zoo.recipes import build_tokenizer
 
     folder = tmp_path_factory.mktemp("encoder")
     tokenizer = build_tokenizer()

@@ -6,7 +6,7 @@ import torch
 from made import normal
 from transformers import DynamicCache
 
-from haps_search.candidates.roomy import give_room
+from haps_search.candidates.decode import give_room
 
 
 def filled(length: int = 3) -> DynamicCache:

@@ -9,16 +9,23 @@ import pytest
 
 from haps_search.evaluation.intervals import mean_interval, paired_interval
 from haps_search.evaluation.routing_metrics.bootstrap import over_seeds, paired_over_seeds, resampled
-from haps_search.evaluation.routing_metrics.cells import assignment_means, filled, prices
-from haps_search.evaluation.routing_metrics.gains import (
+from haps_search.evaluation.routing_metrics.routes import (
+    assignment_means,
+    earned,
+    filled,
+    prices,
+    regret,
+    route_shares,
+    routes,
+)
+from haps_search.evaluation.routing_metrics.summary import (
     gain_at_best,
     gap_at_oracle,
     gap_closed,
     macro_mean,
     micro_mean,
+    summarise,
 )
-from haps_search.evaluation.routing_metrics.routes import earned, regret, route_shares, routes
-from haps_search.evaluation.routing_metrics.summary import summarise
 
 NAN = math.nan
 REWARDS = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, NAN], [0.2, 0.2, 0.8]])

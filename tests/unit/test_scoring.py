@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from haps_search.tasks.scoring import (
+from haps_search.tasks.rewards import (
     choice_letter,
     exact_match,
     normalise,

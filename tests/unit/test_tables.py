@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 from haps_search.config.load import load_table, parse_table
 from haps_search.config.tables import LongLayout, TableConfig, WideLayout
 from haps_search.errors import ConfigError, DataError
-from haps_search.tasks.tables.read import load_outcomes, read_table
+from haps_search.tasks.tables.reading import load_outcomes, read_table
 from haps_search.types import Question
 
 ASSETS = Path(__file__).parents[1] / "assets" / "tables"

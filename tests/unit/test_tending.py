@@ -9,9 +9,8 @@ from made import table
 
 from haps_search.config.engines import ClusterProfile, Leases, Resources
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.leases import Done, Failure, Refusal
 from haps_search.engines.cluster.watch import Node, Watch, ended_by, waits
-from haps_search.engines.cluster.wire import pack_requests, pack_responses
+from haps_search.engines.cluster.wire import Done, Failure, Refusal, pack_requests, pack_responses
 from haps_search.errors import CandidateError, HapsError, PoolError
 from haps_search.types import Message, Request, Response, Sampling
 

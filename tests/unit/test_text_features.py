@@ -16,13 +16,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from transformers import AutoModel
 
-from haps_search.candidates.zoo.tokenizer import build_tokenizer
+from haps_search.candidates.zoo.recipes import build_tokenizer
 from haps_search.config.features import EncoderFeatures, FeaturesConfig, PackageSource, TfidfFeatures
 from haps_search.errors import CandidateError
 from haps_search.routing.features import encoder
-from haps_search.routing.features.encoder_source import locate
-from haps_search.routing.features.text_features import fit_features, load_features
-from haps_search.routing.features.tfidf import SEED, TOKEN, HashedTfidf
+from haps_search.routing.features.encoder import locate
+from haps_search.routing.features.text import SEED, TOKEN, HashedTfidf, fit_features, load_features
 
 TEXTS = ["What is 3 + 4?", "reverse the word: stone", "sort these letters: hgfa", "What is 12 + 30?", "a", ""]
 

@@ -19,8 +19,8 @@ from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
 from haps_search.errors import CheckpointError, ConfigError, DataError
 from haps_search.evaluation.warmup_table import best_single, warmup_rows
+from haps_search.learning.from_tables import Scores, TaughtRows, held_out_split, scores, taught_rows
 from haps_search.learning.update import Learner
-from haps_search.learning.warmup import Scores, TaughtRows, held_out_split, scores, taught_rows
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import RunResult

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from haps_search.candidates.zoo import ZOO, zoo_path
-from haps_search.candidates.zoo.measure import (
+from haps_search.candidates.zoo.exam import (
     Measurement,
     load,
     measure,
     measurement_questions,
     oracle_reward,
 )
-from haps_search.candidates.zoo.tokenizer import build_tokenizer
+from haps_search.candidates.zoo.recipes import build_tokenizer
 from haps_search.errors import CandidateError
 from haps_search.tasks.skills import SKILLS
 

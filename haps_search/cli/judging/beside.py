@@ -14,8 +14,8 @@ from haps_search.config.references import (
     RidgeReference,
 )
 from haps_search.config.run import Experiment
-from haps_search.evaluation.replay.methods import label_of
-from haps_search.evaluation.replay.questions import measured
+from haps_search.evaluation.replay.asked import measured
+from haps_search.evaluation.replay.standings import label_of
 
 CHEAP = (RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(), RidgeReference())
 

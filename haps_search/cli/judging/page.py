@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from haps_search.evaluation.intervals import Interval
-from haps_search.evaluation.replay.judge import Costs, Judgement
+from haps_search.evaluation.replay.cost_quality import METRICS, TwoModels
+from haps_search.evaluation.replay.judgement import Costs, Judgement
 from haps_search.evaluation.replay.standings import Row
-from haps_search.evaluation.replay.two_models import METRICS, TwoModels
 
 
 def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:

@@ -10,13 +10,12 @@ import numpy as np
 
 from haps_search.cli.find import FoundRun
 from haps_search.cli.judging.subject import Setting, Subject
-from haps_search.engines.loaded import load_run
-from haps_search.evaluation.replay.policies import Member, Policy, best_count, ensembles, mean_policy
-from haps_search.evaluation.replay.questions import Held
-from haps_search.evaluation.replay.yardstick import Yardstick
-from haps_search.evaluation.routing_metrics.cells import Floats
-from haps_search.learning.known import with_cost_weight
-from haps_search.search.outcome_validation import chances
+from haps_search.engines.local import load_run
+from haps_search.evaluation.replay.asked import Held
+from haps_search.evaluation.replay.policies import Member, Policy, Yardstick, best_count, ensembles, mean_policy
+from haps_search.evaluation.routing_metrics.routes import Floats
+from haps_search.learning.utility import with_cost_weight
+from haps_search.search.outcome_step import chances
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import answerable

@@ -14,8 +14,8 @@ from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.plan import experiment_of
 from haps_search.sweep.ranking import ranked
+from haps_search.sweep.settings import experiment_of
 
 MOST_TRIALS = 20
 """So many of the search's best settings are looked at."""

@@ -13,15 +13,14 @@ from haps_search.cli.judging.subject import Subject, find_subject
 from haps_search.config.references import ReferencesConfig
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
-from haps_search.evaluation.replay.features import featurise, read_features
-from haps_search.evaluation.replay.judge import Judgement, judge
-from haps_search.evaluation.replay.questions import Asked, Held, ask, measured
-from haps_search.evaluation.replay.stored import contents
+from haps_search.evaluation.replay.asked import Asked, Held, ask, featurise, measured, read_features
+from haps_search.evaluation.replay.contents import contents
+from haps_search.evaluation.replay.judgement import Judgement, judge
 from haps_search.records.readings import note_reading
 from haps_search.records.remote import dropped, pushed, storage
 from haps_search.records.sealed import replace_text
-from haps_search.report.stored import read_stored
-from haps_search.routing.features.place import features_cache
+from haps_search.report.source import read_stored
+from haps_search.routing.features.embeddings import features_cache
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from haps_search.config.engines import Leases
-from haps_search.engines.cluster.leases import Done, Refusal, Tended, Work
 from haps_search.engines.cluster.queue import FairQueue
-from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel
+from haps_search.engines.cluster.wire import Done, Refusal, RequestParcel, ResponseParcel, Tended, Work
 from haps_search.errors import CandidateError, HapsError, PoolError
 from haps_search.types import ModuleTable
 

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.engines.cluster.worker import host
-from haps_search.engines.placement.seats import Crew, crews
+from haps_search.engines.placement.seating import Crew, crews
 from haps_search.records.remote import storage
 
 _log = logging.getLogger(__name__)

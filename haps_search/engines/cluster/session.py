@@ -19,12 +19,12 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.engine import RayEngine
 from haps_search.engines.cluster.failures import refused, unwrapped
 from haps_search.engines.cluster.pool import Pool
+from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.watch import Watch, ended_by
 from haps_search.engines.local import LocalEngine
-from haps_search.engines.placement.seats import crews
+from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError, PoolError
 from haps_search.tasks.build import build_task
 

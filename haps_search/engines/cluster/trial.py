@@ -18,7 +18,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.config.tables import TableConfig
 from haps_search.engines.assembly import prepare_torch
-from haps_search.engines.cluster.engine import RayEngine
+from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.session import BROKER
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import HapsError, Interrupted, PoolError
@@ -31,8 +31,8 @@ from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.layout import lock_file, sweep_of
 from haps_search.sweep.lock import told_to_leave
 from haps_search.tasks.build import build_task
-from haps_search.tasks.outcome_table import OutcomeTable
-from haps_search.tasks.tables.held import hold
+from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.tables.reading import hold
 from haps_search.tasks.task import Task
 
 _log = logging.getLogger(__name__)

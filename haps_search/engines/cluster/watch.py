@@ -12,7 +12,7 @@ import ray
 
 from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.engines.cluster.failures import unwrapped
-from haps_search.engines.cluster.leases import Refusal, Tended
+from haps_search.engines.cluster.wire import Refusal, Tended
 from haps_search.errors import CandidateError, PoolError
 
 _log = logging.getLogger(__name__)

@@ -6,12 +6,13 @@ Nothing here needs torch until a parcel is opened: the broker passes parcels on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haps_search.errors import CandidateError, HapsError
 from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
 
 if TYPE_CHECKING:
@@ -123,3 +124,48 @@ def unpack_tensors(packed: PackedTensors) -> list[Tensor | None]:
     arrays = [torch.from_numpy(array.copy()) for array in packed.arrays]
     rows = {at: arrays[at[0]][at[1]] for at in set(packed.where) if at is not None}
     return [None if at is None else rows[at] for at in packed.where]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A lease as the worker sees it: parcels to answer, in order."""
+
+    lease: int
+    parcels: tuple[RequestParcel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What became of a parcel that has no answer. `final`: trying again cannot help."""
+
+    error: HapsError
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A lease's outcome, one entry per parcel."""
+
+    lease: int
+    outcomes: tuple[ResponseParcel | Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A candidate that did not load, and the node where it did not. Made by a worker, answered by the driver."""
+
+    candidate: str
+    node: str
+    error: CandidateError
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What the broker tells the driver: refusals not told before, per candidate that is awaited and has no worker the
+    seconds until the pool gives it up, per candidate that is loaded for the first time the seconds since that began,
+    and why the pool has ended, None while it has not."""
+
+    refusals: tuple[Refusal, ...]
+    missing: Mapping[str, float]
+    loading: Mapping[str, float]
+    ended: str | None

@@ -14,10 +14,12 @@ from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDis
 from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
 from haps_search.engines.cluster.failures import unwrapped
-from haps_search.engines.cluster.leases import Done, Failure, Work
 from haps_search.engines.cluster.wire import (
+    Done,
+    Failure,
     RequestParcel,
     ResponseParcel,
+    Work,
     pack_responses,
     unpack_requests,
 )

@@ -9,12 +9,11 @@ from haps_search.evaluation.references.best_single import BestSingle
 from haps_search.evaluation.references.cheapest import Cheapest
 from haps_search.evaluation.references.gbdt import Gbdt
 from haps_search.evaluation.references.knn import Knn
-from haps_search.evaluation.references.labelled import Labelled, Unlabelled
+from haps_search.evaluation.references.labelled import Labelled, Reference, Unlabelled
 from haps_search.evaluation.references.matrix_factorisation import MatrixFactorisation
 from haps_search.evaluation.references.mlp import Mlp
 from haps_search.evaluation.references.per_query_oracle import PerQueryOracle
 from haps_search.evaluation.references.random import Random
-from haps_search.evaluation.references.reference import Reference
 from haps_search.evaluation.references.ridge import Ridge
 
 REFERENCES: dict[str, Callable[..., Reference]] = {

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from haps_search.evaluation.references.labelled import Labelled, Unlabelled, mean_rewards
-from haps_search.evaluation.routing_metrics.cells import Floats, assignment_means
+from haps_search.evaluation.routing_metrics.routes import Floats, assignment_means
 
 
 class BestPerTask:

@@ -8,7 +8,7 @@ import numpy as np
 
 from haps_search.errors import ConfigError
 from haps_search.evaluation.references.labelled import Labelled, Unlabelled
-from haps_search.evaluation.routing_metrics.cells import Floats, assignment_means
+from haps_search.evaluation.routing_metrics.routes import Floats, assignment_means
 
 
 class Cheapest:

@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from sklearn.neighbors import KNeighborsRegressor
 
-from haps_search.evaluation.references.labelled import Labelled, Unlabelled
-from haps_search.evaluation.references.masked import MaskedRegressor
-from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.references.labelled import Labelled, MaskedRegressor, Unlabelled
+from haps_search.evaluation.routing_metrics.routes import Floats
 
 
 class Knn:

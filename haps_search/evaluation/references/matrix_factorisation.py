@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from haps_search.evaluation.references.labelled import Labelled, Unlabelled
-from haps_search.evaluation.references.masked import last_where_unknown
-from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.references.labelled import Labelled, Unlabelled, last_where_unknown
+from haps_search.evaluation.routing_metrics.routes import Floats
 
 LEARNING_RATE = 1e-2
 

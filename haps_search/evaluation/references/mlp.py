@@ -8,9 +8,8 @@ from typing import ClassVar
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
-from haps_search.evaluation.references.labelled import Labelled, Unlabelled
-from haps_search.evaluation.references.masked import MaskedRegressor
-from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.references.labelled import Labelled, MaskedRegressor, Unlabelled
+from haps_search.evaluation.routing_metrics.routes import Floats
 
 
 class Mlp:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from haps_search.evaluation.references.labelled import Labelled, Unlabelled
-from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.routing_metrics.routes import Floats
 
 
 class Random:

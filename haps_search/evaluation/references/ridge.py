@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from sklearn.linear_model import Ridge as RidgeRegressor
 
-from haps_search.evaluation.references.labelled import Labelled, Unlabelled
-from haps_search.evaluation.references.masked import MaskedRegressor
-from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.references.labelled import Labelled, MaskedRegressor, Unlabelled
+from haps_search.evaluation.routing_metrics.routes import Floats
 
 
 class Ridge:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from haps_search.evaluation import intervals
 from haps_search.evaluation.intervals import Interval, paired_interval, seed_interval
-from haps_search.evaluation.routing_metrics.cells import Floats
+from haps_search.evaluation.routing_metrics.routes import Floats
 
 Rows = NDArray[np.intp]
 Statistic = Callable[[Rows], float]

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from haps_search.config.features import EncoderFeatures, FeaturesConfig
-from haps_search.routing.features.encoder_revision import named
-from haps_search.routing.features.text_features import Floats, TextFeatures, fit_features, load_features
+from haps_search.routing.features.embeddings import named
+from haps_search.routing.features.text import Floats, TextFeatures, fit_features, load_features
 
 _ROWS, _FITTED = "rows.npy", "fitted.safetensors"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers import AutoConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from haps_search.candidates.load_errors import explained
 from haps_search.candidates.sources import load_encoder
+from haps_search.config.candidates import HubSource, PathSource
 from haps_search.config.features import EncoderFeatures
-from haps_search.routing.features.embedding_cache import EmbeddingCache
-from haps_search.routing.features.encoder_revision import OWNER
-from haps_search.routing.features.encoder_source import Located, locate
+from haps_search.routing.features.embeddings import OWNER, EmbeddingCache, named
 
 CHUNK = 256
 """Texts between two writes to the cache: a kill loses no more."""
@@ -82,3 +84,38 @@ class Encoder:
         weights = batch["attention_mask"].unsqueeze(-1).float()
         pooled: Tensor = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
         return (normalize(pooled, dim=1) if self._config.normalise else pooled).cpu()
+
+
+@dataclass(frozen=True)
+class Located:
+    """An encoder that is there, and what its embeddings are known by.
+
+    `revision` is the commit of a hub model, and otherwise what `encoder_revision.named` says. `width` is H.
+    """
+
+    source: HubSource | PathSource
+    name: str
+    revision: str
+    width: int
+
+
+def locate(config: EncoderFeatures) -> Located:
+    """Find an encoder without loading its weights.
+
+    Raises:
+        CandidateError: a package that is not installed, a folder or repository that is not there.
+    """
+    found = named(config)
+    source = found.source
+    arguments: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    if isinstance(source, HubSource):
+        arguments["revision"] = source.revision
+    with explained(OWNER, source):
+        described = AutoConfig.from_pretrained(_where(source), **arguments)
+    commit = getattr(described, "_commit_hash", None)
+    width = int(described.get_text_config().hidden_size)
+    return Located(source, found.name, commit or found.revision, width)
+
+
+def _where(source: HubSource | PathSource) -> str:
+    return source.repo if isinstance(source, HubSource) else str(Path(source.path).expanduser())

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from haps_search.config.explain import show
+from haps_search.config.complaints import show
 from haps_search.errors import ConfigError, DataError
 
 Row = Mapping[str, Any]

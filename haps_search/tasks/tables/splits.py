@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.seeds import derive_seed
-from haps_search.tasks.scoring import normalise
+from haps_search.tasks.rewards import normalise
 
 
 def hash_split(texts: Sequence[str], fraction: float, salt: str = "") -> NDArray[np.bool_]:

@@ -1,0 +1,116 @@
+"""Texts to the features that the router's own backbone reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haps_search.config.features import FeaturesConfig, TfidfFeatures
+from haps_search.config.references import ReferencesConfig
+from haps_search.config.routing import FeaturesBackboneConfig, RoutingConfig
+from haps_search.evaluation.references.labelled import Labelled
+from haps_search.evaluation.references.tuned import Measured, measure
+from haps_search.evaluation.routing_metrics.routes import Floats
+from haps_search.routing.features.block import FeatureBlock
+from haps_search.tasks.replay import ReplayTask
+from haps_search.tasks.task import answerable
+from haps_search.types import Question, Split
+
+
+def read_features(routing: RoutingConfig) -> tuple[FeaturesConfig, ...]:
+    """What references read: the features of the router's backbone, or hashed TF-IDF where the backbone is an LM,
+    which has none that could be read without training it."""
+    backbone = routing.backbone
+    return backbone.features if isinstance(backbone, FeaturesBackboneConfig) else (TfidfFeatures(),)
+
+
+def featurise(features: Sequence[FeaturesConfig], cache: Path) -> Featurise:
+    """The blocks side by side, each row of a block of length 1, as the backbone has them.
+
+    What features learn from texts, they learn from the training texts given. Raises CandidateError for an encoder that
+    cannot be loaded.
+    """
+
+    def read(training: Sequence[str], texts: Sequence[str]) -> Floats:
+        return np.concatenate([FeatureBlock(each, training, texts, cache).rows(texts) for each in features], axis=1)
+
+    return read
+
+
+Held = Literal["validation", "test"]
+Featurise = Callable[[Sequence[str], Sequence[str]], Floats]
+"""Training texts, from which whatever features learn is learnt, and the texts to read -> (N, D)."""
+REFERENCE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is judged and what references learn from.
+
+    On `validation` references learn from the run's training questions, on `test` from all questions outside the test
+    split. `folds` (N,) are those of `train`: settings are chosen on them. `questions` are those of `test`, and
+    `left_out` how many more there are that none of the models answered.
+    """
+
+    train: Labelled
+    folds: NDArray[np.int64]
+    test: Labelled
+    questions: tuple[Question, ...]
+    left_out: int
+
+
+def ask(task: ReplayTask, models: Sequence[str], split: Held, featurise: Featurise) -> Asked:
+    """Read the questions of a split, and those before it. Only `split` test reads test rows.
+
+    Questions without a reward of any of these models are left out. Raises DataError where a split has none left.
+    """
+    earlier: tuple[Split, ...] = ("train",) if split == "validation" else ("train", "validation")
+    columns = [task.column(model) for model in models]
+    before, after = _read(task, earlier, models), _read(task, (split,), models)
+    learnt, judged = list(before.values()), list(after.values())
+    texts = [question.text for question in learnt]
+    return Asked(
+        _labelled(task, list(before), columns, featurise(texts, texts)),
+        task.part[list(before)],
+        _labelled(task, list(after), columns, featurise(texts, [question.text for question in judged])),
+        tuple(judged),
+        len(task.questions(split)) - len(judged),
+    )
+
+
+def measured(asked: Sequence[Asked], config: ReferencesConfig) -> tuple[Measured, ...]:
+    """Every reference on the judged questions, tuned on the folds and fitted to all of `train`.
+
+    `asked` are the same questions under each of the features that the router reads; a reference takes those that are
+    best for it on the folds. Raises ConfigError where the questions lack what a reference needs.
+    """
+    tried = [measure(config, each.train, each.test, each.folds, REFERENCE_SEED) for each in asked]
+    return tuple(_best(found, len(asked)) for found in zip(*tried, strict=True))
+
+
+def _best(found: Sequence[Measured], inputs: int) -> Measured:
+    chosen = max(range(len(found)), key=lambda index: found[index].validation)
+    best = found[chosen]
+    if inputs == 1 or not best.settings:
+        return best
+    return replace(best, settings={**best.settings, "features": chosen})
+
+
+def _read(task: ReplayTask, splits: Sequence[Split], models: Sequence[str]) -> dict[int, Question]:
+    """Row -> question of these splits, by row, where one of these models answered."""
+    found = {task.place[q.id]: q for split in splits for q in answerable(task, split, models)}
+    return dict(sorted(found.items()))
+
+
+def _labelled(task: ReplayTask, rows: Sequence[int], columns: Sequence[int], features: Floats) -> Labelled:
+    cells = np.ix_(rows, columns)
+    costs = None if task.table.costs is None else task.table.costs[cells].astype(np.float64)
+    if costs is not None and np.isnan(costs).all():
+        costs = None
+    tasks = tuple(task.table.tasks[row] for row in rows)
+    return Labelled(features, tasks, task.table.rewards[cells].astype(np.float64), costs)

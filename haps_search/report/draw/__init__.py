@@ -1,1 +1,0 @@
-"""From computed values to inline SVG; nothing is computed here but places on the page."""
