@@ -1,3 +1,98 @@
-"""haps_search: joint search over which LLM answers a question and with which LoRA weights."""
+"""haps_search: joint search over which LLM answers a question and with which LoRA weights.
+
+    import haps_search as haps
+
+    study = haps.load_study("skills", {"sweep.trials": 4})
+    result = haps.sweep(study, name="first")        # or haps.resume("first")
+    result.trials, result.comparison                # pandas tables
+    run = haps.load_run("first")                    # the best trial, or any run
+    run.route(["[y] sort plum="]), run.ask("[y] sort plum="), run.export(["[y] sort plum="], "adapters")
+
+Every verb of the command line is a function here. What it needs is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haps_search.config.load import load_profile, load_study
+    from haps_search.errors import HapsError
+    from haps_search.tasks.asked import read_questions
+    from haps_search.types import Completion, Episode, Message, Parsed, Question, Role, Turn
+    from haps_search.verbs.collect import collect
+    from haps_search.verbs.compare import compare
+    from haps_search.verbs.confirm import confirm
+    from haps_search.verbs.evaluate import evaluate
+    from haps_search.verbs.events import Counted, Frame, Said
+    from haps_search.verbs.inspect import inspect
+    from haps_search.verbs.plan import plan
+    from haps_search.verbs.report import report
+    from haps_search.verbs.run import load_run
+    from haps_search.verbs.status import status
+    from haps_search.verbs.stop import stop
+    from haps_search.verbs.submit import submit
+    from haps_search.verbs.sweep import resume, sweep
+    from haps_search.verbs.train import train
+    from haps_search.verbs.validate import validate
+    from haps_search.verbs.warmup import warmup
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "config.load": ("load_profile", "load_study"),
+    "errors": ("HapsError",),
+    "tasks.asked": ("read_questions",),
+    "types": ("Completion", "Episode", "Message", "Parsed", "Question", "Role", "Turn"),
+    "verbs.collect": ("collect",),
+    "verbs.compare": ("compare",),
+    "verbs.confirm": ("confirm",),
+    "verbs.evaluate": ("evaluate",),
+    "verbs.events": ("Counted", "Frame", "Said"),
+    "verbs.inspect": ("inspect",),
+    "verbs.plan": ("plan",),
+    "verbs.report": ("report",),
+    "verbs.run": ("load_run",),
+    "verbs.status": ("status",),
+    "verbs.stop": ("stop",),
+    "verbs.submit": ("submit",),
+    "verbs.sweep": ("resume", "sweep"),
+    "verbs.train": ("train",),
+    "verbs.validate": ("validate",),
+    "verbs.warmup": ("warmup",),
+}
+"""Module -> what of it is the package's interface."""
+_NAMES = {name: module for module, names in _PLACES.items() for name in names}
+
+
+class _Package(ModuleType):
+    """Importing a room sets an attribute of its name on the package; where a verb has that name too, the verb stays."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES})
+
+
+__all__ = [
+    "Completion", "Counted", "Episode", "Frame", "HapsError", "Message", "Parsed", "Question", "Role", "Said", "Turn",
+    "collect", "compare", "confirm", "evaluate", "inspect", "load_profile", "load_run", "load_study", "plan",
+    "read_questions", "report", "resume", "status", "stop", "submit", "sweep", "train", "validate", "warmup",
+]  # fmt: skip

@@ -12,12 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
+from haps_search.cli.display import Terminal
 from haps_search.cli.plan_table import show_plan
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.load import load_profile, parse_nodes, parse_study
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.placement.placement import Needs, Plan, needs_of, plan
+from haps_search.verbs.plan import Planned
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 PROMPT_TOKENS = 1024
@@ -105,7 +107,7 @@ def _needs(experiment: str) -> Needs:
 def rendered(study: Study, profile: ClusterProfile) -> str:
     out = StringIO()
     console = Console(file=out, width=200, color_system=None)
-    show_plan(made(study, profile), study, profile, PROMPT_TOKENS, console)
+    show_plan(Terminal(console), Planned(study, profile, made(study, profile), PROMPT_TOKENS))
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 

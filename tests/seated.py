@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from haps_search.cli.drive import profile_of
 from haps_search.config.load import load_study
 from haps_search.engines.cluster.session import session
+from haps_search.verbs.driver import profile_of
 
 
 def main(study_file: str, out: Path) -> None:

@@ -22,33 +22,17 @@ def ask(
 
     A router of a table says whom to ask; the table's models answer nothing new.
     """
-    from haps_search.cli.find import find_run
-
-    found = find_run(runs, run)
-
-    import asyncio
-
-    from haps_search.engines.local import load_run
-    from haps_search.episodes.play import Play, play
-    from haps_search.search.deciding import decide
-    from haps_search.search.metrics import adapter_norm
     from haps_search.types import Question
+    from haps_search.verbs.run import load_run
 
-    loaded = load_run(found.folder, found.experiment)
-    asked = [loaded.worded(Question("asked", question, "", context, {"task": task} if task else {}))]
-    (decision,) = asyncio.run(decide(loaded.engine, loaded.task, asked, found.experiment, cost_weight))
-    for role, chosen, chances in zip(loaded.task.roles, decision.assignment, decision.probabilities, strict=True):
+    asked = Question("asked", question, "", context, {"task": task} if task else {})
+    found = load_run(run, runs).ask(asked, cost_weight)
+    decision = found.decision
+    for role, chosen, chances in zip(found.roles, decision.assignment, decision.probabilities, strict=True):
         shares = ", ".join(f"{name} {p:.3f}" for name, p in chances.items())
-        typer.echo(f"{role.name}: {chosen} ({shares})")
-    if found.experiment.task.type == "replay":
-        return
-    routes = asyncio.run(loaded.engine.route(asked, 0, 0))
-    for (_, name), adapter in routes.adapters.items():
-        typer.echo(
-            f"adapter of {name}: {adapter_norm([adapter]):.3f} of its weights' norm, {adapter.layout.size} numbers"
-        )
-    how = Play(found.experiment.run.sampling, seed=0, greedy=True)
-    for label, adapters in (("answer", routes.adapters), ("frozen", {})):
-        played = asyncio.run(play(loaded.engine.speak, loaded.task, asked, routes.assignments, adapters, how))
-        for completion in played[0][0].completions:
-            typer.echo(f"{label} ({completion.role}, {completion.candidate}): {completion.response.text}")
+        typer.echo(f"{role}: {chosen} ({shares})")
+    for adapter in found.adapters:
+        typer.echo(f"adapter of {adapter.candidate}: {adapter.norm:.3f} of its weights' norm, {adapter.size} numbers")
+    for label, texts in (("answer", found.adapted), ("frozen", found.frozen)):
+        for each in texts:
+            typer.echo(f"{label} ({each.role}, {each.candidate}): {each.text}")

@@ -34,6 +34,11 @@ def collect(
 
     study = load_study(file, set_ or ())
 
-    from haps_search.cli.collecting import collect_table
+    from haps_search.cli.display import Terminal
+    from haps_search.verbs import collect as verb
 
-    collect_table(study, out.absolute(), split.value, samples, limit, chunk)
+    with Terminal() as terminal:
+        found = verb.collect(study, out, split.value, samples, limit, chunk, terminal)
+    said = f"{found.episodes} episodes in {found.table}" if found.played else f"{found.table} is there already"
+    terminal.say(said)
+    terminal.say(f"next  haps warmup FILE --table {found.table}")

@@ -1,4 +1,4 @@
-"""haps compare NAME: the arms of a sweep, or its best trial, side by side on a whole split."""
+"""haps compare NAME: the arms of a sweep side by side on a whole split."""
 
 from __future__ import annotations
 
@@ -19,17 +19,13 @@ def compare(
 ) -> None:
     """Measure the best checkpoint of every arm and seed, and the frozen candidates, on the same questions. The test
     split of an outcome table is read once."""
-    from haps_search.cli.find import sweep_journal
-    from haps_search.errors import ConfigError
-    from haps_search.sweep.inputs import all_at_hand
+    from haps_search.verbs.find import sweep_journal
 
-    journal = sweep_journal(runs, name)
-    study = all_at_hand(journal.study(), journal.folder)
-    if not study.arms:
-        raise ConfigError(
-            f"sweep {name} has no arms to compare; `haps evaluate {name} --split {split.value}` measures its best trial"
-        )
+    sweep_journal(runs, name)
 
-    from haps_search.cli.arms import measure_arms
+    from haps_search.cli.display import Terminal
+    from haps_search.cli.sweep_tables import show_arms
+    from haps_search.verbs import compare as verb
 
-    measure_arms(study, journal.folder, split.value, again)
+    with Terminal() as terminal:
+        show_arms(terminal, verb.compare(name, split.value, again, runs, terminal))

@@ -17,27 +17,22 @@ def confirm(
     runs: Runs = Path("runs"),
 ) -> None:
     """Run the best settings on fresh seeds: the best of many trials looks better than it is."""
-    from haps_search.cli.find import sweep_journal
-    from haps_search.sweep.inputs import all_at_hand
-    from haps_search.sweep.ranking import ranked
-    from haps_search.sweep.settings import confirmations
+    from haps_search.verbs.find import sweep_journal
 
-    journal = sweep_journal(runs, name)
-    study = all_at_hand(journal.study(), journal.folder)
-    best = ranked(journal.trials(), study.sweep.objectives)
-    settings = confirmations(study, best, top, seeds)
+    sweep_journal(runs, name)
 
-    from haps_search.cli.drive import run_settings
-    from haps_search.evaluation.intervals import seed_interval
+    from haps_search.cli.display import Terminal
+    from haps_search.verbs import confirm as verb
 
-    trials = run_settings(study, journal.folder, settings)
-    metric = study.sweep.objectives[0].metric
-    typer.echo(f"{metric}, at most {study.experiment.run.validation.questions} validation questions a run")
-    for record in best[:top]:
-        again = [t.metrics[metric] for t in trials if t.label == f"trial {record.number}" and metric in t.metrics]
-        searched = f"trial {record.number:03d}: searched {record.metrics[metric]:.3f}"
-        if not again:
-            typer.echo(f"{searched}, no confirming run has a result; `haps status {name}` has the reasons")
-            continue
-        listed = " ".join(f"{v:.3f}" for v in again)
-        typer.echo(f"{searched}, confirmed {seed_interval(again)} over {len(again)} seeds: {listed}")
+    with Terminal() as terminal:
+        found = verb.confirm(name, top, seeds, runs, terminal)
+    terminal.say(f"{found.metric}, at most {found.questions} validation questions a run")
+    for one in found.settings:
+        searched = f"trial {one.number:03d}: searched {one.searched:.3f}"
+        listed = " ".join(f"{value:.3f}" for value in one.values)
+        if one.interval is None:
+            terminal.say(f"{searched}, no confirming run has a result; `haps status {name}` has the reasons")
+        elif len(one.values) == 1:
+            terminal.say(f"{searched}, confirmed {listed} on 1 seed, which has no interval")
+        else:
+            terminal.say(f"{searched}, confirmed {one.interval} over {len(one.values)} seeds: {listed}")

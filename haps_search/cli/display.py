@@ -1,119 +1,133 @@
-"""The live display of a sweep: a table on a terminal, plain lines elsewhere."""
+"""Events on a terminal: bars and a live table where it can move, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
+import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from haps_search.errors import PoolError
 from haps_search.sweep.progress import TrialView
+from haps_search.verbs.events import Counted, Event, Frame, Said, Wrote
 
 PLAIN_EVERY_S = 15.0
-TICK_S = 1.0
-
-_log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-Frame = tuple[Sequence[TrialView], float]
-"""The trials, and the fraction of all steps that is done."""
 
 
-@contextmanager
-def watching(console: Console, frame: Callable[[], Frame], also: Callable[[], None]) -> Iterator[None]:
-    """Show frames while the body runs; `also` is called at each tick, and once more at the end.
+class Terminal:
+    """Shows the events of one verb; use it as a context, so that nothing moves on when the verb has ended.
 
-    What cannot be read or sent for a moment is tried again at the next tick. Any other error, or one that is still
-    there at the end, ends the display, not the sweep; it is raised when the body is done.
+    Frames come from the thread that watches the trials.
     """
-    watcher = _Watcher(console, frame, also)
-    watcher.start()
-    try:
-        yield
-    finally:
-        watcher.stop()
-    if watcher.problem is not None:
-        raise watcher.problem
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or wide_console()
+        self._lock = threading.RLock()
+        self._moving: Live | Progress | None = None
+        self._rates: dict[str, _Rate] = {}
+        self._shown, self._shown_at = "", float("-inf")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._rest()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            match event:
+                case Said(text):
+                    self.say(text)
+                case Wrote(text):
+                    typer.echo(text, nl=False)
+                case Counted(label, done, total):
+                    self._count(label, done, total)
+                case Frame():
+                    self._frame(event)
+
+    def say(self, line: str) -> None:
+        """A line as it is: no markup, no colours of numbers, no breaks."""
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+    def show(self, table: Table) -> None:
+        self.console.print(table)
+
+    def _rest(self) -> None:
+        with self._lock:
+            if self._moving is not None:
+                self._moving.stop()
+            self._moving = None
+
+    def _count(self, label: str, done: int, total: int) -> None:
+        rate = self._rates.setdefault(label, _Rate(done))
+        if self.console.is_terminal:
+            self._bar(label, done, total)
+        elif done > rate.first and (done >= total or self._due()):
+            # At the rate since the start: what an earlier process did says nothing of this one's speed.
+            self.say(f"{label} {done}/{total}, {clock(rate.left(done, total))} left")
+            self._shown_at = time.monotonic()
+
+    def _bar(self, label: str, done: int, total: int) -> None:
+        if not isinstance(self._moving, Progress):
+            self._rest()
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._moving = Progress(*columns, console=self.console)
+            self._moving.start()
+        bars = self._moving
+        found = next((task.id for task in bars.tasks if task.description == label), None)
+        bar = bars.add_task(label, total=total, completed=done) if found is None else found
+        bars.update(bar, completed=done)
+        if done >= total:
+            self._rest()
+
+    def _frame(self, frame: Frame) -> None:
+        left = self._rates.setdefault("", _Rate(frame.done)).left(frame.done, 1.0)
+        if self.console.is_terminal:
+            if not isinstance(self._moving, Live):
+                self._rest()
+                self._moving = Live(console=self.console, refresh_per_second=2, transient=True)
+                self._moving.start()
+            self._moving.update(_picture(frame, left))
+        elif frame.last or self._due():
+            line = plain_line(frame.trials, frame.done, left)
+            if line != self._shown:
+                self.say(line)
+            self._shown, self._shown_at = line, time.monotonic()
+        if frame.last:
+            self._rates.pop("")
+            self._rest()
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._shown_at >= PLAIN_EVERY_S
 
 
-class _Watcher(threading.Thread):
-    def __init__(self, console: Console, frame: Callable[[], Frame], also: Callable[[], None]) -> None:
-        super().__init__(name="display", daemon=True)
-        self._console, self._frame, self._also = console, frame, also
-        self._ended = threading.Event()
-        self._began = time.monotonic()
-        self._first: float | None = None
-        self.problem: Exception | None = None
+class _Rate:
+    """How fast something goes since it was first seen; a resumed job starts in the middle."""
 
-    def run(self) -> None:
-        try:
-            if self._console.is_terminal:
-                self._live()
-            else:
-                self._plain()
-        except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
-            self.problem = error
+    def __init__(self, first: float) -> None:
+        self.first, self._began = first, time.monotonic()
 
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
+    def left(self, done: float, total: float) -> float | None:
+        """Seconds, None while nothing has come."""
+        return seconds_left(done - self.first, total - done, time.monotonic() - self._began)
 
-    def _live(self) -> None:
-        with Live(console=self._console, refresh_per_second=2, transient=True) as live:
-            while True:
-                last = self._ended.wait(TICK_S)
-                frame = self._tried(self._frame, last)
-                if frame is not None:
-                    live.update(self._picture(frame))
-                self._tried(self._also, last)
-                if last:
-                    return
 
-    def _plain(self) -> None:
-        shown, at = "", 0.0
-        while True:
-            last = self._ended.wait(TICK_S)
-            self._tried(self._also, last)
-            now = time.monotonic()
-            frame = self._tried(self._frame, last) if last or now - at >= PLAIN_EVERY_S else None
-            if frame is not None:
-                views, done = frame
-                line = plain_line(views, done, self._left(done))
-                if line != shown:
-                    self._console.print(line, highlight=False, soft_wrap=True)
-                shown, at = line, now
-            if last:
-                return
+def seconds_left(gained: float, missing: float, passed: float) -> float | None:
+    """At the rate of what was gained in the time that passed."""
+    return passed * missing / gained if gained > 0 else None
 
-    def _tried(self, call: Callable[[], T], last: bool) -> T | None:
-        try:
-            return call()
-        except (PoolError, OSError) as error:
-            if last:
-                raise
-            _log.warning("the display has no news this time: %s", error)
-            return None
 
-    def _picture(self, frame: Frame) -> Group:
-        views, done = frame
-        bar = ProgressBar(total=1.0, completed=done, width=40)
-        return Group(table(views), bar, Text(f" {done:.0%} done, {clock(self._left(done))} left"))
-
-    def _left(self, done: float) -> float | None:
-        """Seconds, from the rate since this display began: a resumed sweep starts in the middle."""
-        if self._first is None:
-            self._first = done
-        gained, passed = done - self._first, time.monotonic() - self._began
-        return passed * (1 - done) / gained if gained > 0.01 else None
+def _picture(frame: Frame, left: float | None) -> Group:
+    bar = ProgressBar(total=1.0, completed=frame.done, width=40)
+    return Group(trials_table(frame.trials), bar, Text(f" {frame.done:.0%} done, {clock(left)} left"))
 
 
 def wide_console() -> Console:
@@ -122,16 +136,23 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=140)
 
 
-def table(views: Sequence[TrialView]) -> Table:
+def trials_table(views: Sequence[TrialView]) -> Table:
     """One line per trial."""
-    shown = Table(box=None, pad_edge=False)
-    for name in ("trial", "state", "step", "reward", "validation", "entropy", ""):
-        shown.add_column(name, justify="left" if name in ("trial", "state", "") else "right")
+    shown = columns(("trial", "state"), ("step", "reward", "validation", "entropy"), ("",))
     for v in views:
         name = f"{v.number:03d} {v.label}".strip()
         steps = f"{v.step}/{v.steps}"
         note = v.error or v.alarm
         shown.add_row(name, v.state, steps, number(v.reward), number(v.validation), number(v.entropy), Text(note))
+    return shown
+
+
+def columns(left: Sequence[str], right: Sequence[str] = (), last: Sequence[str] = ()) -> Table:
+    """A table without lines: columns on the left, numbers on the right, columns on the left again."""
+    shown = Table(box=None, pad_edge=False)
+    for names, justify in ((left, "left"), (right, "right"), (last, "left")):
+        for name in names:
+            shown.add_column(name, justify=justify)  # type: ignore[arg-type]
     return shown
 
 

@@ -20,36 +20,19 @@ def inspect(
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep all numbers in this file as well.")] = None,
 ) -> None:
     """Say what a table of outcomes holds, what is wrong with it, and what routing could gain on it."""
+    from haps_search.verbs import inspect as verb
 
-    import json
-    from dataclasses import asdict
-
-    from haps_search.cli.display import wide_console
-    from haps_search.cli.pool_page import page, plain
-    from haps_search.config.load import load_table, parse_table
-    from haps_search.errors import ConfigError
-    from haps_search.evaluation.pool.pool_report import pool_report
-    from haps_search.records.sealed import replace_text
-    from haps_search.tasks.tables.reading import load_outcomes
-
-    if (table is None) == (config is None):
-        raise ConfigError("needs either a table or --config FILE, whose `file` names the table")
-    if config is not None:
-        described = load_table(config)
-    else:
-        described = parse_table({"file": str(table), "layout": {"type": layout}, "missing": "keep"})
-    loaded = load_outcomes(described)
     if candidates:
-        from haps_search.tasks.replay import candidate_names
-
-        listed = [f"  - {{name: {name}, source: {{type: table}}}}" for name in candidate_names(loaded.table)]
+        listed = [f"  - {{name: {name}, source: {{type: table}}}}" for name in verb.candidates(table, layout, config)]
         typer.echo("\n".join(["candidates:", *listed]))
         return
-    report = pool_report(loaded.table)
+    found = verb.inspect(table, layout, config)
     if json_file is not None:
-        counted = {"dropped": loaded.dropped, "repeated": loaded.repeated, "cost_unit": loaded.cost_unit}
-        content = {"file": described.file, "layout": loaded.layout, **counted, **asdict(report)}
-        replace_text(json_file, json.dumps(plain(content), indent=1) + "\n")
+        found.write(json_file)
+
+    from haps_search.cli.display import wide_console
+    from haps_search.cli.pool_page import page
+
     console = wide_console()
-    for part in page(described, loaded, report):
+    for part in page(found.config, found.loaded, found.report):
         console.print(part)

@@ -1,28 +1,45 @@
-"""Ray's and everyone else's log lines go to a file; the terminal belongs to the display."""
+"""haps logs NAME: what a sweep's driver printed or logged."""
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from pathlib import Path
+from typing import Annotated
 
-RAY_LOGGERS = ("ray", "ray.train", "ray.tune", "ray.data", "ray._private", "ray.air")
+import click
+import typer
+
+from haps_search.cli.options import Address, Runs
 
 
-def log_to(file: Path) -> None:
-    """Send all log records and warnings of this process to `file`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    warnings.simplefilter("default")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Ray gives its loggers handlers of their own, which would write to the terminal.
-    for name in RAY_LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.propagate = False
+def logs(
+    name: Annotated[str, typer.Argument(help="The sweep's or run's name.")],
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as long as it runs.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show the driver's log of a sweep or run, or with --address what its job on a cluster prints. A terminal pages
+    it."""
+
+    def show(text: str) -> None:
+        typer.echo(text, nl=False)
+
+    if address is not None:
+        from haps_search.verbs.jobs import follow_job, job_log
+
+        if follow:
+            follow_job(address, name, show)
+        else:
+            click.echo_via_pager(job_log(address, name))
+        return
+
+    from haps_search.sweep.layout import lock_file
+    from haps_search.sweep.lock import holder
+    from haps_search.verbs import logs as verb
+
+    file = verb.log_file(name, runs)
+    if not follow:
+        click.echo_via_pager(verb.follow(file, lambda: False))
+        return
+    lock = lock_file(file.parent.parent)
+    for text in verb.follow(file, lambda: holder(lock) is not None):
+        show(text)

@@ -17,9 +17,9 @@ from haps_search.cli import (
     evaluate,
     export,
     inspect,
-    log_verb,
+    logs,
     plan,
-    report_verb,
+    report,
     resume,
     route,
     status,
@@ -39,29 +39,42 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-VERBS: tuple[Callable[..., None], ...] = (
-    validate.validate,
-    plan.plan,
-    sweep.sweep,
-    resume.resume,
-    submit.submit,
-    status.status,
-    log_verb.logs,
-    stop.stop,
-    report_verb.report,
-    train.train,
-    evaluate.evaluate,
-    confirm.confirm,
-    compare.compare,
-    ask.ask,
-    route.route,
-    export.export,
-    inspect.inspect,
-    collect.collect,
-    warmup.warmup,
-)
-for verb in VERBS:
-    app.command()(verb)
+GROUPS: dict[str, dict[Callable[..., None], str]] = {
+    "Search": {
+        validate.validate: "check a study and print what it would run",
+        sweep.sweep: "search a study's space, or take a sweep up again",
+        resume.resume: "go on with a sweep that was interrupted",
+        confirm.confirm: "the best settings again, on fresh seeds",
+        train.train: "one run at the study's own values",
+        status.status: "how far sweeps and runs are, and who is at them",
+        logs.logs: "what a sweep's driver logged",
+        stop.stop: "let a sweep or run save and leave",
+    },
+    "Judge": {
+        evaluate.evaluate: "a run's best checkpoint on a whole split",
+        compare.compare: "a study's arms side by side",
+        report.report: "one HTML page of a sweep or run",
+    },
+    "Use": {
+        ask.ask: "route one question and answer it",
+        route.route: "whom to ask, for a file of questions",
+        export.export: "generated adapters as PEFT folders",
+    },
+    "Data": {
+        inspect.inspect: "is this pool of models worth routing?",
+        collect.collect: "every assignment on every question, as a table",
+        warmup.warmup: "let the high level learn from a table",
+    },
+    "Cluster": {
+        plan.plan: "who would sit where, and whether it fits",
+        submit.submit: "a sweep as a job of a Ray cluster",
+    },
+}
+"""Panel of `haps --help` -> its verbs, and each in one line."""
+VERBS = [verb for verbs in GROUPS.values() for verb in verbs]
+for group, lines in GROUPS.items():
+    for verb, line in lines.items():
+        app.command(rich_help_panel=group, short_help=line)(verb)
 
 
 def _version(wanted: bool) -> None:

@@ -11,24 +11,23 @@ File = Annotated[Path, typer.Argument(help="A study: a YAML file, or a name in s
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the file.")]
 
 
-def runs_folder(given: str | Path) -> Path:
-    """A folder, or the working folder that stands for `s3://...` or `gs://...`. Raises ConfigError."""
-    text = str(given)
-    if "://" not in text:
-        return Path(text)
-    from haps_search.records.remote import working_folder
+def _runs(given: str) -> Path:
+    from haps_search.verbs.find import runs_folder
 
-    return working_folder(text)
+    return runs_folder(given)
 
 
 Runs = Annotated[
     Path,
-    typer.Option("--runs", envvar="HAPS_RUNS", parser=runs_folder, metavar="FOLDER|URI", help="Where sweeps are kept."),
+    typer.Option("--runs", envvar="HAPS_RUNS", parser=_runs, metavar="FOLDER|URI", help="Where sweeps are kept."),
 ]
 Trials = Annotated[int | None, typer.Option(min=1, help="Number of search trials.")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at a time.")]
 MaxHours = Annotated[float | None, typer.Option(min=0.0, help="Stop after so many hours; resume goes on.")]
 TrackingUri = Annotated[str | None, typer.Option(help="An MLflow server; default: a file under the runs folder.")]
+Profile = Annotated[
+    str | None, typer.Option(help="A name in clusters/profiles/ or a path; default: the file's or the sweep's.")
+]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="URL", help="A cluster's dashboard, as in http://127.0.0.1:8265.")
 ]

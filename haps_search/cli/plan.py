@@ -26,21 +26,13 @@ def plan(
     set_: Set = None,
 ) -> None:
     """Print every process with its node, GPU and memory; nothing is started and no weights are read."""
-    from haps_search.config.engines import RayEngineConfig
-    from haps_search.config.load import load_profile, load_study, parse_nodes
-    from haps_search.errors import ConfigError
+    from haps_search.config.load import load_study
 
     study = load_study(file, set_ or ())
-    engine = study.experiment.engine
-    if profile is None and not isinstance(engine, RayEngineConfig):
-        raise ConfigError("experiment.engine: type local has no cluster to plan for: give --profile")
-    described = load_profile(profile or engine.profile)  # type: ignore[union-attr]
-    if nodes:
-        described = described.model_copy(update={"nodes": parse_nodes(nodes)})
 
+    from haps_search.cli.display import Terminal
     from haps_search.cli.plan_table import show_plan
-    from haps_search.engines.placement.placement import needs_of
-    from haps_search.engines.placement.placement import plan as planned
+    from haps_search.verbs import plan as verb
 
-    needs = needs_of(study.experiment, prompt_tokens)
-    show_plan(planned(study.experiment, study.sweep.concurrency, described, needs), study, described, prompt_tokens)
+    with Terminal() as terminal:
+        show_plan(terminal, verb.plan(study, profile, nodes or (), prompt_tokens))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -35,15 +33,6 @@ def page(config: TableConfig, loaded: LoadedTable, report: PoolReport) -> Iterat
     yield Text()
     for sentence in report.verdict.sentences:
         yield Text(sentence, style="bold")
-
-
-def plain(value: Any) -> Any:
-    """JSON without NaN: null stands for it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _counted(census: Census) -> list[tuple[str, str]]:

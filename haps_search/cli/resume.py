@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import Concurrency, MaxHours, Runs, Trials
+from haps_search.cli.options import Concurrency, MaxHours, Profile, Runs, TrackingUri, Trials
 
 
 def resume(
@@ -15,20 +15,22 @@ def resume(
     trials: Trials = None,
     concurrency: Concurrency = None,
     max_hours: MaxHours = None,
+    profile: Profile = None,
+    tracking_uri: TrackingUri = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Go on with a sweep: unfinished trials from their last checkpoint, then those not yet begun."""
-    from haps_search.cli.find import sweep_journal
-    from haps_search.config.load import dump, parse_study
-    from haps_search.sweep.inputs import all_at_hand
+    from haps_search.verbs.find import sweep_journal
 
-    journal = sweep_journal(runs, name)
-    values = dump(journal.study())
-    for key, value in (("trials", trials), ("concurrency", concurrency), ("max_hours", max_hours)):
-        if value is not None:
-            values["sweep"][key] = value
-    study = all_at_hand(parse_study(values, f"sweep {name}"), journal.folder)
+    sweep_journal(runs, name)  # an error in the name comes before the seconds that Ray and torch take to load
 
-    from haps_search.cli.drive import drive
+    from haps_search.cli.display import Terminal
+    from haps_search.cli.sweep_tables import show_sweep
+    from haps_search.verbs import sweep as verb
 
-    drive(study, journal.folder, resume=True)
+    with Terminal() as terminal:
+        result = verb.resume(
+            name, runs, trials=trials, concurrency=concurrency, max_hours=max_hours, profile=profile,
+            uri=tracking_uri, report=terminal,
+        )  # fmt: skip
+        show_sweep(terminal, result)

@@ -1,41 +1,54 @@
-"""haps status [NAME]: how far sweeps are."""
+"""haps status [NAME]: how far sweeps and runs are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from haps_search.cli.options import Address, Runs
 
+if TYPE_CHECKING:
+    from haps_search.cli.display import Terminal
+
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="A sweep; default: a line for each.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A sweep or run; default: a line for each.")] = None,
     address: Address = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Show the sweeps of a runs folder or the trials of one; with --address the jobs of a cluster."""
+    """Show the sweeps and runs of a folder or the trials of one; with --address the jobs of a cluster."""
+    from haps_search.cli.display import Terminal, trials_table
 
-    from haps_search.cli.display import table, wide_console
-    from haps_search.cli.find import sweep_journal
-    from haps_search.sweep.progress import Progress, fraction_done, planned_trials, sweeps
-
-    console = wide_console()
+    terminal = Terminal()
     if address is not None:
-        from haps_search.cli.attempts import connect, show_attempts
-
-        show_attempts(console, connect(address), name)
+        _jobs(terminal, address, name)
         return
-    names = [name] if name else sweeps(runs)
-    if not names:
-        console.print(f"no sweeps under {runs}; `haps sweep FILE` begins one")
-    for each in names:
-        journal = sweep_journal(runs, each)
-        study, ended = journal.study(), journal.ended()
-        views = Progress(journal, study).trials()
-        done = 1.0 if ended else fraction_done(views, study, planned_trials(study))
-        state = f"ended: {ended.reason}" if ended else "not ended (running, or `haps resume` goes on)"
-        console.print(f"{each}: {len(views)} trials begun, {done:.0%} of the steps done, {state}")
+    from haps_search.verbs import status as verb
+
+    found = verb.status(name, runs)
+    if not found:
+        terminal.say(f"no sweeps or runs under {runs}; `haps sweep FILE` begins one")
+    for each in found:
+        words = {"ended": "ended: ", "running": "running: ", "left": "not running: "}[each.state] + each.reason
+        goes_on = "haps resume" if each.kind == "sweep" else "haps train"
+        after = f"; `{goes_on} {each.name if each.kind == 'sweep' else 'FILE'}` goes on" if each.state == "left" else ""
+        begun = f"{len(each.trials)} trials begun, " if each.kind == "sweep" else "a run, "
+        terminal.say(f"{each.name}: {begun}{each.done:.0%} of the steps done, {words}{after}")
         if name:
-            console.print(table(views))
+            terminal.show(trials_table(each.trials))
+
+
+def _jobs(terminal: Terminal, address: str, name: str | None) -> None:
+    from haps_search.verbs.jobs import jobs_status
+
+    found = jobs_status(address, name)
+    if not found.jobs:
+        at = found.address
+        terminal.say(f"no sweeps on {at}; `haps submit FILE --address {at}` sends one")
+    for job in found.jobs:
+        why = job.message.splitlines()[0] if job.message and not job.goes_on else ""
+        terminal.say(f"{job.id}  {job.state.lower()}  {why}".rstrip())
+    if found.last_line:
+        terminal.say(found.last_line)

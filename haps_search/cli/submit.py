@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from haps_search.cli.options import File, Set
-
-if TYPE_CHECKING:
-    from haps_search.config.engines import ClusterProfile
-    from haps_search.config.sweep import Study
 
 
 def submit(
@@ -42,45 +36,15 @@ def submit(
     ] = None,
 ) -> None:
     """Send a sweep to a cluster. The same again attaches to it, resumes it, or says that it is done."""
-    import os
-
-    from haps_search.cli.find import named_folder
     from haps_search.config.load import read_study
-    from haps_search.sweep.packing import own_package
-    from haps_search.sweep.submission import checked_runs, environment
 
     study = read_study(file, set_ or ())
-    described = _profile(study, profile)
-    where, kept = _address(address, described), checked_runs(runs)
-    called = named_folder(Path("/"), name or study.name).name
-    variables = environment(env or (), os.environ)
 
-    from haps_search.cli.submitting import Submission, send
+    from haps_search.cli.display import Terminal
+    from haps_search.verbs import submit as verb
 
-    with tempfile.TemporaryDirectory() as folder:
-        modules = () if installed else (own_package(),)
-        send(Submission(study, described, called, kept, Path(folder), modules, variables), where, follow)
-
-
-def _profile(study: Study, given: str | None) -> ClusterProfile:
-    from haps_search.config.engines import RayEngineConfig
-    from haps_search.config.load import load_profile
-    from haps_search.errors import ConfigError
-
-    engine = study.experiment.engine
-    if given is not None:
-        return load_profile(given)
-    if isinstance(engine, RayEngineConfig):
-        return load_profile(engine.profile)
-    raise ConfigError("experiment.engine: type local has no cluster to be sent to: give --profile")
-
-
-def _address(given: str | None, profile: ClusterProfile) -> str:
-    from haps_search.errors import ConfigError
-
-    address = given or profile.dashboard
-    if address is None:
-        raise ConfigError(
-            f"no cluster: give --address http://HOST:8265, or write `dashboard` into profile {profile.name}"
-        )
-    return address
+    with Terminal() as terminal:
+        verb.submit(
+            study, address, profile=profile, name=name, runs=runs, env=env or (), installed=installed, follow=follow,
+            report=terminal,
+        )  # fmt: skip

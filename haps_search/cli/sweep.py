@@ -22,21 +22,24 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
     """Search a study's space. A sweep of that name and configuration is taken up where it was left."""
-    from haps_search.cli.find import named_folder
     from haps_search.config.load import load_study
+    from haps_search.verbs.find import named_folder
 
     overrides = settings(
         set_, sweep__trials=trials, sweep__concurrency=concurrency, sweep__max_hours=max_hours,
         tracking__uri=tracking_uri,
     )  # fmt: skip
     study = load_study(file, overrides)
-    folder = named_folder(runs, name or study.name)
+    named_folder(runs, name or study.name)
     if dry_run:
-        from haps_search.cli.validate import validate
+        from haps_search.verbs.validate import validate
 
-        validate(file, overrides)
+        typer.echo(validate(study))
         return
-    from haps_search.cli.drive import drive
-    from haps_search.sweep.inputs import kept
 
-    drive(kept(study, folder), folder, resume=False)
+    from haps_search.cli.display import Terminal
+    from haps_search.cli.sweep_tables import show_sweep
+    from haps_search.verbs import sweep as verb
+
+    with Terminal() as terminal:
+        show_sweep(terminal, verb.sweep(study, name, runs, terminal))

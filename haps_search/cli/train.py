@@ -17,18 +17,14 @@ def train(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train one router, no search. A run of that name goes on from its last checkpoint."""
-    from haps_search.cli.find import named_folder
-    from haps_search.config.engines import LocalEngineConfig
     from haps_search.config.load import load_study
 
     study = load_study(file, set_ or ())
-    folder = named_folder(runs, name or f"{study.name}-train")
 
-    from haps_search.cli.single import train_local, train_on_ray
-    from haps_search.sweep.hold import Hold
+    from haps_search.cli.display import Terminal
+    from haps_search.verbs import train as verb
 
-    with Hold(folder):
-        if isinstance(study.experiment.engine, LocalEngineConfig):
-            train_local(study, folder)
-        else:
-            train_on_ray(study, folder)
+    with Terminal() as terminal:
+        found = verb.train(study, name, runs, terminal)
+    best = found.metrics.get("validation_reward", float("nan"))
+    terminal.say(f"ended by {found.reason}; best validation {best:.3f} at step {found.best_step}")

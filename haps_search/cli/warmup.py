@@ -21,11 +21,22 @@ def warmup(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train the high-level router alone on a table. `run.warm_start: NAME` then starts a run or a sweep from it."""
-    from haps_search.cli.find import named_folder
     from haps_search.config.load import load_study
 
     study = load_study(file, settings(set_, run__warmup__epochs=epochs))
 
-    from haps_search.cli.warming import warm_up_on
+    from haps_search.cli.display import Terminal, columns
+    from haps_search.verbs import warmup as verb
 
-    warm_up_on(study, table.absolute(), named_folder(runs, name or f"{study.name}-warmup"))
+    with Terminal() as terminal:
+        found = verb.warmup(study, table, name, runs, terminal)
+    terminal.say(
+        f"\nreward on {found.rows[0].reward.count} held-out questions, checkpoint of step {found.step}, seed "
+        f"{found.seed}, 95 % intervals"
+    )
+    shown = columns(("", "reward", "likeliest minus this"))
+    for row in found.rows:
+        shown.add_row(row.label, str(row.reward), "" if row.gain is None else str(row.gain))
+    terminal.show(shown)
+    terminal.say(f"\ncheckpoint  {found.folder / 'checkpoints'}")
+    terminal.say(f"next        haps train FILE --set run.warm_start={found.name}    (or sweep)")

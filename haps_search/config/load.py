@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,22 +25,27 @@ from haps_search.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`path=value` texts, or path -> value; a path is dotted inside the file, or inside its `experiment`."""
+
+
+def load_study(path: str | Path, overrides: Overrides = ()) -> Study:
     """The study of `read_study`, its file names absolute from the working directory. Raises ConfigError."""
     return anchored(read_study(path, overrides))
 
 
-def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+def read_study(path: str | Path, overrides: Overrides = ()) -> Study:
     """The study in a YAML file, or in `search_spaces/NAME.yaml` where `path` is a bare name; file names as written.
-
-    `overrides` are `path=value` strings; a path is dotted inside the file, or inside its `experiment`.
 
     Raises:
         ConfigError: every problem found, with path and line, or a file that is not there.
     """
     file = _find(path, "search_spaces")
     document = _read(file)
-    problems = [*document.problems, *override(document.value, document.lines, overrides)]
+    given = overrides
+    if isinstance(given, Mapping):
+        given = [f"{where}={json.dumps(value)}" for where, value in given.items()]
+    problems = [*document.problems, *override(document.value, document.lines, given)]
     study, found = validate(Study, document.value)
     problems += found + _space(document.value, study)
     return _result(study, problems, document, file)

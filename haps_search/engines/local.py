@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from haps_search.engines.assembly import build_learner, prepare_torch
 from haps_search.errors import CheckpointError
 from haps_search.learning.update import Learner
 from haps_search.records.run_folder import RunFolder
+from haps_search.search.engine import finished
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import Tabled, Task
@@ -106,5 +106,5 @@ def load_run(folder: Path, experiment: Experiment) -> LoadedRun:
         raise CheckpointError(f"{folder}: no validated checkpoint yet; let the run reach its first validation")
     task = build_task(experiment.task)
     engine = LocalEngine.build(experiment, task)
-    asyncio.run(engine.restore(best.snapshot))
+    finished(engine.restore(best.snapshot))
     return LoadedRun(experiment, task, engine, best.step)

@@ -88,6 +88,11 @@ def holder(file: Path) -> dict[str, Any] | None:
     return None
 
 
+def last_holder(file: Path) -> dict[str, Any]:
+    """What the file says of who holds the lock, or held it last; empty where nobody has."""
+    return _read(file)
+
+
 def _refusal(error: OSError, file: Path) -> Exception:
     if isinstance(error, BlockingIOError):
         way_out = "wait for it, end it (`haps stop`), or choose another name"

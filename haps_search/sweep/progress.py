@@ -102,6 +102,14 @@ def sweeps(runs: Path) -> list[str]:
     return [name for name in remote.objects.folders() if remote.objects.stamps(f"{name}/journal.jsonl")]
 
 
+def single_runs(runs: Path) -> list[str]:
+    """Names of the runs under a runs folder that belong to no sweep."""
+    remote = remote_of(runs.resolve())
+    if remote is None:
+        return sorted(p.parent.name for p in runs.glob("*/experiment.json"))
+    return [name for name in remote.objects.folders() if remote.objects.stamps(f"{name}/experiment.json")]
+
+
 def _alarm(metrics: Mapping[str, float]) -> str:
     raised = [name for name in ("route_collapse", "answer_collapse") if metrics.get(name)]
     return ", ".join(name.replace("_", " ") for name in raised)

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from sweeps import a_study, a_trial, write
 
-from haps_search.cli import drive
-from haps_search.cli.drive import Driver, Tracking, best_trial, profile_of, run_settings
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, PoolError
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.tune import Left
+from haps_search.verbs import confirm
+from haps_search.verbs import driver as drive
+from haps_search.verbs.confirm import run_settings
+from haps_search.verbs.driver import Driver, Tracking, profile_of
+from haps_search.verbs.events import silent
+from haps_search.verbs.sweep import best_trial
 
 STUDY = a_study(trials=2)
 
@@ -47,7 +50,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def a_driver(journal: Journal, ended: str | None = None, deadline: float | None = None) -> Driver:
     live: Any = Live(ended)
-    return Driver(Console(quiet=True), journal, STUDY, live, Tracking(None, None, None), deadline)
+    return Driver(silent, journal, STUDY, live, Tracking(None, None, None), deadline)
 
 
 def test_a_driver_goes_on_when_all_trials_of_the_kind_have_ended(journal: Journal) -> None:
@@ -144,7 +147,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
     asked: list[Setting] = []
 
     @contextmanager
-    def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
+    def driver(study: Study, folder: Path, resume: bool, report: Any) -> Iterator[Driver]:
         opened = open_sweep(folder, study, resume)
         try:
             yield a_driver(opened)
@@ -158,7 +161,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
             write(journal, a_trial(n, s.seed / 10, parameters=s.parameters, seed=s.seed, kind=s.kind, label=s.label))
         return Left()
 
-    monkeypatch.setattr(drive, "driver", driver)
+    monkeypatch.setattr(confirm, "driver", driver)
     monkeypatch.setattr(drive, "fit", fit)
     return asked
 
@@ -173,7 +176,7 @@ def test_settings_that_are_there_already_are_not_run_again(journal: Journal, wit
         a_trial(3, 0.6, parameters=done.parameters, seed=9, kind="confirm", label="trial 0"),
     )
     journal.close()
-    found = run_settings(STUDY, journal.folder, SETTINGS)
+    found = run_settings(STUDY, journal.folder, SETTINGS, silent)
     assert without_ray == [SETTINGS[1]]
     assert [(t.number, t.seed, t.metrics["validation_reward"]) for t in found] == [(1, 3, 0.8), (4, 4, 0.4)]
 
@@ -182,7 +185,7 @@ def test_a_sweep_that_had_ended_has_ended_after_its_confirmation(journal: Journa
     write(journal, a_trial(0, 0.9))
     journal.append(SweepEnded("all trials ended", 1.0))
     journal.close()
-    run_settings(STUDY, journal.folder, SETTINGS)
+    run_settings(STUDY, journal.folder, SETTINGS, silent)
     ended = journal.ended()
     assert ended is not None
     assert ended.reason == "all trials ended"
@@ -191,7 +194,7 @@ def test_a_sweep_that_had_ended_has_ended_after_its_confirmation(journal: Journa
 def test_a_sweep_that_goes_on_is_not_ended_by_a_confirmation(journal: Journal, without_ray: list[Setting]) -> None:
     write(journal, a_trial(0, 0.9), a_trial(1, state="running"))
     journal.close()
-    run_settings(STUDY, journal.folder, SETTINGS)
+    run_settings(STUDY, journal.folder, SETTINGS, silent)
     assert journal.ended() is None
 
 
@@ -207,7 +210,7 @@ def test_an_interrupted_confirmation_is_said_to_be_one(
     journal.append(TrialEnded(0, "finished"))
     journal.close()
     with pytest.raises(PoolError, match="then `haps confirm tiny`"):
-        run_settings(STUDY, journal.folder, SETTINGS)
+        run_settings(STUDY, journal.folder, SETTINGS, silent)
 
 
 # Leaving.

@@ -14,13 +14,15 @@ import requests
 from ray.exceptions import RayError
 from sweeps import a_study
 
-from haps_search.cli import attempts, submitting
-from haps_search.cli.submitting import Submission, send
+from haps_search.cli.display import Terminal
 from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import jobs, session
 from haps_search.engines.cluster.jobs import Cluster
 from haps_search.errors import ConfigError, HapsError, PoolError
 from haps_search.sweep.submission import Job
+from haps_search.verbs import jobs as attempts
+from haps_search.verbs import submit as submitting
+from haps_search.verbs.submit import Submission, send
 
 
 class AuthenticationError(RayError):
@@ -141,8 +143,8 @@ def test_sending_twice_begins_once_and_shows_no_secret(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(submitting, "connect", lambda address: cluster)
-    send(submission(tmp_path / "1"), "http://h:8265", follow=True)
-    send(submission(tmp_path / "2"), "http://h:8265", follow=True)
+    send(submission(tmp_path / "1"), "http://h:8265", True, Terminal())
+    send(submission(tmp_path / "2"), "http://h:8265", True, Terminal())
     (sent,) = client(cluster).submitted
     assert sent["submission_id"] == "s-1"
     assert sent["runtime_env"]["env_vars"]["HF_TOKEN"] == "hf_secret"
@@ -162,7 +164,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(
     monkeypatch.setattr(submitting, "connect", lambda address: cluster)
     monkeypatch.setattr(cluster, "follow", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        send(submission(tmp_path / "1"), "http://h:8265", follow=True)
+        send(submission(tmp_path / "1"), "http://h:8265", True, Terminal())
     assert "s-1 goes on. `haps logs s --address http://h:8265 --follow`" in capsys.readouterr().out
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from replays import replay_experiment, skilled
 
-from haps_search.cli.single import train_local
 from haps_search.config.load import parse_study
 from haps_search.records.mlflow_tracker import MlflowStore
+from haps_search.verbs.train import train
 
 
 def test_runs_of_one_name_are_told_apart_and_one_that_goes_on_is_not(
@@ -24,10 +24,10 @@ def test_runs_of_one_name_are_told_apart_and_one_that_goes_on_is_not(
         "name": "one", "experiment": replay_experiment(table, run=run).model_dump(mode="json"),
         "tracking": {"uri": store.uri},
     })  # fmt: skip
-    here, there = tmp_path / "here" / "one", tmp_path / "there" / "one"
+    here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there, here):
         folder.mkdir(parents=True, exist_ok=True)
-        train_local(study, folder)
+        train(study, "one", folder)
     experiment = store.client.get_experiment_by_name("haps_search")
     assert experiment is not None
     runs = store.client.search_runs([experiment.experiment_id], "tags.`haps.kind` = 'trial'")

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from sweeps import DESCRIBED, a_trial
 
-from haps_search.cli.arms import arm_rewards, finished_arms, same_questions
-from haps_search.cli.data import read_arms
 from haps_search.config.load import dump, parse_study
 from haps_search.config.routing import NoLowLevel
 from haps_search.config.sweep import Study
@@ -22,6 +20,8 @@ from haps_search.sweep.journal import differences
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.settings import arms, experiment_of
 from haps_search.types import Episode, Question
+from haps_search.verbs.compare import arm_rewards, finished_arms, same_questions
+from haps_search.verbs.driver import read_arms
 
 HIGH_ONLY = {"routing.low_level": {"type": "none"}}
 

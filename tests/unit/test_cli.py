@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from haps_search import __version__
 from haps_search.cli import main as entry
-from haps_search.cli.display import clock, plain_line, table
+from haps_search.cli.display import clock, plain_line, trials_table
 from haps_search.cli.main import VERBS, app, main
 from haps_search.errors import CandidateError, CheckpointError, ConfigError, DataError, PoolError
 from haps_search.sweep.journal import open_sweep
@@ -83,7 +83,7 @@ def test_validate_says_what_would_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert lines[0] == "skills: valid"
     assert "  candidates  adder (zoo), reverser (zoo), sorter (zoo)" in lines
     assert "  run         200 steps x 32 questions x 4 episodes" in lines
-    assert "    routing.lora.rank: one of 2, 4, 8" in lines
+    assert "  space       routing.lora.rank: one of 2, 4, 8" in lines
 
 
 def test_validate_counts_a_changed_value() -> None:
@@ -136,12 +136,13 @@ def test_a_sweep_that_is_not_there_is_answered_with_the_nearest(
     open_sweep(tmp_path / "skills", a_study(), resume=False).close()
     status, _, err = ended(verb, "skils", "--runs", str(tmp_path))
     assert status == 2
-    assert err == f"error: no sweep skils under {tmp_path}; did you mean skills?\n"
+    what = "sweep or run" if verb == "status" else "sweep"
+    assert err == f"error: no {what} skils under {tmp_path}; did you mean skills?\n"
 
 
 def test_status_of_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
     shown = haps("status", "--runs", str(tmp_path / "none"))
-    assert "no sweeps under" in shown
+    assert "no sweeps or runs under" in shown
     assert "haps sweep FILE" in shown
 
 
@@ -150,7 +151,8 @@ def test_status_tells_sweeps_that_ended_from_those_that_did_not(tmp_path: Path) 
     write(journal, a_trial(0, 0.9), a_trial(1, state="failed", error="Diverged: loss is nan", metrics={}))
     journal.close()
     line = haps("status", "--runs", str(tmp_path)).strip()
-    assert line.startswith("tiny: 2 trials begun, 100% of the steps done, not ended")
+    assert line.startswith("tiny: 2 trials begun, 100% of the steps done, not running: process ")
+    assert line.endswith("is gone without a word (killed, or its machine lost); `haps resume tiny` goes on")
     listed = haps("status", "tiny", "--runs", str(tmp_path))
     assert "Diverged: loss is nan" in listed
 
@@ -172,7 +174,7 @@ def test_errors_become_a_message_and_a_status(
     def raising(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("haps_search.cli.find.find_run", raising)
+    monkeypatch.setattr("haps_search.verbs.run.find_run", raising)
     code, out, err = ended("ask", "skills", "3+4?")
     assert (code, out) == (status, "")
     assert "Traceback" not in err
@@ -207,7 +209,7 @@ def test_a_plain_line_has_what_runs_and_counts_what_ended() -> None:
 
 def test_an_error_is_shown_as_it_is_and_not_read_as_markup() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(table([a_view(state="failed", error="[enforce fail] cannot read [/data/x]")]))
+    console.print(trials_table([a_view(state="failed", error="[enforce fail] cannot read [/data/x]")]))
     assert "[enforce fail] cannot read [/data/x]" in console.export_text()
 
 

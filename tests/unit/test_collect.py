@@ -16,9 +16,9 @@ from sweeps import a_study
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.records.parts import Parts
-from haps_search.search.collect import Collection, collect, collection, merge
 from haps_search.tasks.passages import Passage
 from haps_search.types import Question, Request, Response
+from haps_search.verbs.collect import Collection, collection, merge, play_missing
 
 TASK = NumberTask(roles=2)
 NAMES = ("adder", "sorter")
@@ -59,7 +59,7 @@ def parts_of(target: Path, what: Collection) -> Parts:
 
 def collected(target: Path, what: Collection, speaker: Speaker) -> list[dict[str, Any]]:
     parts = parts_of(target, what)
-    asyncio.run(collect(speaker, TASK, what, parts, lambda count: None))
+    asyncio.run(play_missing(speaker, TASK, what, parts, lambda count: None))
     merge(what, parts)
     rows: list[dict[str, Any]] = pq.read_table(target).to_pylist()
     return rows
@@ -109,7 +109,7 @@ def test_a_part_or_a_merge_that_died_half_way_is_made_again(tmp_path: Path) -> N
     what = wanted()
     whole = collected(tmp_path / "whole.parquet", what, Speaker())
     parts = parts_of(tmp_path / "t.parquet", what)
-    asyncio.run(collect(Speaker(), TASK, what, parts, lambda count: None))
+    asyncio.run(play_missing(Speaker(), TASK, what, parts, lambda count: None))
     (parts.folder / "part-000001").unlink()
     for torn in ("part-000001.tmp-999999", "whole.tmp-999999"):
         (parts.folder / torn).write_bytes(b"PAR1 torn")
@@ -122,7 +122,7 @@ def test_a_part_or_a_merge_that_died_half_way_is_made_again(tmp_path: Path) -> N
 def test_a_damaged_part_is_named_and_not_merged(tmp_path: Path) -> None:
     what = wanted()
     parts = parts_of(tmp_path / "t.parquet", what)
-    asyncio.run(collect(Speaker(), TASK, what, parts, lambda count: None))
+    asyncio.run(play_missing(Speaker(), TASK, what, parts, lambda count: None))
     (parts.folder / "part-000001").write_bytes(b"PAR1 torn")
     with pytest.raises(DataError, match="part-000001: not a readable Parquet file"):
         merge(what, parts)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from haps_search.cli.data import read_task
 from haps_search.config.anchors import anchored
 from haps_search.config.load import load_study
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError
+from haps_search.verbs.driver import read_task
 
 STUDY = """
 name: own

@@ -1,4 +1,4 @@
-"""The display outlives what cannot be read for a moment, and says what stays broken."""
+"""The watching outlives what cannot be read for a moment, and says what stays broken; the display shows it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import time
 import pytest
 from rich.console import Console
 
-from haps_search.cli import display
-from haps_search.cli.display import Frame, watching
+from haps_search.cli.display import Terminal
 from haps_search.errors import PoolError
+from haps_search.verbs import watching as module
+from haps_search.verbs.events import Event, Frame, Said
+from haps_search.verbs.watching import watching
 
 
 class Sweep:
@@ -25,18 +27,21 @@ class Sweep:
         if self.asked in self._broken:
             raise self._error
 
-    def frame(self) -> Frame:
-        return (), 0.5
+    def frame(self, last: bool) -> Frame:
+        return Frame((), 0.5, last)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(display, "TICK_S", 0.001)
+    monkeypatch.setattr(module, "TICK_S", 0.001)
 
 
-def watched(sweep: Sweep, ticks: int, terminal: bool) -> None:
-    with watching(Console(file=io.StringIO(), force_terminal=terminal), sweep.frame, sweep.tick):
-        deadline = time.monotonic() + 10
+def watched(sweep: Sweep, ticks: int, terminal: bool = False) -> None:
+    with (
+        Terminal(Console(file=io.StringIO(), force_terminal=terminal)) as shown,
+        watching(shown, sweep.frame, sweep.tick),
+    ):
+        deadline = time.monotonic() + 60
         while sweep.asked < ticks and time.monotonic() < deadline:
             time.sleep(0.001)
 
@@ -57,4 +62,24 @@ def test_what_is_still_there_at_the_end_is_raised(terminal: bool) -> None:
 
 def test_a_mistake_of_ours_is_raised_whenever_it_happens() -> None:
     with pytest.raises(ValueError, match="a bug"):
-        watched(Sweep(range(2, 3), ValueError("a bug")), ticks=2, terminal=False)
+        watched(Sweep(range(2, 3), ValueError("a bug")), ticks=2)
+
+
+def test_the_last_frame_comes_when_the_body_has_ended_and_only_then() -> None:
+    events: list[Event] = []
+    sweep = Sweep(range(0), ValueError())
+    with watching(events.append, sweep.frame, sweep.tick):
+        while sweep.asked < 2:
+            time.sleep(0.001)
+        assert not any(isinstance(event, Frame) and event.last for event in events)
+    assert [isinstance(event, Frame) and event.last for event in events] == [*[False] * (len(events) - 1), True]
+
+
+def test_a_line_goes_out_above_what_moves() -> None:
+    out = io.StringIO()
+    with Terminal(Console(file=out, force_terminal=True, width=80)) as terminal:
+        terminal(Frame((), 0.5))
+        terminal(Said("a [bracketed] line"))
+        terminal(Frame((), 1.0, last=True))
+        assert terminal._moving is None
+    assert "a [bracketed] line" in out.getvalue()

@@ -10,13 +10,13 @@ import yaml
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
-from haps_search.cli.find import named_folder, sweep_journal
 from haps_search.cli.main import app
 from haps_search.config.base import concealed
 from haps_search.config.load import load_study
 from haps_search.errors import ConfigError, TrackerError
 from haps_search.records.jsonl import read_records
 from haps_search.records.mlflow_tracker import MlflowStore, _brief, default_uri
+from haps_search.verbs.find import named_folder, sweep_journal
 
 STUDY = {
     "name": "mine",

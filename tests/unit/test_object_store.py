@@ -15,9 +15,6 @@ import torch
 from stores import S3, s3_server
 from sweeps import a_study
 
-from haps_search.cli.evaluate import keep_measured
-from haps_search.cli.judging import verb
-from haps_search.cli.options import runs_folder
 from haps_search.errors import ConfigError, PoolError
 from haps_search.evaluation.intervals import Interval
 from haps_search.records import objects as pieces
@@ -31,6 +28,9 @@ from haps_search.sweep.hold import Hold, fetched, put_back
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
 from haps_search.types import Snapshot
+from haps_search.verbs import judge as verb
+from haps_search.verbs.evaluate import keep_measured
+from haps_search.verbs.find import runs_folder
 
 EXPERIMENT = a_study().experiment
 FITTED = {"vocabulary": torch.arange(5000.0)}

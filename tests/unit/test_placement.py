@@ -12,7 +12,6 @@ import torch
 from experiments import tiny_experiment
 
 from haps_search.candidates.sources import meta_lm
-from haps_search.cli.plan_table import start_lines
 from haps_search.config.candidates import PathSource
 from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.config.load import parse_nodes
@@ -23,6 +22,7 @@ from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError
 from haps_search.lora.spec import module_table
 from haps_search.tasks.build import build_task
+from haps_search.verbs.plan import start_lines
 
 PROFILES = {f.stem for f in (Path(__file__).resolve().parents[2] / "clusters" / "profiles").glob("*.yaml")}
 PUBLISHED = {

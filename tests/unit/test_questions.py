@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from sweeps import a_study, a_trial, write
 
-from haps_search.cli.find import find_run, sweep_journal
 from haps_search.cli.options import settings
-from haps_search.cli.questions import read_questions
 from haps_search.errors import CheckpointError, ConfigError, DataError
 from haps_search.records.run_folder import RunFolder
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import experiment_of
+from haps_search.tasks.asked import read_questions
 from haps_search.types import Question
+from haps_search.verbs.find import find_run, sweep_journal
 
 
 def written(tmp_path: Path, *rows: object) -> Path:
@@ -132,7 +132,7 @@ def test_a_run_is_found_by_its_folder(swept: Path) -> None:
     ("text", "said"),
     [
         ("skils", r"no sweep skils under .*; did you mean skills\?"),
-        ("hotpotqa", "no sweep hotpotqa under .*; there are: skills"),
+        ("hotpotqa", "no sweep hotpotqa under .*; `haps status` lists the 1 that are there"),
         ("skills/best", "expected NAME/NUMBER, got 'best'"),
         ("skills/7", "sweep skills has no trial 7; `haps status skills` lists them"),
     ],
@@ -143,7 +143,7 @@ def test_what_is_not_there_is_answered_with_what_is(swept: Path, text: str, said
 
 
 def test_an_empty_runs_folder_is_said_to_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there are: none"):
+    with pytest.raises(ConfigError, match="there are none yet"):
         sweep_journal(tmp_path, "skills")
 
 

@@ -16,7 +16,8 @@ from judged_sweeps import FRUIT, fruit_study, fruit_table, train
 from rich.console import Console
 from sweeps import a_trial, write
 
-from haps_search.cli import arms as measuring
+from haps_search.cli.display import Terminal
+from haps_search.cli.sweep_tables import show_arms
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
@@ -33,6 +34,7 @@ from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.tables.reading import held
+from haps_search.verbs import compare as measuring
 
 
 class Tables:
@@ -44,10 +46,10 @@ class Tables:
 
 @dataclass
 class Held:
-    """What `show_arms` needs of a driver."""
+    """What `measure_arms` needs of a driver."""
 
     journal: Journal
-    console: Console = field(default_factory=lambda: Console(record=True, width=200, file=io.StringIO()))
+    report: Terminal = field(default_factory=lambda: Terminal(Console(record=True, width=200, file=io.StringIO())))
     live: Tables = field(default_factory=Tables)
 
 
@@ -100,8 +102,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, made: tuple[Study, Path]) -> None:
 def shown(made: tuple[Study, Path], split: Any, again: bool = False) -> tuple[str, Mapping[str, Any]]:
     study, sweep = made
     driver: Any = Held(Journal(sweep))
-    file = measuring.show_arms(driver, study, split, again)
-    return driver.console.export_text(), json.loads(file.read_text())
+    found = measuring.measure_arms(driver, study, split, again)
+    show_arms(driver.report, found)
+    return driver.report.console.export_text(), json.loads(found.file.read_text())
 
 
 def test_arms_on_a_table_with_gaps_are_measured_without_frozen_candidates(made: tuple[Study, Path]) -> None:
@@ -141,7 +144,7 @@ def test_the_test_split_is_read_once(made: tuple[Study, Path], monkeypatch: pyte
 def test_a_second_reading_is_refused_before_ray_is_started(
     made: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, sweep = made
+    _, sweep = made
     started: list[bool] = []
 
     @contextmanager
@@ -150,11 +153,11 @@ def test_a_second_reading_is_refused_before_ray_is_started(
         yield Held(Journal(sweep))
 
     monkeypatch.setattr(measuring, "driver", driver)
-    measuring.measure_arms(study, sweep, "test", again=False)
+    measuring.compare("made", "test", again=False, runs=sweep.parent)
     with pytest.raises(ConfigError, match="--again"):
-        measuring.measure_arms(study, sweep, "test", again=False)
+        measuring.compare("made", "test", again=False, runs=sweep.parent)
     assert started == [True]
-    measuring.measure_arms(study, sweep, "test", again=True)
+    measuring.compare("made", "test", again=True, runs=sweep.parent)
     assert started == [True, True]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,18 +12,13 @@ import numpy as np
 import pytest
 import torch
 from judged_sweeps import FRUIT, fruit_study, fruit_table, replay_sweep, train
-from rich.console import Console
 from sweeps import a_study, a_trial
 from typer.testing import CliRunner
 
-from haps_search.cli.judging import verb
-from haps_search.cli.judging.beside import beside
-from haps_search.cli.judging.routers import chosen_settings, policy, routers
-from haps_search.cli.judging.subject import find_subject
-from haps_search.cli.judging.verb import asked, judge_replay
+from haps_search.cli.display import Terminal
+from haps_search.cli.judgement import show_judged
 from haps_search.cli.main import app
-from haps_search.cli.measure import best_label
-from haps_search.cli.report import closing, comparison_table, ranking_table
+from haps_search.cli.sweep_tables import closing, comparison_table, ranking_table
 from haps_search.config.references import (
     BestPerTaskReference,
     BestSingleReference,
@@ -36,7 +30,7 @@ from haps_search.config.references import (
 from haps_search.errors import ConfigError
 from haps_search.evaluation import intervals
 from haps_search.evaluation.comparison import comparison
-from haps_search.evaluation.replay.asked import measured
+from haps_search.evaluation.replay.asked import asked, measured
 from haps_search.records.readings import note_reading, readings
 from haps_search.report.build import build, page, shown
 from haps_search.report.source import read_sweep
@@ -44,6 +38,10 @@ from haps_search.report.verdict import verdict
 from haps_search.sweep.journal import Journal
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
+from haps_search.verbs import judge as verb
+from haps_search.verbs.measure import best_label, cheap_references
+from haps_search.verbs.subject import chosen_settings, find_subject, policy, routers
+from haps_search.verbs.sweep import SweepResult
 
 FEW = ReferencesConfig(
     compared=(
@@ -62,6 +60,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("HAPS_CACHE", str(folder / "cache"))
         replay_sweep(folder / "made", fruit_study(fruit_table(folder / "made.jsonl")), seeds=5)
     return folder
+
+
+def judge_replay(runs: Path, name: str, split: Any, again: bool) -> verb.Judged:
+    """As `haps evaluate` does it, shown."""
+    with Terminal() as terminal:
+        found = verb.judge_replay(name, split, again, runs, terminal)
+    show_judged(terminal, found)
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -146,9 +152,9 @@ def test_what_the_test_split_gave_stays(runs: Path, capsys: pytest.CaptureFixtur
 
 def test_what_is_next_is_to_confirm(runs: Path) -> None:
     journal = Journal(runs / "made")
-    console = Console(record=True, width=200, file=io.StringIO())
-    closing(console, journal, journal.trials()[0], None)
-    said = console.export_text()
+    trials = tuple(journal.trials())
+    result = SweepResult("made", runs / "made", journal.study(), trials, (), trials[0], None, None)
+    said = "\n".join(closing(result, trials[0]))
     assert 0 < said.index("haps confirm made --top 1 --seeds 5") < said.index("haps evaluate made --split test")
     assert "haps ask" not in said, "models of a table answer nothing new"
 
@@ -196,7 +202,7 @@ def test_questions_that_no_candidate_answered_are_left_out_everywhere(
     assert f"{there.left_out} validation questions" not in capsys.readouterr().out
     judge_replay(tmp_path, "wide", "validation", again=False)
     assert f"{there.left_out} validation questions that no candidate answered are left out" in capsys.readouterr().out
-    assert len(beside(subject.experiment)["kNN"]) == len(there.questions)
+    assert len(cheap_references(subject.experiment)["kNN"]) == len(there.questions)
 
 
 def test_another_reading_is_written_down_and_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,7 +320,7 @@ def test_a_router_that_reads_the_weight_of_cost_is_asked_at_many(runs: Path, tmp
 
 def test_cheap_references_stand_beside_the_best_trial(runs: Path) -> None:
     experiment = fruit_study(runs / "made.jsonl").experiment
-    found = beside(experiment)
+    found = cheap_references(experiment)
     assert list(found) == [
         "cheapest", "random", "best single", "best per task", "kNN", "ridge", "per-query oracle",
     ]  # fmt: skip

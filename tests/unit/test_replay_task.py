@@ -12,7 +12,6 @@ from replays import MODELS, replay_experiment, row, skilled, write_table
 from sweeps import a_trial
 
 from haps_search.candidates.table import TableCandidate
-from haps_search.cli.data import read_task
 from haps_search.config.load import parse_study
 from haps_search.config.tables import TableConfig
 from haps_search.config.tasks import ReplayTask as ReplayConfig
@@ -24,6 +23,7 @@ from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, p
 from haps_search.tasks.rewards import normalise
 from haps_search.tasks.task import answerable
 from haps_search.types import Adapter, AdapterLayout, Episode, Message, Request, Sampling, Split
+from haps_search.verbs.driver import read_task
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

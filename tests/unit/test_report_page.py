@@ -224,4 +224,4 @@ def test_an_unknown_name_is_answered_with_the_nearest(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: no sweep skils under {tmp_path}; did you mean skills?\n"
+    assert capsys.readouterr().err == f"error: no sweep or run skils under {tmp_path}; did you mean skills?\n"

@@ -22,8 +22,8 @@ from haps_search.learning.update import Learner
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.search.warm_start import warm_source, warm_start
-from haps_search.search.warmup import warmup_experiment
 from haps_search.types import Outcomes, Question, Signal, UpdateReport
+from haps_search.verbs.warmup import warmup_experiment
 
 QUESTIONS = DenseTask().questions("train")
 PAID = tuple((1.0, 0.0) if i % 3 else (0.0, 1.0) for i in range(len(QUESTIONS)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from haps_search.config.features import FeaturesConfig, TfidfFeatures
 from haps_search.config.references import ReferencesConfig
 from haps_search.config.routing import FeaturesBackboneConfig, RoutingConfig
+from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
 from haps_search.evaluation.references.labelled import Labelled
 from haps_search.evaluation.references.tuned import Measured, measure
 from haps_search.evaluation.routing_metrics.routes import Floats
 from haps_search.routing.features.block import FeatureBlock
+from haps_search.routing.features.embeddings import features_cache
+from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import answerable
 from haps_search.types import Question, Split
@@ -114,3 +119,17 @@ def _labelled(task: ReplayTask, rows: Sequence[int], columns: Sequence[int], fea
         costs = None
     tasks = tuple(task.table.tasks[row] for row in rows)
     return Labelled(features, tasks, task.table.rewards[cells].astype(np.float64), costs)
+
+
+def asked(base: Experiment, inputs: Sequence[Experiment], split: Held) -> list[Asked]:
+    """The questions of a split once for each different way in which these experiments read them."""
+    models = [candidate.name for candidate in base.candidates]
+    found: dict[str, Asked] = {}
+    for experiment in inputs:
+        features, task = read_features(experiment.routing), build_task(experiment.task)
+        if not isinstance(task, ReplayTask):
+            raise ConfigError(f"task: got type {experiment.task.type}, and only replay is judged beside references")
+        key = json.dumps([[f.model_dump(mode="json") for f in features], task.config.task_name])
+        if key not in found:
+            found[key] = ask(task, models, split, featurise(features, features_cache()))
+    return list(found.values())

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from haps_search.config.candidates import Price
+from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
+from haps_search.config.sweep import Study
 from haps_search.episodes.play import Play, Speak, play
 from haps_search.errors import ConfigError
 from haps_search.learning.utility import cost, prices
-from haps_search.records.parts import Parts
+from haps_search.records.parts import Parts, same_plan
 from haps_search.routing.distribution import all_assignments
+from haps_search.search.engine import finished
 from haps_search.seeds import derive_seed
-from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, write_outcomes
+from haps_search.sweep.lock import Lock
+from haps_search.tasks.build import build_task
+from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
 from haps_search.tasks.task import Task
-from haps_search.types import Assignment, Episode, Question, Split
+from haps_search.types import Assignment, Episode, Question, Request, Response, Split
+from haps_search.verbs.events import Counted, Report, Said, saying, silent
+from haps_search.verbs.logs import logging_to
 
 MOST_ASSIGNMENTS = 256
-Report = Callable[[int], None]
+Advance = Callable[[int], None]
 """Episodes played since the last call."""
 
 
@@ -87,7 +95,7 @@ def collection(
     return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk)
 
 
-async def collect(speak: Speak, task: Task, wanted: Collection, parts: Parts, report: Report) -> None:
+async def play_missing(speak: Speak, task: Task, wanted: Collection, parts: Parts, advance: Advance) -> None:
     """Play the parts that are missing.
 
     Raises:
@@ -96,7 +104,7 @@ async def collect(speak: Speak, task: Task, wanted: Collection, parts: Parts, re
     for index in parts.missing():
         outcomes = await play_chunk(speak, task, wanted, index)
         parts.add(index, partial(_write, outcomes))
-        report(len(outcomes))
+        advance(len(outcomes))
 
 
 def merge(wanted: Collection, parts: Parts) -> None:
@@ -138,3 +146,101 @@ def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Map
 
 def _write(outcomes: Sequence[OutcomeRow], path: Path) -> None:
     write_outcomes(path, outcomes)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The table, how many episodes it has, and how many of them were played now."""
+
+    table: Path
+    episodes: int
+    played: int
+
+
+def collect(
+    study: Study,
+    table: str | Path,
+    split: Split = "train",
+    samples: int = 1,
+    limit: int | None = None,
+    chunk: int = 16,
+    report: Report = silent,
+) -> Collected:
+    """Play every assignment on the first `limit` questions of a split, and write the outcome table; from what is there
+    to the whole of it. One sample is greedy, more are drawn as `run.sampling` says. Safe to kill and to call again.
+
+    Raises:
+        ConfigError: a table or parts of another configuration, or another process at work on it.
+        CandidateError, PoolError: the parts so far stay and the next call goes on.
+    """
+    table, task = Path(table).absolute(), build_task(study.experiment.task)
+    wanted = collection(study.experiment, task, split, samples, limit, chunk)
+    plan, total = wanted.plan(), wanted.episodes(range(wanted.chunks))
+    if table.exists():
+        same_plan(table, plan_of(table), plan)
+    parts = Parts(table, plan, wanted.chunks)
+    lock = Lock(parts.folder / "lock")
+    try:
+        if table.exists():
+            parts.discard()
+            return Collected(table, total, 0)
+        played = _play(study, task, wanted, parts, report)
+        merge(wanted, parts)
+    finally:
+        lock.release()
+    return Collected(table, total, played)
+
+
+def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Report) -> int:
+    missing = parts.missing()
+    total, played = wanted.episodes(range(wanted.chunks)), wanted.episodes(missing)
+    kind = "greedy episode" if wanted.samples == 1 else "sampled episodes"
+    there = f", {total - played} episodes are there" if played < total else ""
+    asked = f"{len(wanted.questions)} questions of {wanted.split} x {len(wanted.assignments)} assignments"
+    report(Said(f"{asked} x {wanted.samples} {kind}{there}"))
+    if not missing:
+        return 0
+    done = total - played
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(Counted("episodes", done, total))
+
+    local = isinstance(study.experiment.engine, LocalEngineConfig)
+    report(Counted("episodes", done, total))
+    with _local(study, task) if local else _on_ray(study, wanted, parts.folder / "logs", report) as speak:
+        finished(play_missing(speak, task, wanted, parts, advance))
+    return played
+
+
+@contextmanager
+def _local(study: Study, task: Task) -> Iterator[Speak]:
+    from haps_search.engines.local import load_candidates
+
+    candidates = load_candidates(study.experiment, task)
+
+    async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
+        return candidates[candidate].respond(requests)
+
+    yield speak
+
+
+@contextmanager
+def _on_ray(study: Study, wanted: Collection, logs: Path, report: Report) -> Iterator[Speak]:
+    from haps_search.engines.cluster.ray_engine import ask_pool, parcel_rows
+    from haps_search.engines.cluster.session import session
+    from haps_search.verbs.driver import profile_of
+
+    profile = profile_of(study)
+    rows = parcel_rows(profile, wanted.chunk * len(wanted.assignments) * wanted.samples)
+    with (
+        logging_to(logs / "driver.log"),
+        session(study.name, study.experiment.candidates, profile, logs) as live,
+    ):
+        live.wait_for_candidates(saying(report))
+
+        async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
+            return await ask_pool(live.broker, rows, candidate, requests)
+
+        yield speak

@@ -7,10 +7,24 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from haps_search.cli.display import Terminal
 from haps_search.evaluation.intervals import Interval
 from haps_search.evaluation.replay.cost_quality import METRICS, TwoModels
 from haps_search.evaluation.replay.judgement import Costs, Judgement
 from haps_search.evaluation.replay.standings import Row
+from haps_search.records.remote import storage
+from haps_search.verbs.judge import Judged
+
+
+def show_judged(terminal: Terminal, found: Judged) -> None:
+    """The judgement, and where it is kept."""
+    for part in page(found.judgement, found.notes):
+        if isinstance(part, str):
+            terminal.say(part)
+        else:
+            terminal.show(part)
+    shows = "the test result, which stays as it is" if found.beside else "them"
+    terminal.say(f"kept in {storage(found.folder)}: {', '.join(found.files)}; `haps report {found.name}` shows {shows}")
 
 
 def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import read_records
@@ -17,61 +17,98 @@ from haps_search.records.remote import pushed
 from haps_search.records.room import room_on
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.sealed import replace_text
-from haps_search.search.engine import Engine
+from haps_search.search.engine import Engine, finished
 from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
+from haps_search.sweep.hold import Hold
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import Task
+from haps_search.verbs.events import Report, Said, saying, silent
+from haps_search.verbs.find import named_folder
+from haps_search.verbs.frames import frame, page
+from haps_search.verbs.logs import logging_to
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Opener = Callable[[Experiment, Task], Awaitable[Engine]]
 
 
-def train_local(study: Study, folder: Path) -> None:
-    """In this process."""
+@dataclass(frozen=True)
+class TrainResult:
+    """A run that has ended: why, after how many steps, and the metrics of its best validation."""
+
+    name: str
+    folder: Path
+    reason: str
+    step: int
+    best_step: int
+    metrics: Mapping[str, float]
+
+    @property
+    def history(self) -> DataFrame:
+        """A row per step: all its metrics."""
+        return frame([{"step": r.step, **r.metrics} for r in read_records(self.folder / "metrics.jsonl")], "step")
+
+    def _repr_html_(self) -> str:
+        return page(f"run {self.name}, ended by {self.reason}", {"the last steps": self.history.tail(5)})
+
+
+def train(study: Study, name: str | None = None, runs: str | Path = "runs", report: Report = silent) -> TrainResult:
+    """Train one router at the study's own values, no search. A run of that name goes on from its last checkpoint.
+
+    Raises:
+        ConfigError, DataError, CandidateError, CheckpointError: it cannot run, or the name is another run's.
+        Diverged, PoolError: it broke; the last checkpoint stays.
+    """
+    folder = named_folder(runs, name or f"{study.name}-train")
+    with Hold(folder):
+        local = isinstance(study.experiment.engine, LocalEngineConfig)
+        result = _local(study, folder, report) if local else _on_ray(study, folder, report)
+    return TrainResult(folder.name, folder, result.reason, result.steps, result.best_step, result.metrics)
+
+
+def _local(study: Study, folder: Path, report: Report) -> RunResult:
     from haps_search.engines.local import LocalEngine
 
     async def opened(experiment: Experiment, task: Task) -> Engine:
         return LocalEngine.build(experiment, task)
 
-    asyncio.run(_train(study, folder, opened))
+    return finished(_train(study, folder, opened, report))
 
 
-def train_on_ray(study: Study, folder: Path) -> None:
-    """On a pool of its own."""
-    from haps_search.cli.drive import profile_of
-    from haps_search.cli.logs import log_to
+def _on_ray(study: Study, folder: Path, report: Report) -> RunResult:
     from haps_search.engines.cluster.session import session
+    from haps_search.verbs.driver import profile_of
 
     profile = profile_of(study)
-    log_to(folder / "logs" / "driver.log")
-    with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
-        live.wait_for_candidates(print)
+    logs = folder / "logs"
+    with logging_to(logs / "driver.log"), session(folder.name, study.experiment.candidates, profile, logs) as live:
+        live.wait_for_candidates(saying(report))
 
         async def opened(experiment: Experiment, task: Task) -> Engine:
             return await live.engine(experiment)
 
-        asyncio.run(_train(study, folder, opened))
+        return finished(_train(study, folder, opened, report))
 
 
-async def _train(study: Study, folder: Path, opened: Opener) -> RunResult:
-    console, experiment = Console(), study.experiment
+async def _train(study: Study, folder: Path, opened: Opener, report: Report) -> RunResult:
+    experiment = study.experiment
     task = build_task(experiment.task)
     warm_source(experiment, folder)
-    console.print(f"run {folder}", highlight=False, soft_wrap=True)
+    report(Said(f"run {folder}"))
     mirror = _Mirror(study, folder) if study.tracking.mlflow else None
     engine = await opened(experiment, task)
 
-    def report(step: int, metrics: Mapping[str, float]) -> None:
-        console.print(_line(step, metrics, experiment), highlight=False, soft_wrap=True)
+    def step_done(step: int, metrics: Mapping[str, float]) -> None:
+        report(Said(_line(step, metrics, experiment)))
         if mirror is not None:
             mirror.send()
 
     try:
-        result = await run(engine, task, experiment, RunFolder(folder, experiment), report)
+        result = await run(engine, task, experiment, RunFolder(folder, experiment), step_done)
     finally:
         await engine.close()
-    best = result.metrics.get("validation_reward", float("nan"))
-    console.print(f"ended by {result.reason}; best validation {best:.3f} at step {result.best_step}", highlight=False)
     if mirror is not None:
         mirror.send()
         mirror.tracker.finish("finished", result.metrics)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 from haps_search.config.anchors import renamed_in
 from haps_search.config.base import NAME
 from haps_search.config.run import Experiment
+from haps_search.config.schema import nearest
 from haps_search.errors import ConfigError
 from haps_search.records.remote import remote_of
 from haps_search.sweep.hold import fetched
 from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import sweep_of, trial_folder
-from haps_search.sweep.progress import sweeps
+from haps_search.sweep.progress import single_runs, sweeps
 from haps_search.sweep.ranking import ranked
 
 
@@ -28,7 +28,17 @@ class FoundRun:
     experiment: Experiment
 
 
-def named_folder(runs: Path, name: str) -> Path:
+def runs_folder(given: str | Path) -> Path:
+    """A folder, or the working folder that stands for `s3://...` or `gs://...`. Raises ConfigError."""
+    text = str(given)
+    if "://" not in text:
+        return Path(text)
+    from haps_search.records.remote import working_folder
+
+    return working_folder(text)
+
+
+def named_folder(runs: str | Path, name: str) -> Path:
     """The folder of a sweep or run of that name, there or not.
 
     Raises:
@@ -36,23 +46,29 @@ def named_folder(runs: Path, name: str) -> Path:
     """
     if not re.fullmatch(NAME, name):
         raise ConfigError(f"got the name {name!r}, needs letters, digits, `_`, `-` and `.`, and no `.` or `-` first")
-    return runs.resolve() / name
+    return runs_folder(runs).resolve() / name
 
 
-def sweep_journal(runs: Path, name: str) -> Journal:
+def sweep_journal(runs: str | Path, name: str) -> Journal:
     """Raises ConfigError with the nearest name where there is no such sweep."""
     journal = Journal(fetched(named_folder(runs, name)))
     if journal.started() is None:
-        known = sweeps(runs)
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known) or 'none'}"
-        raise ConfigError(f"no sweep {name} under {runs}; {hint}")
+        raise ConfigError(f"no sweep {name} under {runs}; {_near(name, sweeps(runs_folder(runs)))}")
     return journal
 
 
-def find_run(runs: Path, text: str) -> FoundRun:
+def folder_of(runs: str | Path, name: str) -> Path:
+    """The folder of a sweep or a single run. Raises ConfigError with the nearest name where there is neither."""
+    folder = fetched(named_folder(runs, name))
+    if Journal(folder).started() is None and not (folder / "experiment.json").exists():
+        known = [*sweeps(runs_folder(runs)), *single_runs(runs_folder(runs))]
+        raise ConfigError(f"no sweep or run {name} under {runs}; {_near(name, known)}")
+    return folder
+
+
+def find_run(runs: str | Path, text: str) -> FoundRun:
     """A run's folder, NAME/NUMBER, or NAME for the best trial of a sweep. Raises ConfigError."""
-    direct = Path(text)
+    direct, runs = Path(text), runs_folder(runs)
     if (direct / "experiment.json").exists():
         return _run(direct.resolve())
     name, _, number = text.partition("/")
@@ -75,8 +91,15 @@ def find_run(runs: Path, text: str) -> FoundRun:
     return _run(trial_folder(journal.folder, best[0].number))
 
 
+def _near(name: str, known: list[str]) -> str:
+    close = nearest(name, known)
+    if close is not None:
+        return f"did you mean {close}?"
+    return f"`haps status` lists the {len(known)} that are there" if known else "there are none yet"
+
+
 def _run(folder: Path) -> FoundRun:
-    from haps_search.records.run_folder import RunFolder
+    from haps_search.records.run_folder import RunFolder  # torch, which a name that is not there needs not
 
     experiment = RunFolder.experiment_of(folder)
     return FoundRun(folder, renamed_in(experiment, at_hand(sweep_of(folder))) if remote_of(folder) else experiment)

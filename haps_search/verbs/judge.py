@@ -1,57 +1,76 @@
-"""Judge a replay: references tuned and fitted, checkpoints read, files written, the table printed."""
+"""Judge a replay: references tuned and fitted, checkpoints read, files written."""
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from haps_search.cli.display import wide_console
-from haps_search.cli.judging.page import page
-from haps_search.cli.judging.routers import Chosen, chosen_settings, routers
-from haps_search.cli.judging.subject import Subject, find_subject
 from haps_search.config.references import ReferencesConfig
-from haps_search.config.run import Experiment
-from haps_search.errors import ConfigError
-from haps_search.evaluation.replay.asked import Asked, Held, ask, featurise, measured, read_features
+from haps_search.evaluation.replay.asked import Held, asked, measured
 from haps_search.evaluation.replay.contents import contents
 from haps_search.evaluation.replay.judgement import Judgement, judge
 from haps_search.records.readings import note_reading
-from haps_search.records.remote import dropped, pushed, storage
+from haps_search.records.remote import dropped, pushed
 from haps_search.records.sealed import replace_text
 from haps_search.report.source import read_stored
-from haps_search.routing.features.embeddings import features_cache
-from haps_search.tasks.build import build_task
-from haps_search.tasks.replay import ReplayTask
+from haps_search.verbs.events import Report, saying, silent
+from haps_search.verbs.find import runs_folder
+from haps_search.verbs.frames import frame, interval, page
+from haps_search.verbs.subject import Chosen, Subject, chosen_settings, find_subject, routers
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FILES = ("references.json", "curve.json", "tasks.json", "calibration.json")
 BESIDE = "validation-"
-Say = Callable[[str], None]
 
 
-def judge_replay(runs: Path, text: str, split: Held, again: bool) -> None:
-    """`haps evaluate` on a replay.
+@dataclass(frozen=True)
+class Judged:
+    """A searched router beside all references on one split. `notes` is what a reader has to know, `files` what was
+    kept in `folder`; `beside` a test result that stays as it is."""
+
+    name: str
+    folder: Path
+    judgement: Judgement
+    notes: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @property
+    def beside(self) -> bool:
+        return self.files[0].startswith(BESIDE)
+
+    @property
+    def rows(self) -> DataFrame:
+        """A row per method: reward and the router's paired difference to it, with 95 % intervals."""
+        found = [
+            {"": r.label, **interval("reward", r.reward), **interval("difference", r.difference)}
+            for r in self.judgement.rows
+        ]
+        return frame(found, "")
+
+    def _repr_html_(self) -> str:
+        sentences = " ".join(html.escape(verdict.sentence) for verdict in self.judgement.verdicts)
+        return page(f"{self.name}, {self.judgement.split} split", {"methods": self.rows}) + f"<p>{sentences}</p>"
+
+
+def judge_replay(name: str, split: Held, again: bool, runs: str | Path, report: Report = silent) -> Judged:
+    """A sweep or run on an outcome table, its test split read once.
 
     Raises:
         ConfigError: no such sweep or run, none with a result, or the test split was read before.
         CheckpointError: a run without a checkpoint.
     """
-    console = wide_console()
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
-    subject = find_subject(runs, text)
-    judgement, notes = judged(subject, split, again, say)
-    kept = keep(subject.folder, judgement)
-    for part in page(judgement, notes):
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    beside = kept[0].startswith(BESIDE)
-    shows = "the test result, which stays as it is" if beside else "them"
-    say(f"kept in {storage(subject.folder)}: {', '.join(kept)}; `haps report {subject.name}` shows {shows}")
+    subject = find_subject(runs_folder(runs), name)
+    judgement, notes = judged(subject, split, again, saying(report))
+    return Judged(subject.name, subject.folder, judgement, tuple(notes), tuple(keep(subject.folder, judgement)))
 
 
-def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgement, list[str]]:
+def judged(subject: Subject, split: Held, again: bool, say: Callable[[str], None]) -> tuple[Judgement, list[str]]:
     """The judgement, and what a reader has to know of it, a line each."""
     chosen = chosen_settings(subject)
     notes = _notes(subject, split, chosen)
@@ -68,20 +87,6 @@ def judged(subject: Subject, split: Held, again: bool, say: Say) -> tuple[Judgem
     names = [candidate.name for candidate in subject.experiment.candidates]
     earned = {} if chosen.validation is None else {next(iter(policies)): chosen.validation}
     return judge(policies, found, questions[0].train, questions[0].test, names, split, earned), notes
-
-
-def asked(base: Experiment, inputs: Sequence[Experiment], split: Held) -> list[Asked]:
-    """The questions of a split once for each different way in which these experiments read them."""
-    models = [candidate.name for candidate in base.candidates]
-    found: dict[str, Asked] = {}
-    for experiment in inputs:
-        features, task = read_features(experiment.routing), build_task(experiment.task)
-        if not isinstance(task, ReplayTask):
-            raise ConfigError(f"task: got type {experiment.task.type}, and only replay is judged beside references")
-        key = json.dumps([[f.model_dump(mode="json") for f in features], task.config.task_name])
-        if key not in found:
-            found[key] = ask(task, models, split, featurise(features, features_cache()))
-    return list(found.values())
 
 
 def keep(folder: Path, judgement: Judgement) -> list[str]:

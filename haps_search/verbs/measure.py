@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from haps_search.config.references import (
+    BestPerTaskReference,
+    BestSingleReference,
+    CheapestReference,
+    KnnReference,
+    PerQueryOracleReference,
+    RandomReference,
+    ReferencesConfig,
+    RidgeReference,
+)
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session
@@ -15,7 +24,7 @@ from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import Row, comparison, score_frozen
 from haps_search.records.run_folder import EXAMPLES, RunFolder
 from haps_search.records.sealed import replace_text
-from haps_search.search.engine import Engine
+from haps_search.search.engine import Engine, finished
 from haps_search.search.outcome_step import score_known
 from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
@@ -28,12 +37,13 @@ from haps_search.types import Assignment, Split
 
 LEVELS = {"generated": "joint", "static": STATIC, "none": ARCHITECTURE_ONLY}
 """What a router is called by its low level."""
+CHEAP = (RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(), RidgeReference())
 Label = TypeVar("Label")
 
 
 def compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -> list[Row]:
     """The comparison table on the whole validation split; only the best trial where comparison is off."""
-    return asyncio.run(_compared(live, journal, study, best))
+    return finished(_compared(live, journal, study, best))
 
 
 async def _compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -> list[Row]:
@@ -50,7 +60,7 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
     replays = study.experiment.task.type == "replay"  # its single models stand among the references
     frozen = {} if replays else await frozen_scores(live, experiment_of(study, best), "validation")
     keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
-    references = _references(experiment_of(study, best)) if replays else {}
+    references = cheap_references(experiment_of(study, best)) if replays else {}
     return comparison(_rewards(frozen), {**references, **_rewards(routers)}, label)
 
 
@@ -59,10 +69,19 @@ def best_label(study: Study, best: TrialRecord) -> str:
     return f"{LEVELS[experiment_of(study, best).routing.low_level.type]} (best trial)"
 
 
-def _references(best: Experiment) -> dict[str, tuple[float, ...]]:
-    from haps_search.cli.judging.beside import beside  # scikit-learn, which other sweeps do not need
+def cheap_references(best: Experiment) -> dict[str, tuple[float, ...]]:
+    """What references that cost seconds earn on each validation question of a replay, in the order of its questions.
 
-    return beside(best)
+    They read what the run's router reads, and are tuned on the folds that it was trained on. `evaluate` compares all
+    references.
+    """
+    from haps_search.evaluation.replay.asked import asked, measured  # scikit-learn, which other sweeps do not need
+    from haps_search.evaluation.replay.standings import label_of
+
+    questions = asked(best, [best], "validation")
+    priced = (CheapestReference(),) if questions[0].train.costs is not None else ()
+    config = ReferencesConfig(compared=(*priced, *CHEAP, PerQueryOracleReference()))
+    return {label_of(each.type): tuple(each.rewards.tolist()) for each in measured(questions, config)}
 
 
 async def _routers(live: Session, folder: Path, study: Study, trials: Mapping[str, TrialRecord]) -> dict[str, Scored]:

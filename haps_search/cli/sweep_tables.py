@@ -1,0 +1,146 @@
+"""What a sweep says when it has ended, as tables and lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from haps_search.cli.display import Terminal
+from haps_search.config.sweep import Study
+from haps_search.evaluation.arms import ArmRow
+from haps_search.evaluation.comparison import Row
+from haps_search.evaluation.intervals import seed_interval
+from haps_search.records.remote import storage
+from haps_search.sweep.events import TrialRecord
+from haps_search.verbs.compare import ArmsComparison, finished_arms
+from haps_search.verbs.sweep import SweepResult
+
+
+def show_sweep(terminal: Terminal, result: SweepResult) -> None:
+    """The ranking and the comparison of a search, or the arms; then where everything is, and what to do next."""
+    if result.best is None:
+        terminal.show(summary_table(result.records, result.study))
+        if result.arms is not None:
+            show_arms(terminal, result.arms)
+        terminal.say(f"next        haps compare {result.name} --split test")
+        return
+    terminal.show(ranking_table(result.study, result.ranked, result.records))
+    terminal.say(f"\n{comparison_title(result.rows, result.best)}")
+    terminal.show(comparison_table(result.rows))
+    for line in ("", *closing(result, result.best)):
+        terminal.say(line)
+
+
+def show_arms(terminal: Terminal, found: ArmsComparison) -> None:
+    """The table of arms, what it lacks, and where it is kept."""
+    measured = found.measured
+    terminal.say(
+        f"\ngreedy reward on {len(measured.questions)} {measured.split} questions; 95 % intervals over questions and "
+        "seeds (two-way bootstrap); `could show`: smallest true difference seen with 80 % power"
+    )
+    terminal.show(arms_table(found.rows))
+    for line in measured.failed:
+        terminal.say(f"failed  {line}")
+    for line in measured.missing:
+        terminal.say(f"missing {line}: not ended; `haps resume {found.name}` goes on with it")
+    terminal.say(f"kept in {storage(found.file)}")
+
+
+def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Sequence[TrialRecord]) -> Table:
+    """Trials by objective, with the parameters they were given; failed ones last, with the reason."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("trial", "state", *(o.metric for o in study.sweep.objectives), "steps", "parameters"):
+        shown.add_column(name, overflow="fold")
+    for t in trials:
+        values = [_value(o.metric, t.metrics[o.metric]) for o in study.sweep.objectives]
+        steps = str(t.reports[-1][0]) if t.reports else "-"
+        shown.add_row(f"{t.number:03d}", t.state, *values, steps, parameters(t))
+    for t in everything:
+        if t.state == "failed":
+            shown.add_row(f"{t.number:03d}", t.state, *["-"] * len(study.sweep.objectives), "-", Text(t.error or ""))
+    return shown
+
+
+def comparison_title(rows: Sequence[Row], best: TrialRecord) -> str:
+    """What the comparison was measured on."""
+    return f"greedy reward on {rows[-1].reward.count} validation questions, seed {best.seed}, 95 % intervals"
+
+
+def comparison_table(rows: Sequence[Row]) -> Table:
+    """Mean reward of each row, and what the best trial, which is the last, gains over it on the same questions."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", "reward", f"{rows[-1].label.removesuffix(' (best trial)')} minus this"):
+        shown.add_column(name, no_wrap=True)
+    for row in rows:
+        shown.add_row(row.label, str(row.reward), "" if row.joint_gain is None else str(row.joint_gain))
+    return shown
+
+
+def summary_table(trials: Sequence[TrialRecord], study: Study) -> Table:
+    """Best validation reward of each run, mean over seeds with Student's t; the best flatters itself a little."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("arm", "best validation", "seeds"):
+        shown.add_column(name)
+    metric = study.sweep.objectives[0].metric
+    for label in study.arms:
+        values = [t.metrics[metric] for t in finished_arms(trials, study) if t.label == label and metric in t.metrics]
+        text = str(seed_interval(values)) if values else "no result"
+        shown.add_row(label, text, " ".join(f"{v:.3f}" for v in values))
+    return shown
+
+
+def arms_table(rows: Sequence[ArmRow]) -> Table:
+    """Reward of each arm, and its paired difference to the first."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", "reward", f"minus {rows[0].label}", "could show", "per seed"):
+        shown.add_column(name, no_wrap=name != "per seed")
+    for row in rows:
+        shown.add_row(
+            row.label,
+            str(row.reward),
+            "" if row.difference is None else str(row.difference),
+            "" if math.isnan(row.resolvable) else f"{row.resolvable:.3f}",
+            " ".join(f"{v:.3f}" for v in row.seeds) if len(row.seeds) > 1 else "",
+        )
+    return shown
+
+
+def closing(result: SweepResult, best: TrialRecord) -> list[str]:
+    """Where everything is, and what to do next."""
+    uri = result.tracking_uri
+    return [
+        f"best trial  {best.number:03d}: {parameters(best)}",
+        f"checkpoint  {result.checkpoints}",
+        f"log         {result.folder / 'logs' / 'driver.log'}",
+        f"mlflow      mlflow ui --backend-store-uri {uri}" if uri else "mlflow      off",
+        *_next(result),
+    ]
+
+
+def _next(result: SweepResult) -> list[str]:
+    name, task = result.name, result.study.experiment.task
+    if task.type == "replay":  # the test split is read once: by what was confirmed
+        confirm = f"haps confirm {name} --top 1 --seeds {task.folds}"
+        return [f"next        {confirm}, then haps evaluate {name} --split test", f"            haps report {name}"]
+    return [
+        f"next        haps evaluate {name} --split test    haps confirm {name} --top 1 --seeds 3",
+        f'            haps ask {name} "QUESTION"            haps export {name} --questions FILE -o DIR',
+    ]
+
+
+def parameters(trial: TrialRecord) -> str:
+    """Short, on one line: the last two parts of each path."""
+    return ", ".join(f"{'.'.join(k.split('.')[-2:])}={_short(v)}" for k, v in trial.parameters.items()) or "-"
+
+
+def _value(metric: str, value: float) -> str:
+    """Costs are of any size: three digits of them count."""
+    return f"{value:.3g}" if "cost" in metric else f"{value:.3f}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')

@@ -1,0 +1,241 @@
+"""One driver's hold on a sweep while it works: what `sweep`, `resume`, `confirm` and `compare` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from haps_search.config.engines import ClusterProfile, RayEngineConfig
+from haps_search.config.features import EncoderFeatures
+from haps_search.config.load import load_profile
+from haps_search.config.run import Experiment
+from haps_search.config.sweep import Study
+from haps_search.config.tasks import TaskConfig
+from haps_search.engines.cluster.session import Session, session
+from haps_search.errors import ConfigError, PoolError
+from haps_search.records.mlflow_tracker import MlflowStore, Sweep, default_uri
+from haps_search.records.remote import storage
+from haps_search.routing.features.embeddings import named
+from haps_search.search.warm_start import warm_source
+from haps_search.sweep.events import Kind, TrialRecord
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.leaving import ready_to_leave
+from haps_search.sweep.mirror import Mirror
+from haps_search.sweep.progress import Progress, fraction_done
+from haps_search.sweep.settings import Setting
+from haps_search.sweep.space import apply
+from haps_search.sweep.tune import Left, fit
+from haps_search.tasks.build import build_task
+from haps_search.tasks.replay import ReplayTask
+from haps_search.tasks.task import Inspected, answerable
+from haps_search.types import Split
+from haps_search.verbs.events import Frame, Report, Said, saying
+from haps_search.verbs.logs import logging_to
+from haps_search.verbs.plan import start_lines
+from haps_search.verbs.watching import watching
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The journal, the session on Ray, and where metrics are mirrored."""
+
+    report: Report
+    journal: Journal
+    study: Study
+    live: Session
+    tracking: Tracking
+    deadline: float | None
+    """As of `time.monotonic`, so that a clock set back does not prolong it."""
+
+    def _left(self) -> float | None:
+        """Seconds until --max-hours."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
+
+    def fit(self, kind: Kind, wanted: Sequence[Setting] | int) -> None:
+        """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
+        self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self._left()))
+
+    def finish_or_leave(self, kind: Kind, left: Left) -> None:
+        """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
+
+        Raises:
+            PoolError: some have not, because the time is over or the machines gave up.
+        """
+        open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
+        if not open_trials and not left.unbegun and not self.journal.leaving:
+            return
+        again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
+        if self.journal.leaving:
+            raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
+        rest = f" and {left.unbegun} were not begun" if left.unbegun else ""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished{rest}: {again}")
+        ended = self.live.ended_by() or left.reason or "their processes were lost, or Ctrl-C ended them"
+        raise PoolError(
+            f"trials {open_trials} were interrupted{rest} ({ended}); see {self.journal.folder / 'logs'}, then {again}"
+        )
+
+    @contextmanager
+    def watched(self, planned: int) -> Iterator[None]:
+        """While the body runs, report its trials, mirror them, and let SIGTERM end it well."""
+        progress = Progress(self.journal, self.study)
+        said: tuple[str, ...] = ()
+
+        def frame(last: bool) -> Frame:
+            views = progress.trials()
+            return Frame(tuple(views), fraction_done(views, self.study, planned), last)
+
+        def tick() -> None:
+            nonlocal said
+            self.tracking.tick()
+            waits = self.live.waits()
+            for line in waits if len(waits) > len(said) else ():
+                self.report(Said(line))
+            said = waits
+
+        with ready_to_leave(self.journal), watching(self.report, frame, tick):
+            yield
+
+    def end(self, files: Sequence[Path]) -> None:
+        """Close the sweep in MLflow, and say so where that was away."""
+        if not self.tracking.close(files):
+            again = f"`haps resume {self.journal.folder.name}` sends the rest once it answers"
+            self.report(Said(f"MLflow did not take everything, the JSONL has it: {again}"))
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """MLflow's store and the sweep's parent run there, or neither."""
+
+    store: MlflowStore | None
+    parent: str | None
+    mirror: Mirror | None
+
+    @classmethod
+    def open(cls, journal: Journal, study: Study) -> Tracking:
+        """Raises TrackerError where MLflow is wanted and cannot be reached."""
+        if not study.tracking.mlflow:
+            return cls(None, None, None)
+        store = MlflowStore(tracking_uri(study, journal.folder), "haps_search")
+        sweep = Sweep(journal.folder.name, journal.begun())
+        parent = store.sweep_run(sweep, study.experiment.model_dump(mode="json"), {"haps.study": study.name})
+        return cls(store, parent, Mirror(journal, partial(store.trial_tracker, sweep)))
+
+    def tick(self) -> None:
+        if self.mirror is not None:
+            self.mirror.tick()
+
+    def close(self, files: Sequence[Path]) -> bool:
+        """Send the rest; False where MLflow did not take all of it, which another resume sends."""
+        if self.store is None or self.parent is None or self.mirror is None:
+            return True
+        sent = [self.mirror.tick(last=True), *(self.store.artifact(self.parent, file) for file in files)]
+        return self.store.end_sweep(self.parent, "finished") and all(sent)
+
+
+def tracking_uri(study: Study, folder: Path) -> str:
+    """MLflow's store of a sweep or run in `folder`."""
+    return study.tracking.uri or default_uri(folder.parent)
+
+
+@contextmanager
+def driver(study: Study, folder: Path, resume: bool, report: Report) -> Iterator[Driver]:
+    """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded.
+
+    Raises:
+        ConfigError, DataError, CandidateError, TrackerError: before anything is started.
+    """
+    profile, say = profile_of(study), saying(report)
+    for line in (*read_task(study.experiment), *start_lines(study, profile)):
+        say(line)
+    read_arms(study)
+    warm_source(study.experiment, folder)
+    journal = open_sweep(folder, study, resume)
+    log = folder / "logs" / "driver.log"
+    try:
+        with logging_to(log):
+            say(f"sweep {folder.name} in {storage(folder)}, log {log}")
+            tracking = Tracking.open(journal, study)
+            deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
+            names = ", ".join(c.name for c in study.experiment.candidates)
+            what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
+            say(f"starting {what} on profile {profile.name}: {names}")
+            with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
+                live.wait_for_candidates(say)
+                yield Driver(report, journal, study, live, tracking, deadline)
+    finally:
+        journal.close()
+
+
+def profile_of(study: Study) -> ClusterProfile:
+    """Raises ConfigError for a study that asks for the local engine: trials run on Ray."""
+    engine = study.experiment.engine
+    if not isinstance(engine, RayEngineConfig):
+        raise ConfigError(
+            "experiment.engine: a sweep runs on Ray, got type local; use `type: ray` "
+            "(profile local-cpu starts Ray on this machine), or `haps train` for one run"
+        )
+    return load_profile(engine.profile)
+
+
+def no_result(trials: Sequence[TrialRecord], name: str, otherwise: str = "none has ended") -> PoolError:
+    """No trial has a result, with the first reason that is known."""
+    reasons = [f"trial {t.number}: {t.error}" for t in trials if t.error]
+    return PoolError(f"no trial of {name} has a result; {[*reasons, otherwise][0]}")
+
+
+def read_task(experiment: Experiment) -> list[str]:
+    """Look at the user's data before anything expensive starts; what should be known of it, a line each.
+
+    Raises:
+        ConfigError, DataError, CandidateError: files, rows, functions or encoders that trials would stumble over.
+    """
+    task = build_task(experiment.task)
+    for features in getattr(experiment.routing.backbone, "features", ()):
+        if isinstance(features, EncoderFeatures):
+            named(features)
+    if isinstance(task, ReplayTask):
+        remarks = _unanswered(task, [candidate.name for candidate in experiment.candidates])
+        if experiment.learning.cost_weight or experiment.learning.cost_conditioned:
+            task.cost_unit  # noqa: B018 - refuses a table without costs
+        return [*task.remarks(), *remarks]
+    if isinstance(task, Inspected):
+        return task.remarks()
+    for split in ("train", "validation"):
+        task.questions(split)
+    return []
+
+
+def _unanswered(task: ReplayTask, models: Sequence[str]) -> list[str]:
+    """How many questions no candidate answered. Raises ConfigError for an unknown one."""
+    asked: dict[Split, int] = {split: len(task.questions(split)) for split in ("train", "validation")}
+    lacks = {split: count - len(answerable(task, split, models)) for split, count in asked.items()}
+    if not any(lacks.values()):
+        return []
+    counts = ", ".join(f"{count} {split}" for split, count in lacks.items())
+    return [f"warning: {counts} questions that no candidate answered left out"]
+
+
+def read_arms(study: Study) -> None:
+    """Read the validation questions of arms that change the task.
+
+    Raises:
+        ConfigError: an arm has other validation questions than the experiment, so that nothing could be paired.
+        DataError: malformed rows.
+    """
+    own = study.experiment.task
+    for name, arm in study.arms.items():
+        task = apply(study.experiment, arm).task
+        if task != own and _asked(task) != _asked(own):
+            raise ConfigError(
+                f"arms.{name}: its validation questions are others than the experiment's, and arms are compared "
+                "question by question: change what it trains on, or make it a study of its own"
+            )
+
+
+def _asked(config: TaskConfig) -> list[tuple[str, str, str]]:
+    return [(q.id, q.text, q.reference) for q in build_task(config).questions("validation")]

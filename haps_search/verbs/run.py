@@ -1,0 +1,232 @@
+"""A run at its best checkpoint, to be used: who answers, what comes of it, and its adapters."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
+from haps_search.records.sealed import replace_text
+from haps_search.types import Adapter, Assignment, Question
+from haps_search.verbs.evaluate import Evaluation, Held, evaluate
+from haps_search.verbs.events import Report, silent
+from haps_search.verbs.find import find_run
+from haps_search.verbs.frames import frame, page
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from haps_search.engines.local import LoadedRun
+    from haps_search.search.deciding import Decision
+    from haps_search.verbs.judge import Judged
+
+Questions = Sequence[str | Question]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Whom the router chose for each question, with each candidate's probability per role. Nobody was asked."""
+
+    questions: tuple[Question, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of questions that each assignment gets, the largest first."""
+        counts = Counter(" + ".join(d.assignment) for d in self.decisions)
+        return {chosen: count / len(self.decisions) for chosen, count in counts.most_common()}
+
+    @property
+    def frame(self) -> DataFrame:
+        """A row per question: its assignment, and the probability of every candidate in every role."""
+        rows = []
+        for question, decision in zip(self.questions, self.decisions, strict=True):
+            row: dict[str, Any] = {
+                "id": question.id,
+                "question": question.text,
+                "assignment": " + ".join(decision.assignment),
+            }
+            for place, chances in enumerate(decision.probabilities):
+                role = f"role {place + 1}: " if len(decision.probabilities) > 1 else ""
+                row |= {f"{role}{name}": chance for name, chance in chances.items()}
+            rows.append(row)
+        return frame(rows, "id")
+
+    def write(self, file: str | Path) -> Path:
+        """A JSON line per question: id, question, assignment, probabilities."""
+        lines = [
+            {"id": q.id, "question": q.text, "assignment": d.assignment, "probabilities": d.probabilities}
+            for q, d in zip(self.questions, self.decisions, strict=True)
+        ]
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    def _repr_html_(self) -> str:
+        return page(f"{len(self.questions)} questions", {"routes": self.frame})
+
+
+@dataclass(frozen=True)
+class Text:
+    """One completion: who played which role, and what it wrote."""
+
+    role: str
+    candidate: str
+    text: str
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """An adapter of the episode: its relative norm, and how many numbers it has."""
+
+    candidate: str
+    norm: float
+    size: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question answered greedily: the decision, the adapters, the texts with them and of the frozen candidates.
+
+    A router of a table says whom to ask; the table's models answer nothing new, so both texts are empty.
+    """
+
+    question: Question
+    roles: tuple[str, ...]
+    decision: Decision
+    adapters: tuple[AdapterFacts, ...]
+    adapted: tuple[Text, ...]
+    frozen: tuple[Text, ...]
+
+    @property
+    def text(self) -> str:
+        """The last text under the adapters; empty for a router of a table."""
+        return self.adapted[-1].text if self.adapted else ""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"": f"{label}: {each.role} ({each.candidate})", "text": each.text}
+            for label, texts in (("adapted", self.adapted), ("frozen", self.frozen))
+            for each in texts
+        ]
+        return page(f"{self.question.text!r}: {' + '.join(self.decision.assignment)}", {"texts": frame(rows, "")})
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The folder with OUT/QUESTION/CANDIDATE/ and routes.jsonl, and how many adapters it has."""
+
+    folder: Path
+    adapters: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and configuration; candidates and router are loaded when they are first needed."""
+
+    name: str
+    folder: Path
+    experiment: Experiment
+    runs: str | Path = "runs"
+
+    @cached_property
+    def loaded(self) -> LoadedRun:
+        """Raises CheckpointError, CandidateError."""
+        from haps_search.engines.local import load_run as load
+
+        return load(self.folder, self.experiment)
+
+    def route(self, questions: Questions, cost_weight: float | None = None) -> Routing:
+        """Decide for each question. Raises ConfigError for a weight of cost that this router cannot tell."""
+        from haps_search.search.deciding import decide
+        from haps_search.search.engine import finished
+
+        asked = asked_questions(questions)
+        worded = [self.loaded.worded(question) for question in asked]
+        work = decide(self.loaded.engine, self.loaded.task, worded, self.experiment, cost_weight)
+        return Routing(tuple(asked), tuple(finished(work)))
+
+    def ask(self, question: str | Question, cost_weight: float | None = None) -> Answer:
+        """Route one question and let its assignment answer, with its adapters and frozen. Raises as `route`."""
+        from haps_search.search.engine import finished
+        from haps_search.search.metrics import adapter_norm
+
+        asked = Question("asked", question, "") if isinstance(question, str) else question
+        worded, engine = [self.loaded.worded(asked)], self.loaded.engine
+        decision = self.route([asked], cost_weight).decisions[0]
+        roles = tuple(role.name for role in self.loaded.task.roles)
+        if self.experiment.task.type == "replay":
+            return Answer(asked, roles, decision, (), (), ())
+        routes = finished(engine.route(worded, 0, 0))
+        facts = tuple(
+            AdapterFacts(name, adapter_norm([adapter]), adapter.layout.size)
+            for (_, name), adapter in routes.adapters.items()
+        )
+        adapted = self._texts(worded, routes.assignments, routes.adapters)
+        frozen = self._texts(worded, routes.assignments, {})
+        return Answer(asked, roles, decision, facts, adapted, frozen)
+
+    def _texts(
+        self,
+        asked: Sequence[Question],
+        assignments: Sequence[Sequence[Assignment]],
+        adapters: Mapping[tuple[int, str], Adapter],
+    ) -> tuple[Text, ...]:
+        from haps_search.episodes.play import Play, play
+        from haps_search.search.engine import finished
+
+        how = Play(self.experiment.run.sampling, seed=0, greedy=True)
+        played = finished(play(self.loaded.engine.speak, self.loaded.task, asked, assignments, adapters, how))
+        return tuple(Text(u.role, u.candidate, u.response.text) for u in played[0][0].completions)
+
+    def export(self, questions: Questions, out: str | Path) -> Exported:
+        """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments.
+
+        Raises:
+            ConfigError: a run without adapters.
+        """
+        from haps_search.candidates.sources import model_name
+        from haps_search.lora.peft import export_adapter
+
+        asked, folder = asked_questions(questions), Path(out)
+        adapters = self.loaded.adapters(asked)
+        if not adapters:
+            raise ConfigError("routing.low_level: none: this run has no adapters; `haps route` writes its assignments")
+        self.route(asked).write(folder / "routes.jsonl")
+        for index, question in enumerate(asked):
+            for c in self.experiment.candidates:
+                assert c.source.type != "table", "a router of a table has no adapters"
+                base, revision = model_name(c.name, c.source), getattr(c.source, "revision", None)
+                export_adapter(adapters[index, c.name], folder / question.id / c.name, base, revision)
+        return Exported(folder, len(asked) * len(self.experiment.candidates))
+
+    def evaluate(self, split: Held = "validation", again: bool = False, report: Report = silent) -> Evaluation | Judged:
+        """As `haps_search.evaluate` of this run."""
+        return evaluate(self.name, split, again, self.runs, report)
+
+
+def load_run(name: str, runs: str | Path = "runs") -> Run:
+    """The best trial of a sweep, NAME/NUMBER, a single run, or any run's folder. Raises ConfigError with near names."""
+    found = find_run(runs, name)
+    return Run(name, found.folder, found.experiment, runs)
+
+
+def asked_questions(questions: Questions) -> list[Question]:
+    """Texts become questions named by their places. Raises ConfigError without any."""
+    if isinstance(questions, str):
+        raise ConfigError(f"questions: needs a list of texts or questions, got one text; write [{questions!r}]")
+    found = [_question(each, place) for place, each in enumerate(questions, start=1)]
+    if not found:
+        raise ConfigError("questions: needs one at least, got none")
+    return found
+
+
+def _question(given: str | Question, place: int) -> Question:
+    return Question(f"line-{place}", given, "") if isinstance(given, str) else given

@@ -1,0 +1,182 @@
+"""Search a study's space, or run its arms; and go on with what was begun."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from haps_search import __version__
+from haps_search.config.load import dump, parse_study
+from haps_search.config.sweep import Study
+from haps_search.evaluation.comparison import Row
+from haps_search.records.sealed import replace_text
+from haps_search.sweep.events import SweepEnded, TrialRecord
+from haps_search.sweep.inputs import all_at_hand, kept
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.progress import planned_trials
+from haps_search.sweep.ranking import ranked
+from haps_search.sweep.settings import arms, comparisons, missing
+from haps_search.verbs.compare import ArmsComparison, measure_arms
+from haps_search.verbs.driver import Driver, driver, no_result, tracking_uri
+from haps_search.verbs.events import Report, Said, silent
+from haps_search.verbs.find import named_folder, sweep_journal
+from haps_search.verbs.frames import comparison_frame, page, trials_frame
+from haps_search.verbs.measure import compared
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep that has ended. `records` are all its trials, `rows` the comparison, the best trial's row last; a study
+    of arms has neither rows nor a best trial, and `arms` where its comparison is on."""
+
+    name: str
+    folder: Path
+    study: Study
+    records: tuple[TrialRecord, ...]
+    rows: tuple[Row, ...]
+    best: TrialRecord | None
+    arms: ArmsComparison | None
+    tracking_uri: str | None
+    """MLflow's store, None where it is off."""
+
+    @property
+    def ranked(self) -> list[TrialRecord]:
+        """Search trials with a result, best first."""
+        return ranked(self.records, self.study.sweep.objectives)
+
+    @property
+    def trials(self) -> DataFrame:
+        """A row per trial: parameters, metrics, state."""
+        return trials_frame(self.records)
+
+    @property
+    def comparison(self) -> DataFrame:
+        """A row per line of the comparison: mean reward and the joint router's paired gain, with 95 % intervals."""
+        return self.arms.frame if self.arms is not None else comparison_frame(self.rows)
+
+    @property
+    def checkpoints(self) -> Path | None:
+        """Where the best trial's are."""
+        return None if self.best is None else trial_folder(self.folder, self.best.number) / "checkpoints"
+
+    def _repr_html_(self) -> str:
+        return page(f"sweep {self.name}", {"comparison": self.comparison, "trials": self.trials})
+
+
+def sweep(study: Study, name: str | None = None, runs: str | Path = "runs", report: Report = silent) -> SweepResult:
+    """Begin the sweep, or take up the one of that name and configuration. Safe to kill at any moment and to repeat.
+
+    Raises:
+        ConfigError, DataError, CandidateError, TrackerError: before anything runs.
+        PoolError: the machines gave up, the time is over, or it was asked to leave; `resume` goes on.
+    """
+    folder = named_folder(runs, name or study.name)
+    return _drive(kept(study, folder), folder, False, report)
+
+
+def resume(
+    name: str,
+    runs: str | Path = "runs",
+    *,
+    trials: int | None = None,
+    concurrency: int | None = None,
+    max_hours: float | None = None,
+    profile: str | None = None,
+    uri: str | None = None,
+    report: Report = silent,
+) -> SweepResult:
+    """Go on with a sweep: unfinished trials from their last checkpoint, then those not yet begun.
+
+    What may differ on a changed cluster is given anew: a name or file of a `profile`, MLflow's `uri`.
+
+    Raises:
+        ConfigError: no such sweep. As `sweep` otherwise.
+    """
+    journal = sweep_journal(runs, name)
+    values = dump(journal.study())
+    for key, value in (("trials", trials), ("concurrency", concurrency), ("max_hours", max_hours)):
+        if value is not None:
+            values["sweep"][key] = value
+    if profile is not None:
+        values["experiment"]["engine"] = {"type": "ray", "profile": profile}
+    if uri is not None:
+        values.setdefault("tracking", {})["uri"] = uri
+    study = all_at_hand(parse_study(values, f"sweep {name}"), journal.folder)
+    return _drive(study, journal.folder, True, report)
+
+
+def _drive(study: Study, folder: Path, again: bool, report: Report) -> SweepResult:
+    with driver(study, folder, again, report) as d:
+        return _arms(d, study) if study.arms else _search(d, study)
+
+
+def _arms(d: Driver, study: Study) -> SweepResult:
+    with d.watched(planned_trials(study)):
+        d.fit("search", missing(arms(study), d.journal.trials()))
+    measured = measure_arms(d, study, "validation") if study.sweep.comparison else None
+    d.journal.append(SweepEnded("all arms ended", time.time()))
+    d.end([measured.file] if measured is not None else [])
+    return _result(d.journal, study, (), None, measured)
+
+
+def _search(d: Driver, study: Study) -> SweepResult:
+    searched = sum(t.kind == "search" for t in d.journal.trials())
+    with d.watched(planned_trials(study)):
+        d.fit("search", max(study.sweep.trials - searched, 0))
+        best = best_trial(d.journal, study)
+        if study.sweep.comparison:
+            d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
+    d.report(Said("measuring on the whole validation split"))
+    rows = compared(d.live, d.journal, study, best)
+    d.journal.append(SweepEnded("all trials ended", time.time()))
+    d.end(keep_report(d.journal.folder, study, ranked(d.journal.trials(), study.sweep.objectives), rows))
+    return _result(d.journal, study, tuple(rows), best, None)
+
+
+def _result(
+    journal: Journal, study: Study, rows: tuple[Row, ...], best: TrialRecord | None, measured: ArmsComparison | None
+) -> SweepResult:
+    folder = journal.folder
+    uri = tracking_uri(study, folder) if study.tracking.mlflow else None
+    return SweepResult(folder.name, folder, study, tuple(journal.trials()), rows, best, measured, uri)
+
+
+def best_trial(journal: Journal, study: Study) -> TrialRecord:
+    """Raises PoolError where no trial has a result, with the first reason."""
+    trials = ranked(journal.trials(), study.sweep.objectives)
+    if trials:
+        return trials[0]
+    wanted = " and ".join(o.metric for o in study.sweep.objectives)
+    raise no_result(journal.trials(), journal.folder.name, f"none ended with a finite {wanted}")
+
+
+def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows: Sequence[Row]) -> list[Path]:
+    """Write study.yaml and report.json into the sweep's folder; returns the files."""
+    described, report = folder / "study.yaml", folder / "report.json"
+    replace_text(described, yaml.safe_dump(dump(study), sort_keys=False))
+    content = {
+        "code_version": __version__,
+        "comparison": [asdict(row) for row in rows],
+        "trials": [
+            {
+                "number": t.number,
+                "state": t.state,
+                "parameters": t.parameters,
+                "seed": t.seed,
+                "metrics": t.metrics,
+            }
+            for t in trials
+        ],
+    }
+    replace_text(report, json.dumps(content, indent=1))
+    return [described, report]

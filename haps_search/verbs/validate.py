@@ -1,0 +1,60 @@
+"""What a study would run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from haps_search.config.base import hooks
+from haps_search.config.sweep import Study
+from haps_search.sweep.progress import planned_trials
+from haps_search.sweep.space import describe
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A study that can run, in words: (label, text) pairs in reading order."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"  {label:<11} {text}".rstrip() for label, text in self.facts]
+        return "\n".join([f"{self.name}: valid", *lines])
+
+
+def validate(study: Study) -> Validated:
+    """What the study would do, and whose code it would run; nothing is started."""
+    experiment, sweep = study.experiment, study.sweep
+    run, trials = experiment.run, planned_trials(study) if study.arms else sweep.trials
+    facts = [
+        *([("about", study.description.strip())] if study.description else []),
+        ("task", experiment.task.type),
+        ("candidates", ", ".join(f"{c.name} ({c.source.type})" for c in experiment.candidates)),
+        ("run", f"{run.steps} steps x {run.questions_per_step} questions x {run.episodes_per_question} episodes"),
+        (
+            "sweep",
+            f"{trials} trials, {sweep.concurrency} at a time, {sweep.sampler.type} sampler, "
+            f"scheduler {sweep.scheduler.type}, {', '.join(f'{o.mode} {o.metric}' for o in sweep.objectives)}",
+        ),
+    ]
+    for name, arm in study.arms.items():
+        listed = ", ".join(f"{path}={value}" for path, value in arm.items()) or "as the file stands"
+        facts.append(("arm", f"{name}: {listed}"))
+    if study.arms:
+        facts.append(("seeds", f"{len(study.arms)} arms x seeds {', '.join(map(str, sweep.seeds))}"))
+    facts += [("space", line) for line in describe(study.space)]
+    facts += [("runs code", f"{where}: {code}") for where, code in _code(study)]
+    if study.expected:
+        facts.append(("expected", study.expected.strip()))
+    return Validated(study.name, tuple(facts))
+
+
+def _code(study: Study) -> list[tuple[str, str]]:
+    """The user's Python that a study names, where it stands; that of arms and choices too."""
+    found = list(hooks(study.experiment.model_dump(mode="json"), "experiment"))
+    for name, arm in study.arms.items():
+        for path, value in arm.items():
+            found += [(f"arms.{name}: {where}", code) for where, code in hooks(value, path)]
+    for path, distribution in study.space.items():
+        found += [(f"space: {where}", code) for where, code in hooks(getattr(distribution, "values", ()), path)]
+    return list(dict.fromkeys(found))
