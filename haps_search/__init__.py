@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from haps_search.config.load import load_profile, load_study
     from haps_search.errors import HapsError
     from haps_search.tasks.asked import read_questions
+    from haps_search.tasks.own import QuestionTask, hold_task
     from haps_search.types import Completion, Episode, Message, Parsed, Question, Role, Turn
     from haps_search.verbs.collect import collect
     from haps_search.verbs.compare import compare
@@ -46,6 +47,7 @@ _PLACES = {
     "config.load": ("load_profile", "load_study"),
     "errors": ("HapsError",),
     "tasks.asked": ("read_questions",),
+    "tasks.own": ("QuestionTask", "hold_task"),
     "types": ("Completion", "Episode", "Message", "Parsed", "Question", "Role", "Turn"),
     "verbs.collect": ("collect",),
     "verbs.compare": ("compare",),
@@ -92,7 +94,8 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Completion", "Counted", "Episode", "Frame", "HapsError", "Message", "Parsed", "Question", "Role", "Said", "Turn",
-    "collect", "compare", "confirm", "evaluate", "inspect", "load_profile", "load_run", "load_study", "plan",
-    "read_questions", "report", "resume", "status", "stop", "submit", "sweep", "train", "validate", "warmup",
+    "Completion", "Counted", "Episode", "Frame", "HapsError", "Message", "Parsed", "Question", "QuestionTask", "Role",
+    "Said", "Turn", "collect", "compare", "confirm", "evaluate", "hold_task", "inspect", "load_profile", "load_run",
+    "load_study", "plan", "read_questions", "report", "resume", "status", "stop", "submit", "sweep", "train",
+    "validate", "warmup",
 ]  # fmt: skip

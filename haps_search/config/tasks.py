@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from haps_search.config.base import Config, Hook
+from haps_search.config.base import NAME, Config, Hook
 from haps_search.config.hotpotqa import HotpotqaTask
 from haps_search.config.tables import TableConfig
 
@@ -126,4 +126,22 @@ class QaTask(Config):
     """Longer contexts are cut at the end, and counted."""
 
 
-TaskConfig = Annotated[SkillsTask | QaTask | HotpotqaTask | ReplayTask, Field(discriminator="type")]
+class PluginTask(Config):
+    """A task that an installed package registers under the entry point group `haps_search.tasks`."""
+
+    type: Literal["plugin"] = "plugin"
+    name: str
+    options: dict[str, Any] = {}
+    """What the package's factory is called with."""
+
+
+class ObjectTask(Config):
+    """A Python object that a program passed, as in `haps_search.train(study, task=...)`; no YAML file can name one."""
+
+    type: Literal["object"] = "object"
+    name: str = Field(pattern=NAME)
+
+
+TaskConfig = Annotated[
+    SkillsTask | QaTask | HotpotqaTask | ReplayTask | PluginTask | ObjectTask, Field(discriminator="type")
+]

@@ -44,6 +44,7 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import Setting, experiment_of
 from haps_search.sweep.space import grid, suggest
+from haps_search.tasks.own import passed
 from haps_search.tasks.tables.reading import held
 
 _log = logging.getLogger(__name__)
@@ -142,12 +143,14 @@ def _place(folder: Path) -> dict[str, str | None]:
 
 
 def _trainable(study: Study) -> Any:
-    """A trial; where it replays, with the study's table put into the object store once, which trials map and do not
-    copy."""
+    """A trial; with what all trials read put into the object store once: a replay's table, which they map and do not
+    copy, or a task that a program passed."""
     task = study.experiment.task
-    if task.type != "replay":
-        return run_trial
-    return tune.with_parameters(run_trial, table=(task.table, held(task.table)))
+    if task.type == "replay":
+        return tune.with_parameters(run_trial, table=(task.table, held(task.table)))
+    if task.type == "object":
+        return tune.with_parameters(run_trial, own_task=passed(task))
+    return run_trial
 
 
 def settle(journal: Journal) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from haps_search.config.tasks import TaskConfig
+from haps_search.config.tasks import ObjectTask, PluginTask, TaskConfig
+from haps_search.tasks.own import passed, registered
 
 if TYPE_CHECKING:
     from haps_search.tasks.task import Task
@@ -25,6 +26,10 @@ def build_task(config: TaskConfig) -> Task:
     Raises:
         ConfigError: the configuration cannot run.
     """
+    if isinstance(config, ObjectTask):
+        return passed(config)
+    if isinstance(config, PluginTask):
+        return registered(config)
     module, name = TASKS[config.type]
     task: Task = getattr(importlib.import_module(module), name)(config)
     return task

@@ -23,6 +23,8 @@ from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.ranking import ranked
 from haps_search.sweep.settings import arms, comparisons, missing
+from haps_search.tasks.own import hold_task, with_task
+from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms
 from haps_search.verbs.driver import Driver, driver, no_result, tracking_uri
 from haps_search.verbs.events import Report, Said, silent
@@ -73,13 +75,21 @@ class SweepResult:
         return page(f"sweep {self.name}", {"comparison": self.comparison, "trials": self.trials})
 
 
-def sweep(study: Study, name: str | None = None, runs: str | Path = "runs", report: Report = silent) -> SweepResult:
+def sweep(
+    study: Study,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    report: Report = silent,
+    task: Task | None = None,
+) -> SweepResult:
     """Begin the sweep, or take up the one of that name and configuration. Safe to kill at any moment and to repeat.
+    A `task` of your own takes the place of the study's.
 
     Raises:
         ConfigError, DataError, CandidateError, TrackerError: before anything runs.
         PoolError: the machines gave up, the time is over, or it was asked to leave; `resume` goes on.
     """
+    study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
     return _drive(kept(study, folder), folder, False, report)
 
@@ -94,10 +104,12 @@ def resume(
     profile: str | None = None,
     uri: str | None = None,
     report: Report = silent,
+    task: Task | None = None,
 ) -> SweepResult:
     """Go on with a sweep: unfinished trials from their last checkpoint, then those not yet begun.
 
-    What may differ on a changed cluster is given anew: a name or file of a `profile`, MLflow's `uri`.
+    What may differ on a changed cluster is given anew: a name or file of a `profile`, MLflow's `uri`; and the `task`,
+    where the sweep was begun with a Python object.
 
     Raises:
         ConfigError: no such sweep. As `sweep` otherwise.
@@ -112,6 +124,8 @@ def resume(
     if uri is not None:
         values.setdefault("tracking", {})["uri"] = uri
     study = all_at_hand(parse_study(values, f"sweep {name}"), journal.folder)
+    if task is not None:
+        hold_task(task)
     return _drive(study, journal.folder, True, report)
 
 

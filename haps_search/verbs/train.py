@@ -21,7 +21,9 @@ from haps_search.search.engine import Engine, finished
 from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
+from haps_search.sweep.leaving import ready_to_leave
 from haps_search.tasks.build import build_task
+from haps_search.tasks.own import with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.events import Report, Said, saying, silent
 from haps_search.verbs.find import named_folder
@@ -54,30 +56,39 @@ class TrainResult:
         return page(f"run {self.name}, ended by {self.reason}", {"the last steps": self.history.tail(5)})
 
 
-def train(study: Study, name: str | None = None, runs: str | Path = "runs", report: Report = silent) -> TrainResult:
+def train(
+    study: Study,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    report: Report = silent,
+    task: Task | None = None,
+) -> TrainResult:
     """Train one router at the study's own values, no search. A run of that name goes on from its last checkpoint.
+    A `task` of your own takes the place of the study's.
 
     Raises:
         ConfigError, DataError, CandidateError, CheckpointError: it cannot run, or the name is another run's.
-        Diverged, PoolError: it broke; the last checkpoint stays.
+        Diverged, PoolError: it broke; the last checkpoint stays. Interrupted: SIGTERM, and the step is saved.
     """
+    study = with_task(study, task)
     folder = named_folder(runs, name or f"{study.name}-train")
-    with Hold(folder):
+    with Hold(folder) as hold:
         local = isinstance(study.experiment.engine, LocalEngineConfig)
-        result = _local(study, folder, report) if local else _on_ray(study, folder, report)
+        result = _local(study, folder, hold, report) if local else _on_ray(study, folder, hold, report)
     return TrainResult(folder.name, folder, result.reason, result.steps, result.best_step, result.metrics)
 
 
-def _local(study: Study, folder: Path, report: Report) -> RunResult:
+def _local(study: Study, folder: Path, hold: Hold, report: Report) -> RunResult:
     from haps_search.engines.local import LocalEngine
 
     async def opened(experiment: Experiment, task: Task) -> Engine:
         return LocalEngine.build(experiment, task)
 
-    return finished(_train(study, folder, opened, report))
+    with ready_to_leave(hold):
+        return finished(_train(study, folder, hold, opened, report))
 
 
-def _on_ray(study: Study, folder: Path, report: Report) -> RunResult:
+def _on_ray(study: Study, folder: Path, hold: Hold, report: Report) -> RunResult:
     from haps_search.engines.cluster.session import session
     from haps_search.verbs.driver import profile_of
 
@@ -89,10 +100,11 @@ def _on_ray(study: Study, folder: Path, report: Report) -> RunResult:
         async def opened(experiment: Experiment, task: Task) -> Engine:
             return await live.engine(experiment)
 
-        return finished(_train(study, folder, opened, report))
+        with ready_to_leave(hold):
+            return finished(_train(study, folder, hold, opened, report))
 
 
-async def _train(study: Study, folder: Path, opened: Opener, report: Report) -> RunResult:
+async def _train(study: Study, folder: Path, hold: Hold, opened: Opener, report: Report) -> RunResult:
     experiment = study.experiment
     task = build_task(experiment.task)
     warm_source(experiment, folder)
@@ -106,7 +118,7 @@ async def _train(study: Study, folder: Path, opened: Opener, report: Report) -> 
             mirror.send()
 
     try:
-        result = await run(engine, task, experiment, RunFolder(folder, experiment), step_done)
+        result = await run(engine, task, experiment, RunFolder(folder, experiment), step_done, lambda: hold.leaving)
     finally:
         await engine.close()
     if mirror is not None:

@@ -11,9 +11,11 @@ import ray
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
+from haps_search.config.tasks import ObjectTask
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.router_actor import RouterActor, opened
 from haps_search.engines.cluster.wire import estimated_tokens, pack_requests, pack_tensors, unpack_responses
+from haps_search.tasks.own import passed
 from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
 
 
@@ -70,7 +72,8 @@ class RayEngine:
         """
         tables, resources = await answer(self._broker.tables.remote()), self._profile.router
         described = experiment.model_dump(mode="json")
-        loaded = self._router.load.remote(described, tables, resources.threads, resources.gpus)
+        own = passed(experiment.task) if isinstance(experiment.task, ObjectTask) else None
+        loaded = self._router.load.remote(described, tables, resources.threads, resources.gpus, own)
         self._layouts = await answer(loaded)
         per_step = experiment.run.questions_per_step * experiment.run.episodes_per_question
         self._rows = parcel_rows(self._profile, per_step)

@@ -7,6 +7,8 @@ from typing import Any
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack_tensors
+from haps_search.tasks.own import hold_task
+from haps_search.tasks.task import Task
 from haps_search.types import (
     Adapter,
     AdapterLayout,
@@ -30,12 +32,22 @@ class RouterActor:
     """
 
     def load(
-        self, experiment: Mapping[str, Any], tables: Mapping[str, ModuleTable], threads: int, gpus: float
+        self,
+        experiment: Mapping[str, Any],
+        tables: Mapping[str, ModuleTable],
+        threads: int,
+        gpus: float,
+        own_task: Task | None = None,
     ) -> Mapping[str, AdapterLayout]:
-        """Build the router; returns the layouts of its adapters. Raises CandidateError, ConfigError."""
+        """Build the router; returns the layouts of its adapters. `own_task` is one that a program passed.
+
+        Raises CandidateError, ConfigError.
+        """
         from haps_search.engines.assembly import build_learner, prepare_torch
         from haps_search.tasks.build import build_task
 
+        if own_task is not None:
+            hold_task(own_task)
         prepare_torch(threads, gpus)
         self.__dict__.pop("_learner", None)  # two routers need not fit at once
         config = Experiment.model_validate(experiment)

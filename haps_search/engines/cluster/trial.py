@@ -32,6 +32,7 @@ from haps_search.sweep.layout import lock_file, sweep_of
 from haps_search.sweep.lock import told_to_leave
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.own import hold_task
 from haps_search.tasks.tables.reading import hold
 from haps_search.tasks.task import Task
 
@@ -40,11 +41,16 @@ METRICS = "metrics/"
 """Before the names of our metrics, as Tune flattens them, to tell them from its own."""
 
 
-def run_trial(config: Mapping[str, Any], table: tuple[TableConfig, OutcomeTable] | None = None) -> None:
+def run_trial(
+    config: Mapping[str, Any],
+    table: tuple[TableConfig, OutcomeTable] | None = None,
+    own_task: Task | None = None,
+) -> None:
     """Tune's trainable. Goes on from the run's own last checkpoint, whatever Tune remembers.
 
     `table` is what task replay reads, from the object store, with the description it was read under: a trial that
-    describes its table otherwise reads its file. The router is then in this process.
+    describes its table otherwise reads its file. The router is then in this process. `own_task` is a Python object
+    that the driver's program passed.
 
     What the setting or the user's data broke is written down and ends the trial; what the machines broke
     is raised, so that Tune starts the trial again.
@@ -55,6 +61,8 @@ def run_trial(config: Mapping[str, Any], table: tuple[TableConfig, OutcomeTable]
     torch.set_num_threads(profile.trial.threads)
     experiment = Experiment.model_validate(config["experiment"])
     place = _place(config)
+    if own_task is not None:
+        hold_task(own_task)
     if table is not None:
         hold(*table)
     handed = table is not None and getattr(experiment.task, "table", None) == table[0]
