@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from haps_search.config.load import load_profile, load_study
+    from haps_search.config.load import load_profile, load_study, make_study
     from haps_search.errors import HapsError
     from haps_search.tasks.asked import read_questions
     from haps_search.tasks.own import QuestionTask, hold_task
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "config.load": ("load_profile", "load_study"),
+    "config.load": ("load_profile", "load_study", "make_study"),
     "errors": ("HapsError",),
     "tasks.asked": ("read_questions",),
     "tasks.own": ("QuestionTask", "hold_task"),
@@ -96,6 +96,6 @@ def __dir__() -> list[str]:
 __all__ = [
     "Completion", "Counted", "Episode", "Frame", "HapsError", "Message", "Parsed", "Question", "QuestionTask", "Role",
     "Said", "Turn", "collect", "compare", "confirm", "evaluate", "hold_task", "inspect", "load_profile", "load_run",
-    "load_study", "plan", "read_questions", "report", "resume", "status", "stop", "submit", "sweep", "train",
-    "validate", "warmup",
+    "load_study", "make_study", "plan", "read_questions", "report", "resume", "status", "stop", "submit", "sweep",
+    "train", "validate", "warmup",
 ]  # fmt: skip

@@ -41,14 +41,17 @@ def read_study(path: str | Path, overrides: Overrides = ()) -> Study:
         ConfigError: every problem found, with path and line, or a file that is not there.
     """
     file = _find(path, "search_spaces")
-    document = _read(file)
+    return _study(_read(file), overrides, file)
+
+
+def _study(document: Document, overrides: Overrides, source: str | Path) -> Study:
     given = overrides
     if isinstance(given, Mapping):
         given = [f"{where}={json.dumps(value)}" for where, value in given.items()]
     problems = [*document.problems, *override(document.value, document.lines, given)]
     study, found = validate(Study, document.value)
     problems += found + _space(document.value, study)
-    return _result(study, problems, document, file)
+    return _result(study, problems, document, source)
 
 
 def load_profile(name_or_path: str | Path) -> ClusterProfile:
@@ -95,6 +98,11 @@ def parse_table(values: Any) -> TableConfig:
     """A table's description from plain values. Raises ConfigError with every problem found."""
     table, problems = validate(TableConfig, values)
     return _result(table, problems, Document(values, {}, ()), "")
+
+
+def make_study(values: Mapping[str, Any], overrides: Overrides = ()) -> Study:
+    """A study from plain values, as a YAML file would hold them; file names become absolute. Raises ConfigError."""
+    return anchored(_study(Document(json.loads(json.dumps(values)), {}, ()), overrides, "study"))
 
 
 def parse_study(values: Any, source: str = "") -> Study:
