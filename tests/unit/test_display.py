@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
+from patience import wait_for
 from rich.console import Console
 
 from haps_search.cli import display
@@ -36,9 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def watched(sweep: Sweep, ticks: int, terminal: bool) -> None:
     with watching(Console(file=io.StringIO(), force_terminal=terminal), sweep.frame, sweep.tick):
-        deadline = time.monotonic() + 10
-        while sweep.asked < ticks and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_for(lambda: sweep.asked >= ticks, "nobody asked", every_s=0.001)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
