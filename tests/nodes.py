@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +15,8 @@ import psutil
 import pytest
 import torch
 import yaml
+from patience import growth, wait_for
+from processes import Started, short_folder
 
 from haps_search.engines.local import LocalEngine
 from haps_search.records.jsonl import Record, read_records
@@ -55,6 +53,7 @@ class Nodes:
         self._count = 1
         self.extra: dict[str, str] = {}
         """Variables of drivers beside the usual ones."""
+        self._drivers: list[Started] = []
 
     def add(self, **resources: Any) -> Any:
         self._count += 1
@@ -89,15 +88,14 @@ class Nodes:
             "PYTHONPATH": str(ROOT / "tests"), **self.extra,
         }  # fmt: skip
 
-    def start(self, log: Path, *command: object) -> subprocess.Popen[bytes]:
-        """A driver: Python with these arguments, on this cluster; what it prints goes to `log`."""
-        with log.open("ab") as out:
-            return subprocess.Popen(
-                [sys.executable, *map(str, command)],
-                cwd=log.parent, env=self.environment(), stdout=out, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+    def start(self, log: Path, *command: object) -> Started:
+        """A driver: Python with these arguments, on this cluster; what it prints goes to `log`. It ends with it."""
+        self._drivers.append(Started([sys.executable, *command], self.environment(), log, log.parent))
+        return self._drivers[-1]
 
     def end(self) -> None:
+        for driver in self._drivers:
+            driver.kill()
         for node in [*self._cluster.worker_nodes, self.head]:
             for process in _alive(node):
                 process.kill()
@@ -134,10 +132,8 @@ def processes(node: Any, title: str) -> list[int]:
 
 @contextmanager
 def cluster(**head: float) -> Iterator[Nodes]:
-    """A cluster in a short folder of its own: unix sockets allow about 100 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))
-    (folder / "ray").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
+    """A cluster in a folder of its own."""
+    with short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("RAY_")]:
             patch.delenv(name)
         patch.setenv("RAY_TMPDIR", str(folder))
@@ -147,17 +143,6 @@ def cluster(**head: float) -> Iterator[Nodes]:
             yield nodes
         finally:
             nodes.end()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 240, driver: Any = None) -> float:
-    """How many seconds it took."""
-    began = time.monotonic()
-    while not condition():
-        assert driver is None or driver.poll() is None, f"the driver ended: {otherwise}"
-        assert time.monotonic() - began < seconds, otherwise
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 class Sweep:
@@ -177,7 +162,7 @@ class Sweep:
         self.nodes = nodes
         self.driver = self._haps("resume", "faulty")
 
-    def _haps(self, *arguments: object) -> subprocess.Popen[bytes]:
+    def _haps(self, *arguments: object) -> Started:
         runs = self.folder.parent
         return self.nodes.start(self.log, "-m", "haps_search.cli.main", *arguments, "--runs", runs)
 
@@ -188,41 +173,56 @@ class Sweep:
         path = trial_folder(self.folder, 0) / "metrics.jsonl"
         return read_records(path) if path.exists() else []
 
+    def wait_for(self, event: Callable[[], bool], otherwise: str) -> float:
+        """While the driver lives, prints and records; how many seconds it took."""
+
+        def said() -> str:
+            return f"{otherwise}\n{self.printed()[-3000:]}"
+
+        return wait_for(event, said, self.driver, growth(self.folder, self.log), every_s=0.02)
+
     def reached(self, step: int) -> None:
-        wait_for(lambda: len(self.records()) >= step, f"step {step} never came", driver=self.driver)
+        self.wait_for(lambda: len(self.records()) >= step, f"step {step} never came")
+
+    def ended(self) -> float:
+        """Wait until the driver ends by itself, well or not; how many seconds it took."""
+        began = time.monotonic()
+        self.driver.ended(growth(self.folder, self.log))
+        return time.monotonic() - began
 
     def after(self, fault: Callable[[], None]) -> Loss:
         """Inject a fault; what it took until the next step was recorded, and how many steps had to be taken again."""
         path = trial_folder(self.folder, 0) / "metrics.jsonl"
         fault()
-        before, touched, began = len(self.records()), path.stat().st_mtime_ns, time.monotonic()
-        least = before
-        while path.stat().st_mtime_ns == touched or len(self.records()) <= least:
-            assert self.driver.poll() is None, self.printed()[-3000:]
-            assert time.monotonic() - began < 240, f"no step after the fault\n{self.printed()[-3000:]}"
-            least = min(least, len(self.records()))
-            time.sleep(0.02)
+        before, touched = len(self.records()), path.stat().st_mtime_ns
+        seen = [before]
+
+        def next_step() -> bool:
+            seen.append(len(self.records()))
+            return path.stat().st_mtime_ns != touched and seen[-1] > min(seen)
+
+        seconds = self.wait_for(next_step, "no step after the fault")
         self._look()
-        return Loss(before - least, time.monotonic() - began)
+        return Loss(before - min(seen), seconds)
 
     def _look(self) -> None:
         """Remember the workers of every node that is there."""
         for node in self.nodes.others():
             self.seen.setdefault(node, set()).update(processes(node, WORKER))
 
-    def end(self, seconds: float = 300) -> str:
+    def end(self) -> str:
         """Wait for a good end, and remember who worked until then; what the driver printed."""
-        deadline = time.monotonic() + seconds
-        while self.driver.poll() is None and time.monotonic() < deadline:
+
+        def ended() -> bool:
             self._look()
-            time.sleep(0.1)
+            return self.driver.poll() is not None
+
+        self.wait_for(ended, "the sweep goes on for ever")
         assert self.driver.poll() == 0, self.printed()[-3000:]
         return self.printed()
 
     def kill(self) -> None:
-        if self.driver.poll() is None:
-            self.driver.send_signal(signal.SIGKILL)
-            self.driver.wait()
+        self.driver.kill()
 
 
 def measured(line: str) -> None:
@@ -244,7 +244,7 @@ PROFILE: dict[str, Any] = {
     "router": {"cpus": 1},
     "trial": {"cpus": 0.5},
     "leases": {"deadline_s": 60},
-    "worker_start_timeout_s": 90,
+    "worker_start_timeout_s": 900,
     "health_check_interval_s": 1,
 }
 CHECKPOINT_EVERY = 5

@@ -13,12 +13,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from processes import left_over
+
 from benchmarks.circumstances import circumstances
 from chaos.again import differences
 from chaos.faults import FAULTS, Scene
 from chaos.play import Play, Say, Stuck
 from chaos.points import mlflow_problems, retold
-from chaos.processes import left_over
 from chaos.reading import logged
 from chaos.reconcile import sweep_problems
 from chaos.stage import Stage

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import psutil
-
-from chaos.processes import Started, free_ports, title
+from processes import Started, free_ports, title
 
 HOST = "127.0.0.1"
-START_S = 90.0
+START_S = 600.0
 _STORE = 100_000_000
 _JOINED = "Ray runtime started"
 

@@ -13,6 +13,7 @@ from random import Random
 from typing import TypeAlias
 
 import psutil
+from processes import GONE_S
 
 from chaos.stage import DEADLINE_S, Stage
 from haps_search.records.checkpoint import TENSORS
@@ -20,7 +21,6 @@ from haps_search.records.checkpoint import TENSORS
 BROKER, CONTROLLER, ROUTER, TRIAL, WORKER = (
     "ray::Broker", "ray::TrainController", "ray::RouterActor", "ray::ImplicitFunc", "ray::RayTrainWorker",
 )  # fmt: skip
-GONE_S = 30.0
 REFUSED = 2
 """What `haps` ends with where a setting is wrong, as the name of a sweep that another driver has."""
 

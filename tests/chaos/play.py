@@ -11,7 +11,7 @@ from chaos.witness import Fault, Witness
 
 LOOK_S = 0.25
 QUIET_S, IMPATIENT = (1.0, 8.0), 0.2
-STALLED_S = 240.0
+STALLED_S = 900.0
 """Nothing is recorded for so long although everything is mended: nobody will go on by itself."""
 FAILURES = 6
 """So many drivers in a row that end without a step although nothing is done to them: the next would not fare better."""

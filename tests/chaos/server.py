@@ -8,10 +8,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from chaos.processes import Started, free_ports
+from processes import Started, free_ports
 
 HOST = "127.0.0.1"
-START_S = 120.0
+START_S = 600.0
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from processes import Started
 
 from chaos.cluster import Cluster
-from chaos.processes import Started
 from chaos.server import Server
 from haps_search.sweep.layout import lock_file
 from haps_search.sweep.lock import holder
@@ -37,6 +37,8 @@ PROFILE = {
     "worker_start_timeout_s": 90,
 }
 NODES = 2
+REFUSED_S = 600.0
+"""A second driver is refused as soon as it has started, which takes a slow machine its time."""
 
 
 @dataclass
@@ -95,7 +97,7 @@ class Stage:
         """What another driver of the same sweep is told: its exit code, and its last line."""
         other = self._haps("resume", self.sweeps[-1], log="second.log")
         try:
-            code = other.wait(60)
+            code = other.wait(REFUSED_S)
         except subprocess.TimeoutExpired:
             other.kill()
             return 0, "it went on beside the first"

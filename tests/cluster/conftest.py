@@ -1,16 +1,18 @@
-"""One Ray for the tests of this process: its own short temporary folder, logical CPUs and GPUs."""
+"""One Ray for the tests of this process: its own short temporary folder, logical CPUs and GPUs. What a test starts ends
+with it."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
+from processes import Started
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
@@ -19,22 +21,43 @@ NAME = f"t{os.getpid()}"
 LOGICAL_GPUS = 3
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """The run fails where a process of it goes on, and ends it."""
+    with processes.marked():
+        yield
+        left = processes.end_the_rest(processes.GONE_S)
+    assert not left, "left running, and ended now:\n" + "\n".join(f"{pid} {name}" for pid, name in left.items())
+
+
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """A Ray of its own: unix sockets allow about 100 characters, and pytest's folders are longer than that."""
-    folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))
-    (folder / "ray").mkdir()
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    """For a Ray of its own."""
+    with processes.short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def haps(short_folder: Path) -> Iterator[Callable[..., Started]]:
+    """Start `haps` with a Ray in the short folder, from a working folder and with further variables."""
+    begun: list[Started] = []
+
+    def start(*arguments: str, folder: Path, **variables: str) -> Started:
+        command = [sys.executable, "-m", "haps_search.cli.main", *arguments]
+        environment = {**os.environ, "RAY_TMPDIR": str(short_folder), "COLUMNS": "200", **variables}
+        begun.append(Started(command, environment, short_folder / f"printed-{len(begun)}.log", folder))
+        return begun[-1]
+
+    yield start
+    for each in begun:
+        each.kill()
 
 
 @pytest.fixture(scope="session")
 def running_ray() -> Iterator[None]:
     import ray
 
-    folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))
-    (folder / "ray").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
+    with processes.short_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", str(folder))
         ray.init(
@@ -47,7 +70,6 @@ def running_ray() -> Iterator[None]:
         )
         yield
         ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -62,7 +84,7 @@ def on_ray(running_ray: None, tmp_path: Path) -> Callable[..., AbstractContextMa
             "router": {"cpus": 0.25},
             "trial": {"cpus": 0.0},
             "leases": {"deadline_s": 60},
-            "worker_start_timeout_s": 120,
+            "worker_start_timeout_s": 900,
             **changes,
         }
         profile = ClusterProfile.model_validate(described)

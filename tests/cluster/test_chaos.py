@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import completed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ def test_a_sweep_under_faults_loses_nothing_and_has_nothing_twice(tmp_path: Path
     out = tmp_path / "chaos.json"
     command = [sys.executable, "-m", "chaos", "--minutes", "1.5", "--seed", "0", "--faults", KINDS, "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    done = completed(command, ROOT, environment)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(out.read_text())
     assert told["problems"] == []

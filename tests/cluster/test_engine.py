@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import torch
 from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
+from patience import Patience, growth
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError, StaleUpdate
-from haps_search.records.jsonl import read_records
+from haps_search.records.jsonl import Record, read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import run
@@ -51,6 +53,20 @@ def same(one: tuple[list[Any], list[Any], Snapshot], other: tuple[list[Any], lis
     assert set(one[2].tensors) == set(other[2].tensors)
     for name, tensor in one[2].tensors.items():
         torch.testing.assert_close(tensor, other[2].tensors[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def records_in(folder: Path) -> list[Record]:
+    file = folder / "metrics.jsonl"
+    return read_records(file) if file.exists() else []
+
+
+async def until(event: Callable[[], bool], running: asyncio.Task[None], folder: Path) -> None:
+    patience = Patience(growth(folder))
+    while not event():
+        if running.done():
+            await running
+        patience.spend("the run stands still")
+        await asyncio.sleep(0.02)
 
 
 def started(live: Any, experiment: Experiment) -> RayEngine:
@@ -101,10 +117,10 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
 
         async def killed_on_the_way() -> None:
             running = asyncio.create_task(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
-            while not (folder / "metrics.jsonl").exists() or len(read_records(folder / "metrics.jsonl")) < 3:
-                await asyncio.sleep(0.02)
+            await until(lambda: len(records_in(folder)) >= 3, running, folder)
             os.kill(victim["pid"], signal.SIGKILL)
-            await asyncio.wait_for(running, 120)
+            await until(running.done, running, folder)
+            await running
 
         asyncio.run(killed_on_the_way())
         after = ray.get(live.broker.status.remote())["workers"]

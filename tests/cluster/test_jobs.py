@@ -1,10 +1,13 @@
-"""What is made of a cluster's answers. No Ray is started: the client is a fake."""
+"""What is made of a cluster's answers. No Ray is started: the client or the head is a fake."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +22,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import jobs, session
 from haps_search.engines.cluster.jobs import Cluster
 from haps_search.errors import ConfigError, HapsError, PoolError
-from haps_search.sweep.submission import Job
+from haps_search.sweep.submission import Begin, Job
 from haps_search.verbs import jobs as attempts
 from haps_search.verbs import submit as submitting
 from haps_search.verbs.submit import Submission, send
@@ -153,6 +156,97 @@ def test_sending_twice_begins_once_and_shows_no_secret(
     said = capsys.readouterr().out
     assert "hf_secret" not in said
     assert said.index("submitted s-1") < said.index("three") < said.index("s-1 has ended, all trials are done")
+
+
+class Head(ThreadingHTTPServer):
+    """A head on loopback that takes jobs from the one after these many on, or whose agent answers too late."""
+
+    def __init__(self, refusals: int, late: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.refusals, self.late = refusals, late
+        self.asked: list[str] = []
+        self.taken: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Head
+
+    def do_GET(self) -> None:
+        version = {"ray_version": "2.60.0", "version": "4"}
+        jobs_there = [{"type": "SUBMISSION", "submission_id": name, "status": "PENDING", "entrypoint": "true"}
+                      for name in self.server.taken]  # fmt: skip
+        self._answer(200, jobs_there if self.path == "/api/jobs/" else version)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        head, name = self.server, body["submission_id"]
+        head.asked.append(name)
+        refused = len(head.asked) <= head.refusals
+        if not refused or head.late:
+            head.taken.append(name)
+        taken = {"job_id": name, "submission_id": name}
+        self._answer(*(500, f"{jobs.NO_AGENT}, please try again later.") if refused else (200, taken))
+
+    def _answer(self, status: int, what: Any) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write((what if isinstance(what, str) else json.dumps(what)).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def head(request: pytest.FixtureRequest) -> Iterator[Head]:
+    with Head(*request.param) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        yield served
+        served.shutdown()
+        thread.join()
+
+
+def begun_on(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.setattr(jobs, "PAUSES_S", (0.0, 0.0, 0.0))
+    return Cluster(head.address).submit(Begin("s-1", 1), "true", folder, (), {}, {})
+
+
+@pytest.mark.parametrize("head", [(0,), (2,)], indirect=True)
+def test_a_head_whose_agent_is_not_there_yet_is_asked_again(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert begun_on(head, tmp_path, monkeypatch).id == "s-1"
+    assert head.taken == ["s-1"]
+    assert len(head.asked) == head.refusals + 1
+
+
+@pytest.mark.parametrize("head", [(1, True)], indirect=True)
+def test_a_job_that_was_taken_after_all_is_not_sent_twice(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert begun_on(head, tmp_path, monkeypatch).state == "PENDING"
+    assert head.asked == ["s-1"]
+
+
+@pytest.mark.parametrize("head", [(99,)], indirect=True)
+def test_a_head_without_an_agent_is_given_up_in_words(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PoolError, match=r"no agent that takes jobs, asked 4 times .*`haps submit` again"):
+        begun_on(head, tmp_path, monkeypatch)
+    assert len(head.asked) == 4
+
+
+def test_what_ray_says_of_a_missing_agent_is_what_is_waited_for() -> None:
+    """Another wording in another version of Ray would be taken for an error that stays."""
+    source = importlib.util.find_spec("ray.dashboard.modules.job.job_head")
+    assert source is not None
+    assert source.origin is not None
+    assert jobs.NO_AGENT in Path(source.origin).read_text()
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from patience import growth, wait_for
+from processes import Started
 from replays import replay_experiment, skilled
 from stores import S3, s3_server
 
@@ -53,18 +52,10 @@ def replayed(folder: Path) -> tuple[list[str], int]:
     return [str(folder / "study.yaml")], steps
 
 
-def haps(*arguments: str, folder: Path, s3: S3, ray_folder: Path) -> subprocess.Popen[str]:
-    """From a working directory and with a cache that only this call has."""
+def from_a_machine(folder: Path, s3: S3) -> dict[str, Any]:
+    """A working directory and a cache that only this call has."""
     folder.mkdir()
-    own = {"RAY_TMPDIR": str(ray_folder), "COLUMNS": "200", "HAPS_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "haps_search.cli.main", *arguments, "--runs", s3.uri()],
-        cwd=folder,
-        env={**os.environ, **own},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return {"folder": folder, "HAPS_CACHE": str(folder / "cache"), "HAPS_RUNS": s3.uri()}
 
 
 def as_stored(s3: S3, folder: Path) -> Path:
@@ -77,17 +68,15 @@ def ended_in(sweep: Path) -> list[int]:
     return [n for n in range(TRIALS) if (trial_folder(sweep, n) / "result.json").exists()]
 
 
-def wait_until_halfway(s3: S3, folder: Path, driver: subprocess.Popen[str]) -> None:
+def wait_until_halfway(s3: S3, folder: Path, driver: Started) -> None:
     """One trial has ended, and another has left a checkpoint."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert driver.poll() is None, driver.communicate()[0]
+
+    def halfway() -> bool:
         sweep = as_stored(s3, folder)
         begun = [n for n in range(TRIALS) if checkpoints_of(sweep, n)]
-        if ended_in(sweep) and set(begun) - set(ended_in(sweep)):
-            return
-        time.sleep(0.2)
-    raise AssertionError("the sweep never came halfway")
+        return bool(ended_in(sweep) and set(begun) - set(ended_in(sweep)))
+
+    wait_for(halfway, driver.printed, driver, growth(folder))
 
 
 def steps_of(sweep: Path, number: int) -> list[int]:
@@ -103,20 +92,20 @@ def checkpoints_of(sweep: Path, number: int) -> list[str]:
 
 @pytest.mark.parametrize("kind", [replayed, pytest.param(played_by_a_pool, marks=pytest.mark.slow)])
 def test_a_sweep_in_an_object_store_is_killed_and_resumed_from_elsewhere(
-    kind: Callable[[Path], tuple[list[str], int]], tmp_path: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kind: Callable[[Path], tuple[list[str], int]], tmp_path: Path, haps: Callable[..., Started],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     study, steps = kind(tmp_path)
     with s3_server(monkeypatch) as s3:
-        driver = haps("sweep", *study, "--name", "killed", folder=tmp_path / "1", s3=s3, ray_folder=short_folder)
+        driver = haps("sweep", *study, "--name", "killed", **from_a_machine(tmp_path / "1", s3))
         wait_until_halfway(s3, tmp_path / "seen", driver)
-        driver.send_signal(signal.SIGKILL)
+        driver.signal(signal.SIGKILL)
         driver.wait()
         before = as_stored(s3, tmp_path / "before")
         ended, at_kill = ended_in(before), Journal(before).trials()
 
-        resumed = haps("resume", "killed", folder=tmp_path / "2", s3=s3, ray_folder=short_folder)
-        output, _ = resumed.communicate(timeout=400)
-        assert resumed.returncode == 0, output
+        resumed = haps("resume", "killed", **from_a_machine(tmp_path / "2", s3))
+        assert resumed.ended(growth(tmp_path / "2")) == 0, resumed.printed()
 
         sweep = as_stored(s3, tmp_path / "after")
         after = Journal(sweep).trials()
@@ -129,5 +118,5 @@ def test_a_sweep_in_an_object_store_is_killed_and_resumed_from_elsewhere(
             assert steps_of(sweep, number) == list(range(1, steps + 1)), "a step is missing or there twice"
             assert f"step-{steps:06d}" in checkpoints_of(sweep, number)
         assert (sweep / "report.json").exists()
-        assert "best trial" in output
+        assert "best trial" in resumed.printed()
         assert not [path for n in ("1", "2") for path in (tmp_path / n).iterdir() if path.name != "cache"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import growth, wait_for
+from processes import Started
 
 from haps_search.records.jsonl import read_records
 from haps_search.sweep.events import TrialRecord
@@ -27,49 +26,40 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def haps(*arguments: str, folder: Path, ray_folder: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder), "COLUMNS": "200"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "haps_search.cli.main", *arguments, "--runs", str(folder / "runs")],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def steps_of(sweep: Path, number: int) -> list[int]:
     path = trial_folder(sweep, number) / "metrics.jsonl"
     return [record.step for record in read_records(path)] if path.exists() else []
 
 
-def wait_until_halfway(sweep: Path, driver: subprocess.Popen[str]) -> list[TrialRecord]:
+def wait_until_halfway(sweep: Path, driver: Started) -> list[TrialRecord]:
     """One trial has ended, and another is between two checkpoints."""
-    for _ in range(1200):
-        assert driver.poll() is None, driver.communicate()[0]
-        trials = Journal(sweep).trials()
-        running = [t for t in trials if t.state == "running" and len(steps_of(sweep, t.number)) >= 4]
-        if running and any(t.state == "finished" for t in trials):
-            return trials
-        time.sleep(0.1)
-    raise AssertionError("the sweep never came halfway")
+    seen: list[TrialRecord] = []
+
+    def halfway() -> bool:
+        seen[:] = Journal(sweep).trials()
+        running = [t for t in seen if t.state == "running" and len(steps_of(sweep, t.number)) >= 4]
+        return bool(running) and any(t.state == "finished" for t in seen)
+
+    wait_for(halfway, driver.printed, driver, growth(sweep))
+    return seen
 
 
-def test_a_sweep_killed_and_resumed_is_complete_and_no_trial_is_run_twice(tmp_path: Path, short_folder: Path) -> None:
-    sweep = tmp_path / "runs" / "killed"
+def test_a_sweep_killed_and_resumed_is_complete_and_no_trial_is_run_twice(
+    tmp_path: Path, haps: Callable[..., Started]
+) -> None:
+    runs = tmp_path / "runs"
+    sweep = runs / "killed"
     study = Path(__file__).parents[2] / "search_spaces" / "skills.yaml"
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    driver = haps("sweep", str(study), "--name", "killed", *settings, folder=tmp_path, ray_folder=short_folder)
+    driver = haps("sweep", str(study), "--name", "killed", *settings, "--runs", str(runs), folder=tmp_path)
     before = wait_until_halfway(sweep, driver)
-    driver.send_signal(signal.SIGKILL)
+    driver.signal(signal.SIGKILL)
     driver.wait()
     at_kill = {t.number: Journal(sweep).trials()[t.number] for t in before}
     finished = {n: (trial_folder(sweep, n) / "result.json").stat().st_mtime_ns for n in _finished(sweep)}
 
-    resumed = haps("resume", "killed", folder=tmp_path, ray_folder=short_folder)
-    output, _ = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, output
+    resumed = haps("resume", "killed", "--runs", str(runs), folder=tmp_path)
+    assert resumed.ended(growth(sweep)) == 0, resumed.printed()
     after = Journal(sweep).trials()
 
     assert [t.number for t in after] == list(range(TRIALS))
@@ -84,8 +74,8 @@ def test_a_sweep_killed_and_resumed_is_complete_and_no_trial_is_run_twice(tmp_pa
     for number in range(TRIALS):
         assert steps_of(sweep, number) == list(range(1, STEPS + 1)), "a step is missing or there twice"
     assert len({json.dumps(t.parameters, sort_keys=True) for t in after}) == TRIALS
-    assert "best trial" in output
-    check_mlflow(tmp_path / "runs" / "mlflow.db")
+    assert "best trial" in resumed.printed()
+    check_mlflow(runs / "mlflow.db")
 
 
 def _finished(sweep: Path) -> list[int]:

@@ -7,7 +7,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from heads import Head, readme_blocks, replaced, wait_for
+from heads import Attempt, Head, readme_blocks, replaced
+from patience import growth, wait_for
+from processes import short_folder
 from replays import replay_experiment, skilled
 from stores import KEYS, s3_server
 
@@ -66,14 +67,13 @@ def replayed(folder: Path, steps: int = 3000) -> Sent:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="hs", dir="/tmp"))  # short: unix sockets allow about 100 characters
-    started = Head(folder)
-    try:
-        started.wait_until_up()
-        yield started
-    finally:
-        started.end()
-        shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        started = Head(folder)
+        try:
+            started.wait_until_up()
+            yield started
+        finally:
+            started.end()
 
 
 def steps_of(sweep: Path, number: int) -> list[int]:
@@ -122,17 +122,17 @@ def test_readme_s_commands_with_a_kill_between_end_with_every_trial_once(
     assert first.stdout.startswith(f"submitted {name}-1 to {head.address}, sweep in {sweep}")
     again = head.run(begin)  # while the first one starts
     assert again.stdout.startswith(f"{name}-1 runs on"), again.stdout + again.stderr
-    wait_for(lambda: bool(under_way(sweep, 0)), "the first attempt never came to its middle")
+    wait_for(lambda: bool(under_way(sweep, 0)), head.log_of(name), Attempt(head, f"{name}-1"), growth(sweep))
     kill_driver(sweep)
-    wait_for(lambda: head.state_of(f"{name}-1") == "failed", "Ray never saw the driver's death", 60)
+    wait_for(lambda: head.state_of(f"{name}-1") == "failed", "Ray never saw the driver's death")
 
     since = time.time()
     second = head.run(begin)
     assert second.stdout.startswith(f"submitted {name}-2 "), second.stdout + second.stderr
-    wait_for(lambda: head.state_of(f"{name}-2") == "running", "the second attempt never left the queue", 60)
+    wait_for(lambda: head.state_of(f"{name}-2") == "running", "the second attempt never left the queue")
     told = head.run(status).stdout
     assert [line.split()[:2] for line in told.splitlines()[:2]] == [[f"{name}-1", "failed"], [f"{name}-2", "running"]]
-    wait_for(lambda: bool(under_way(sweep, since)), "the second attempt never came to its middle")
+    wait_for(lambda: bool(under_way(sweep, since)), head.log_of(name), Attempt(head, f"{name}-2"), growth(sweep))
     stopped = head.run(stop)
     assert stopped.returncode == 0, stopped.stderr
     assert f"{name}-2 stopped; `haps submit` again" in stopped.stdout
@@ -212,7 +212,8 @@ def test_a_sweep_sent_to_an_object_store_goes_on_from_another_machine_without_it
         def stored(at: str) -> Path:
             return fetched(working_folder_at(tmp_path / at, runs) / "stored")
 
-        wait_for(lambda: any(t.ended for t in Journal(stored("seen")).trials()), "no trial ended")
+        attempt, moved = Attempt(head, "stored-1"), growth(tmp_path / "seen")
+        wait_for(lambda: any(t.ended for t in Journal(stored("seen")).trials()), head.log_of("stored"), attempt, moved)
         stopped = head.haps("stop stored")
         assert "stored-1 stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         (head.folder / "table.jsonl").unlink()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from patience import growth, wait_for
 from typer.testing import CliRunner
 
 from haps_search.cli.main import app
@@ -59,11 +59,13 @@ def killed_in_the_middle(study: Path, table: Path) -> int:
     code = "import sys; from haps_search.cli.main import main; sys.argv[0] = 'haps'; main()"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments(study, table)], stdout=subprocess.DEVNULL)
     parts = table.with_name(f"{table.name}.parts")
-    limit = time.monotonic() + 120
-    while len(list(parts.glob("part-??????"))) < 3 and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.002)
-    process.kill()
-    assert process.wait() == -9
+    three = lambda: len(list(parts.glob("part-??????"))) >= 3  # noqa: E731
+    try:
+        wait_for(three, "it never came to its middle", process, growth(parts), every_s=0.002)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -9
     return len(list(parts.glob("part-??????")))
 
 

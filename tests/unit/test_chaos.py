@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from chaos.points import Logged, Point, mlflow_problems, retold
-from chaos.processes import Started, holders, left_over
 from chaos.reconcile import sweep_problems
 from chaos.witness import Fault, Sighting, Toll, Witness, tolls
+from processes import Started, holders, left_over
 from sweeps import a_study
 
 from haps_search.records.jsonl import JsonlTracker, JsonlWriter, read_records

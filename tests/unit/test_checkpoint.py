@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import wait_for
 
 from haps_search.errors import CheckpointError
 from haps_search.records import sealed
@@ -264,12 +265,13 @@ def write_for_ever(folder: Path) -> None:
 
 def kill_at_random(writer: Any, store: CheckpointStore, pause: float) -> None:
     """Once the writer has finished a save of its own, at some moment of a later one."""
-    before, deadline = store.steps()[-1], time.monotonic() + 10
-    while store.steps()[-1] == before and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(pause)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.join()
+    before = store.steps()[-1]
+    try:
+        wait_for(lambda: store.steps()[-1] != before or not writer.is_alive(), "no save was finished", every_s=0.001)
+        time.sleep(pause)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
 
 
 def test_kill_9_at_any_moment_leaves_a_loadable_latest(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
+from patience import wait_for
 from rich.console import Console
 
 from haps_search.cli.display import Terminal
@@ -41,9 +41,7 @@ def watched(sweep: Sweep, ticks: int, terminal: bool = False) -> None:
         Terminal(Console(file=io.StringIO(), force_terminal=terminal)) as shown,
         watching(shown, sweep.frame, sweep.tick),
     ):
-        deadline = time.monotonic() + 60
-        while sweep.asked < ticks and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_for(lambda: sweep.asked >= ticks, "nobody asked", every_s=0.001)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -69,8 +67,7 @@ def test_the_last_frame_comes_when_the_body_has_ended_and_only_then() -> None:
     events: list[Event] = []
     sweep = Sweep(range(0), ValueError())
     with watching(events.append, sweep.frame, sweep.tick):
-        while sweep.asked < 2:
-            time.sleep(0.001)
+        wait_for(lambda: sweep.asked >= 2, "nobody asked", every_s=0.001)
         assert not any(isinstance(event, Frame) and event.last for event in events)
     assert [isinstance(event, Frame) and event.last for event in events] == [*[False] * (len(events) - 1), True]
 

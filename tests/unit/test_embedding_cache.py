@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import growth, wait_for
 
 from haps_search.routing.features import embeddings
 from haps_search.routing.features.embeddings import EmbeddingCache
@@ -89,12 +88,11 @@ for n in range(10**6):
 
 
 def test_kill_9_leaves_whole_shards(tmp_path: Path) -> None:
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)])
-    deadline = time.monotonic() + 60
-    while len(shards(tmp_path)) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) as writer:
+        try:
+            wait_for(lambda: len(shards(tmp_path)) >= 5, "no shards", writer, growth(tmp_path), every_s=0.01)
+        finally:
+            writer.kill()
     found = len(shards(tmp_path))
     assert found >= 5
     cache = EmbeddingCache(tmp_path, ONE)

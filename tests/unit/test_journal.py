@@ -265,7 +265,7 @@ def test_the_lock_holds_for_a_process_and_falls_with_kill_9(tmp_path):
         "import sys, time; from pathlib import Path; from haps_search.config.load import parse_study; "
         "import json; from haps_search.sweep.journal import open_sweep; "
         "study = parse_study(json.loads(sys.argv[2])); "
-        "held = open_sweep(Path(sys.argv[1]), study, False); print('held', flush=True); time.sleep(60)"
+        "held = open_sweep(Path(sys.argv[1]), study, False); print('held', flush=True); time.sleep(6000)"
     )
     command = [sys.executable, "-c", code, str(folder), STUDY.model_dump_json()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:

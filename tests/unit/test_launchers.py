@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from patience import growth, wait_for
+from processes import Started
 
 from haps_search.sweep.submission import STOP_WAIT_S
 
@@ -238,7 +239,7 @@ BATCH = str(LAUNCHERS / "slurm" / "haps.sbatch")
 
 def test_the_slurm_job_starts_head_workers_and_driver_in_that_order(slurm: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", BATCH, "study.yaml", "mine", "--trials", "3"], env=slurm, capture_output=True, text=True, timeout=60
+        ["bash", BATCH, "study.yaml", "mine", "--trials", "3"], env=slurm, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split("\t") for line in Path(slurm["RECORD"]).read_text().splitlines()]
@@ -256,7 +257,7 @@ def test_the_slurm_job_starts_head_workers_and_driver_in_that_order(slurm: dict[
 
 
 def test_the_slurm_job_s_token_is_a_file_of_its_own_and_no_argument(slurm: dict[str, str], tmp_path: Path) -> None:
-    subprocess.run(["bash", BATCH, "study.yaml", "mine"], env=slurm, capture_output=True, check=True, timeout=60)
+    subprocess.run(["bash", BATCH, "study.yaml", "mine"], env=slurm, capture_output=True, check=True)
     text = Path(slurm["RECORD"]).read_text()
     for line in (
         line for line in text.splitlines() if "\t| mode=" in line and not line.startswith("srun\t--nodes=1\t")
@@ -269,9 +270,7 @@ def test_the_slurm_job_s_token_is_a_file_of_its_own_and_no_argument(slurm: dict[
 
 
 def test_nodes_that_do_not_join_are_said(slurm: dict[str, str]) -> None:
-    done = subprocess.run(
-        ["bash", BATCH, "s", "n"], env={**slurm, "JOINED": "2"}, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["bash", BATCH, "s", "n"], env={**slurm, "JOINED": "2"}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "2 of 3 nodes joined Ray" in done.stderr
     assert "\nhaps" not in Path(slurm["RECORD"]).read_text()
@@ -279,12 +278,13 @@ def test_nodes_that_do_not_join_are_said(slurm: dict[str, str]) -> None:
 
 def test_the_time_limit_s_signal_reaches_the_driver(slurm: dict[str, str], tmp_path: Path) -> None:
     record = Path(slurm["RECORD"])
-    job = subprocess.Popen(["bash", BATCH, "s", "n"], env={**slurm, "DRIVER_WAITS": "1"}, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (record.exists() and "\n600\n" in record.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
-    assert job.wait(timeout=60) == 143
+    job = Started(["bash", BATCH, "s", "n"], {**slurm, "DRIVER_WAITS": "1"}, tmp_path / "printed.log", tmp_path)
+    try:
+        wait_for(lambda: record.exists() and "\n600\n" in record.read_text(), job.printed, job, growth(record))
+        job.signal(signal.SIGTERM)
+        assert job.ended() == 143
+    finally:
+        job.kill()
     assert record.read_text().endswith("told\n")
     assert not (tmp_path / "runs" / ".slurm-42").exists()
 
@@ -294,16 +294,14 @@ def test_on_premise_asks_for_the_token(slurm: dict[str, str], tmp_path: Path, sc
     token = tmp_path / ".ray" / "auth_token"
     if script == "start-worker.sh":
         run = [LAUNCHERS / "on-premise" / script, "10.0.0.1"]
-        refused = subprocess.run(run, env=slurm, capture_output=True, text=True, timeout=60)
+        refused = subprocess.run(run, env=slurm, capture_output=True, text=True)
         assert refused.returncode == 1
         assert f"{token} is missing" in refused.stderr
         token.parent.mkdir()
         token.write_text("secret\n")
         token.chmod(0o644)
     env = {**slurm, "RAY_LIVES": "0"}
-    subprocess.run(
-        [LAUNCHERS / "on-premise" / script, "10.0.0.1"], env=env, capture_output=True, check=True, timeout=60
-    )
+    subprocess.run([LAUNCHERS / "on-premise" / script, "10.0.0.1"], env=env, capture_output=True, check=True)
     line = Path(slurm["RECORD"]).read_text().splitlines()[-1]
     assert f"mode=token path={token} token=" in line
     assert line.endswith("token=")

@@ -20,6 +20,10 @@ from haps_search.sweep.submission import Begin, Job, attempt_of, job_of
 
 AGAIN_S, TRIES = 3.0, 40
 """A dashboard that does not answer while a job is followed is asked again so often, so many seconds apart."""
+NO_AGENT = "No available agent to submit job"
+"""Ray's words, after ten seconds and with status 500, of a head that is up but for what starts jobs there."""
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
+"""Then a job is sent again, so many seconds later each time."""
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -47,7 +51,7 @@ class Cluster:
         self, begin: Begin, entrypoint: str, folder: Path, modules: Sequence[Path], environment: Mapping[str, str],
         metadata: Mapping[str, str],
     ) -> Job:  # fmt: skip
-        """Send a folder and an entrypoint as a job on the head node."""
+        """Send a folder and an entrypoint as a job on the head node; again while that starts."""
         runtime_env = {
             "working_dir": str(folder),
             "py_modules": [str(module) for module in modules],
@@ -55,10 +59,24 @@ class Cluster:
         }
         with self._asking():
             # No entrypoint resources: Ray then runs the driver on the head node, where broker and journal belong.
-            self._client.submit_job(
-                entrypoint=entrypoint, runtime_env=runtime_env, metadata=dict(metadata), submission_id=begin.id
-            )
+            self._send(entrypoint=entrypoint, runtime_env=runtime_env, metadata=dict(metadata), submission_id=begin.id)
         return job_of(begin.attempt, begin.id, "PENDING", metadata, None)
+
+    def _send(self, **job: Any) -> None:
+        for pause_s in (*PAUSES_S, 0.0):
+            try:
+                self._client.submit_job(**job)
+                return
+            except RuntimeError as error:
+                if NO_AGENT not in str(error):
+                    raise
+            time.sleep(pause_s)
+            if any(info.submission_id == job["submission_id"] for info in self._list()):
+                return  # an agent had it, and answered too late
+        raise PoolError(
+            f"{self.address}: the head has no agent that takes jobs, asked {len(PAUSES_S) + 1} times in "
+            f"{sum(PAUSES_S):.0f} s and more; see dashboard_agent.log there, then `haps submit` again"
+        )
 
     def refreshed(self, job: Job) -> Job:
         """The job as it is now."""
