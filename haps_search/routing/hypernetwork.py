@@ -52,8 +52,9 @@ class StaticAdapter(nn.Module):
         self.values = nn.Parameter(_initial(layout.rank, layout.targets, config.init))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        values = self.values.expand(len(pooled), -1)
-        return values if self._limit is None else bounded(self._layout, values, self._limit)
+        # A copy: the optimiser moves the parameter in place, and an adapter that was handed out must stay.
+        values = self.values.clone() if self._limit is None else bounded(self._layout, self.values, self._limit)
+        return values.expand(len(pooled), -1)
 
 
 def _blocks(layout: AdapterLayout, sharing: str) -> list[LinearModule]:
