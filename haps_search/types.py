@@ -73,13 +73,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class LinearModule:
-    """A linear module that LoRA can patch: weight (d_out, d_in), `layer` counted from the input."""
+    """A linear module that LoRA can patch: weight (d_out, d_in), `layer` counted from the input.
+
+    `weight_norm` is Frobenius', `spectral_norm` the largest singular value, None where nobody took it.
+    """
 
     name: str
     layer: int
     d_in: int
     d_out: int
     weight_norm: float
+    spectral_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

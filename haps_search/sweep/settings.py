@@ -50,10 +50,11 @@ def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
     if not routing.share_backbone:  # neither comparison has a low level that reads one
         others["routing.share_backbone"] = True
-    limit = getattr(low, "max_relative_norm", StaticLowLevel().max_relative_norm)
+    bounds = ("max_relative_norm", "max_relative_spectral_norm")
+    leash = {bound: getattr(low, bound) for bound in bounds if hasattr(low, bound)}
     wanted: dict[str, NoLowLevel | StaticLowLevel] = {
         ARCHITECTURE_ONLY: NoLowLevel(),
-        STATIC: StaticLowLevel(max_relative_norm=limit),
+        STATIC: StaticLowLevel(**leash),
     }
     return [
         Setting({**others, _LOW: level.model_dump(mode="json")}, best.seed, "comparison", label)

@@ -34,7 +34,11 @@ KL_WEIGHT = 0.3
 VARIANTS: list[dict[str, Any]] = [
     {"routing__low_level__sharing": "per_layer"},
     {"routing__low_level__sharing": "shared", "routing__lora__layers": "all"},
-    {"routing__lora__layers": "all", "routing__lora__targets": ["k_proj", "o_proj", "up_proj"]},
+    {
+        "routing__lora__layers": "all",
+        "routing__lora__targets": ["k_proj", "o_proj", "up_proj"],
+        "routing__low_level__max_relative_spectral_norm": 0.1,
+    },
     {"routing__low_level__max_relative_norm": None, "learning__advantage": "paper"},
     {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__advantage": "group_normalised"},
     {"run__sampling": {"max_new_tokens": 5, "temperature": 0.7, "top_k": 20, "top_p": 0.9}},
