@@ -121,7 +121,7 @@ class Adapter:
 class Request:
     """One completion asked of a candidate. `adapter` None means the frozen model.
 
-    `gradient` asks for d log p / d adapter, `kl` for the KL to the frozen model and its gradient; both need
+    `gradient` asks for d log p / d adapter, `kl` for KL(adapted || frozen) per token and its gradient; both need
     an adapter, and `gradient` needs a sampled (not greedy) text.
     """
 
