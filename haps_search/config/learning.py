@@ -100,9 +100,9 @@ class LearningConfig(Config):
     entropy_bonus: NonNegativeFloat = 0.01
     """Weight of the route entropy, nats."""
     kl_weight: NonNegativeFloat = 0.0
-    """Weight of KL(adapted || frozen candidate), nats per completion: reverse, over the whole vocabulary at each sampled
-    token, summed. Its gradient takes the tokens before as given, so it leaves out that a token decides which tokens
-    come after it and what the KL is there."""
+    """Weight of KL(adapted || frozen candidate), nats per completion: reverse, over the whole vocabulary at each
+    sampled token, summed. Its gradient takes the tokens before as given, so it leaves out that a token decides which
+    tokens come after it and what the KL is there."""
     learning_rate: LearningRates = LearningRates()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: NonNegativeFloat = 0.0
