@@ -19,9 +19,9 @@ from haps_search.cli.drive import Driver, driver, no_result
 from haps_search.cli.measure import frozen_scores, keep_texts, score_trials
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
-from haps_search.evaluation.arms import ArmRow, arm_rows
-from haps_search.evaluation.comparison import ORACLE
+from haps_search.evaluation.comparison import ArmRow, arm_rows
 from haps_search.evaluation.intervals import seed_interval
+from haps_search.evaluation.labels import ORACLE
 from haps_search.records.readings import earlier_readings, note_reading
 from haps_search.records.remote import storage
 from haps_search.records.sealed import replace_text
@@ -180,7 +180,8 @@ def _show(console: Console, folder: Path, measured: Measured) -> Path:
     replace_text(file, json.dumps(content))
     console.print(
         f"\ngreedy reward on {len(measured.questions)} {measured.split} questions; 95 % intervals over questions and "
-        "seeds (two-way bootstrap); `could show`: smallest true difference seen with 80 % power",
+        "seeds (two-way bootstrap; of one seed over questions alone); `could show`: smallest true difference seen with "
+        "80 % power",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     console.print(arms_table(rows))

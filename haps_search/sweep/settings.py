@@ -10,12 +10,11 @@ from haps_search.config.routing import NoLowLevel, StaticLowLevel
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
+from haps_search.evaluation.labels import ARCHITECTURE_ONLY, STATIC
 from haps_search.seeds import derive_seed
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.space import apply
 
-ARCHITECTURE_ONLY = "architecture-only"
-STATIC = "static adapter"
 _LOW = "routing.low_level"
 
 

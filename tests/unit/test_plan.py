@@ -10,11 +10,10 @@ from sweeps import a_study, a_trial
 
 from haps_search.config.routing import GeneratedLowLevel, NoLowLevel, StaticLowLevel
 from haps_search.errors import ConfigError
+from haps_search.evaluation.labels import ARCHITECTURE_ONLY, STATIC
 from haps_search.sweep.events import TrialEnded, stopped, written_ending
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import (
-    ARCHITECTURE_ONLY,
-    STATIC,
     Setting,
     comparisons,
     confirmations,
