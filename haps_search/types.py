@@ -73,13 +73,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class LinearModule:
-    """A linear module that LoRA can patch: weight (d_out, d_in), `layer` counted from the input."""
+    """A linear module that LoRA can patch: weight (d_out, d_in), `layer` counted from the input.
+
+    `weight_norm` is Frobenius', `spectral_norm` the largest singular value, None where nobody took it.
+    """
 
     name: str
     layer: int
     d_in: int
     d_out: int
     weight_norm: float
+    spectral_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class Adapter:
 class Request:
     """One completion asked of a candidate. `adapter` None means the frozen model.
 
-    `gradient` asks for d log p / d adapter, `kl` for the KL to the frozen model and its gradient; both need
+    `gradient` asks for d log p / d adapter, `kl` for KL(adapted || frozen) per token and its gradient; both need
     an adapter, and `gradient` needs a sampled (not greedy) text.
     """
 

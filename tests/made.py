@@ -30,7 +30,7 @@ from haps_search.types import (
 
 
 def module(layer: int, d_in: int = 5, d_out: int = 3, kind: str = "o_proj", weight_norm: float = 2.0) -> LinearModule:
-    return LinearModule(f"model.layers.{layer}.self_attn.{kind}", layer, d_in, d_out, weight_norm)
+    return LinearModule(f"model.layers.{layer}.self_attn.{kind}", layer, d_in, d_out, weight_norm, 0.75 * weight_norm)
 
 
 def table(candidate: str, *modules: LinearModule) -> ModuleTable:

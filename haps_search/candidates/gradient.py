@@ -42,8 +42,10 @@ def row_gradients(
     With `kept` only the patched layers are replayed, without it the whole model. Logits are formed, and their
     gradient taken, a few positions at a time, so that a large vocabulary does not decide the memory.
 
-    The KL is that of the whole vocabulary at each sampled prefix, at the row's temperature and before
-    truncation, summed over the text.
+    The KL is the reverse one, sum over t of KL(p_adapted(. | y_<t) || p_frozen(. | y_<t)), of the whole vocabulary at
+    each sampled prefix, at the row's temperature and before truncation: over samples its mean is the KL of the texts'
+    distributions. Its gradient is the sum of each term's own, prefixes taken as given: the part that comes from how
+    the adapter changes the prefixes, E[sum over t of d log p(y_t | y_<t) * (KL terms after t)], is left out.
     """
     hidden = _final_states(decoder, generated, adapters, kept)
     policy = Policy(samplings, decoder.model.device)

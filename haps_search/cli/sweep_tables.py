@@ -11,8 +11,7 @@ from rich.text import Text
 
 from haps_search.cli.display import Terminal
 from haps_search.config.sweep import Study
-from haps_search.evaluation.arms import ArmRow
-from haps_search.evaluation.comparison import Row
+from haps_search.evaluation.comparison import ArmRow, Row
 from haps_search.evaluation.intervals import seed_interval
 from haps_search.records.remote import storage
 from haps_search.sweep.events import TrialRecord

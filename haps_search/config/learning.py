@@ -82,7 +82,8 @@ class LearningConfig(Config):
     """What a step learns from: episodes that were played, or (task `replay`) the whole row of the table, whose
     expectation is exact."""
     advantage: Literal["paper", "leave_one_out", "group_normalised"] = "leave_one_out"
-    """How rewards become advantages; `paper`: the reward, or -1 where it is 0."""
+    """How rewards, less what cost weighs, become advantages; `paper`: the reward whatever the cost, or -1 where it is
+    0."""
     route: Literal["sampled", "greedy"] = "sampled"
     """`greedy`: every episode plays the likeliest assignment and the choice has no log-probability in the objective,
     as in the paper's released code."""
@@ -99,7 +100,9 @@ class LearningConfig(Config):
     entropy_bonus: NonNegativeFloat = 0.01
     """Weight of the route entropy, nats."""
     kl_weight: NonNegativeFloat = 0.0
-    """Weight of the KL to the frozen candidate, nats per completion."""
+    """Weight of KL(adapted || frozen candidate), nats per completion: reverse, over the whole vocabulary at each
+    sampled token, summed. Its gradient takes the tokens before as given, so it leaves out that a token decides which
+    tokens come after it and what the KL is there."""
     learning_rate: LearningRates = LearningRates()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: NonNegativeFloat = 0.0

@@ -134,7 +134,18 @@ class RandomHighLevel(Config):
 HighLevel = Annotated[HeadHighLevel | LmHighLevel | FixedHighLevel | RandomHighLevel, Field(discriminator="type")]
 
 
-class GeneratedLowLevel(Config):
+class _Leash(Config):
+    """How far an update may go from the weight it is added to; null for as far as it likes."""
+
+    max_relative_norm: PositiveFloat | None = 0.5
+    """Bound on the Frobenius norm of each update relative to that of the weight it is added to. What a weight has
+    spread over all directions an update of low rank has in a few, so it may still exceed the weight there."""
+    max_relative_spectral_norm: PositiveFloat | None = None
+    """Bound on the spectral norm (largest singular value) of each update relative to that of the weight, so that no
+    input's change exceeds this share of the most that the weight does to any. Of two bounds both hold."""
+
+
+class GeneratedLowLevel(_Leash):
     """The hypernetwork: the pooled backbone through an MLP per candidate gives the LoRA weights."""
 
     type: Literal["generated"] = "generated"
@@ -144,16 +155,13 @@ class GeneratedLowLevel(Config):
     relative to each layer's own weight)."""
     init: Literal["zero", "xavier"] = "zero"
     """`zero`: B starts at 0, so the first step is the frozen model."""
-    max_relative_norm: PositiveFloat | None = 0.5
-    """Bound on the Frobenius norm of each update relative to the weight it is added to; null for none."""
 
 
-class StaticLowLevel(Config):
+class StaticLowLevel(_Leash):
     """One trained adapter per candidate, the same for every question: what generating has to beat."""
 
     type: Literal["static"] = "static"
     init: Literal["zero", "xavier"] = "zero"
-    max_relative_norm: PositiveFloat | None = 0.5
 
 
 class NoLowLevel(Config):

@@ -1,24 +1,34 @@
-"""The comparison table: what a searched router is worth beside what needs no search."""
+"""Tables of what was measured on the same questions: a searched router beside what needs no search, and arms."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from haps_search.config.run import SamplingConfig
 from haps_search.errors import ConfigError
-from haps_search.evaluation.intervals import Interval, mean_interval, paired_interval
+from haps_search.evaluation.intervals import (
+    Interval,
+    mean_interval,
+    paired_interval,
+    paired_runs_interval,
+    runs_interval,
+)
+from haps_search.evaluation.labels import ORACLE, RANDOM
 from haps_search.search.engine import Engine
 from haps_search.search.validation import Scored, score_assignment
 from haps_search.tasks.task import Task
 from haps_search.types import Assignment, Question
 
 MOST_ASSIGNMENTS = 64
-
-RANDOM = "random"
-ORACLE = "per-query oracle"
+POWER_80 = 1.959963984540054 + 0.8416212335729143
+"""Two-sided 5 % test, 80 % power, in standard errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +79,73 @@ def comparison(
     if best is not None:
         rows.append(Row(joint, mean_interval(best), None))
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """One arm: mean reward over seeds and questions, its paired difference to the first arm, and what it could tell.
+
+    `seeds` are the means per seed. `resolvable` is the smallest true difference to the first arm that this many
+    questions would show with 80 % power, the seeds taken as given; NaN for the first arm itself.
+    """
+
+    label: str
+    reward: Interval
+    difference: Interval | None
+    seeds: tuple[float, ...]
+    resolvable: float
+
+
+def arm_rows(
+    rewards: Mapping[str, Sequence[Sequence[float]]], seeds: Mapping[str, Sequence[int]] | None = None
+) -> list[ArmRow]:
+    """Rows in the given order; `rewards[arm]` is (S, N), seeds by questions, the questions in the same order.
+
+    `seeds[arm]` are the S seeds of an arm: the difference to the first arm is taken over the seeds that both have.
+    What has no seeds (frozen candidates) has S = 1 and is set against every seed of the first.
+
+    Raises:
+        ValueError: an arm without values, or with other questions than the first.
+    """
+    arrays = {label: np.asarray(values, dtype=float) for label, values in rewards.items()}
+    first_label, first = next(iter(arrays.items()))
+    named = {label: _seeds(values, (seeds or {}).get(label)) for label, values in arrays.items()}
+    rows = []
+    for label, values in arrays.items():
+        if values.ndim != 2 or not values.size or values.shape[1] != first.shape[1]:
+            raise ValueError(f"{label}: needs seeds x {first.shape[1]} questions, got {values.shape}")
+        means = tuple(float(v) for v in values.mean(1))
+        if values is first:
+            rows.append(ArmRow(label, runs_interval(values), None, means, math.nan))
+            continue
+        own, against = _paired(values, named[label], first, named[first_label])
+        difference = paired_runs_interval(own, against)
+        rows.append(ArmRow(label, runs_interval(values), difference, means, resolvable(own - against)))
+    return rows
+
+
+def resolvable(paired: NDArray[np.float64]) -> float:
+    """(1.96 + 0.84) standard errors of the paired difference (S, N), averaged over seeds, over the questions."""
+    questions = paired.shape[1]
+    if questions < 2:
+        return math.nan
+    return float(POWER_80 * paired.mean(0).std(ddof=1) / math.sqrt(questions))
+
+
+def _seeds(values: NDArray[np.float64], given: Sequence[int] | None) -> Sequence[int]:
+    """Those given, else 0 .. S-1; none for a single row without any."""
+    if given is not None:
+        return tuple(given)
+    return range(len(values)) if len(values) > 1 else ()
+
+
+def _paired(
+    values: NDArray[np.float64], seeds: Sequence[int], first: NDArray[np.float64], firsts: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rewards over common seeds; without any, a single row beside every other, or the means, (S, N) each."""
+    common = [seed for seed in seeds if seed in firsts]
+    if common:
+        return values[[seeds.index(seed) for seed in common]], first[[firsts.index(seed) for seed in common]]
+    if 1 in (len(values), len(first)):  # the other's spread over seeds stays in the difference
+        return values, first
+    return values.mean(0)[None], first.mean(0)[None]

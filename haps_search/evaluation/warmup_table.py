@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.evaluation.intervals import Interval, mean_interval, paired_interval
+from haps_search.evaluation.labels import ORACLE, RANDOM
 from haps_search.learning.from_tables import Scores
 from haps_search.types import Assignment
 
-RANDOM, EXPECTED, LIKELIEST, ORACLE = "random", "router, drawn", "router, likeliest", "oracle"
+EXPECTED, LIKELIEST = "router, drawn", "router, likeliest"
 
 
 @dataclass(frozen=True, slots=True)

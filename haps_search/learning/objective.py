@@ -8,23 +8,21 @@ import torch
 from torch import Tensor
 
 from haps_search.config.learning import LearningConfig
-from haps_search.learning.advantage import SCHEMES, Advantages
+from haps_search.learning.advantage import Advantages
 from haps_search.types import Episode, Rollouts, Routes
 
 
 def rollouts(
     routes: Routes,
     episodes: Sequence[Sequence[Episode]],
-    rewards: Sequence[Sequence[float]],
+    advantages: Sequence[Advantages],
     config: LearningConfig,
 ) -> Rollouts:
-    """The signal of one step (design section 3a): Q rows of G episodes.
+    """The signal of one step (design section 3a): Q rows of G episodes and their advantages.
 
     Per (question, candidate) the gradient of the loss with respect to the adapter is
     1/(QG) * sum over episodes and completions of (-advantage * d log p + kl_weight * d KL).
     """
-    scheme = SCHEMES[config.advantage]
-    advantages = [scheme(row, zs) for row, zs in zip(rewards, routes.assignments, strict=True)]
     chosen = config.route == "sampled"  # a greedy choice was never drawn, so it has no log-probability to weight
     share = 1.0 / sum(len(row) for row in episodes)
     gradients: dict[tuple[int, str], Tensor] = {}

@@ -33,12 +33,50 @@ def relative_norms(layout: AdapterLayout, values: Tensor) -> Tensor:
     return torch.stack(norms, -1)
 
 
-def bounded(layout: AdapterLayout, values: Tensor, limit: float) -> Tensor:
-    """The adapter with each update's relative norm at most `limit`; B is scaled, and gradients flow through."""
+def relative_spectral_norms(layout: AdapterLayout, values: Tensor) -> Tensor:
+    """Largest singular value of each update over that of its weight: (..., targets) from (..., P).
+
+    With B = Q R and A' = P S the singular values of B A are those of the r x r matrix R S'. The gradient is
+    s u v' of a largest pair u, v: the true one where that pair is alone, a subgradient where several are largest or
+    the update is zero, and always finite.
+
+    Raises ValueError for a target whose weight's spectral norm was not taken.
+    """
     import torch
 
-    factors = (limit / relative_norms(layout, values)).clamp_max(1.0)
+    norms = []
+    for target, (a, b) in zip(layout.targets, matrices(layout, values), strict=True):
+        if target.spectral_norm is None:
+            raise ValueError(f"{target.name}: the spectral norm of its weight was not taken")
+        u, v = _largest_pair(a.detach(), b.detach())
+        largest = ((u.unsqueeze(-2) @ b) @ (a @ v.unsqueeze(-1))).squeeze((-1, -2))
+        norms.append(layout.scaling * largest / max(target.spectral_norm, 1e-12))
+    return torch.stack(norms, -1)
+
+
+def _largest_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular vectors (..., d_out) and (..., d_in) of the largest singular value of B A."""
+    import torch
+
+    # Numbers that are not finite stay so in what is made of these vectors; a decomposition would raise on them.
+    of_b, of_a = (torch.linalg.qr(each.nan_to_num(0.0, 0.0, 0.0)) for each in (b, a.mT))
+    u, _, v_t = torch.linalg.svd(of_b.R @ of_a.R.mT)
+    return (of_b.Q @ u[..., :1]).squeeze(-1), (of_a.Q @ v_t[..., :1, :].mT).squeeze(-1)
+
+
+def bounded(
+    layout: AdapterLayout, values: Tensor, frobenius: float | None = None, spectral: float | None = None
+) -> Tensor:
+    """The adapter with each update's relative norms at most these limits; B is scaled, and gradients flow through."""
+    import torch
+
+    limits = ((frobenius, relative_norms), (spectral, relative_spectral_norms))
+    # Clamped before it divides, so that the gradient is finite where an update is zero.
+    factors = [limit / norms(layout, values).clamp_min(limit) for limit, norms in limits if limit is not None]
+    if not factors:
+        return values
+    factor = torch.stack(factors).amin(0)
     parts = []
     for index, (a, b) in enumerate(matrices(layout, values)):
-        parts += [a.flatten(-2), (b * factors[..., index, None, None]).flatten(-2)]
+        parts += [a.flatten(-2), (b * factor[..., index, None, None]).flatten(-2)]
     return torch.cat(parts, -1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from haps_search.evaluation.intervals import seed_interval
+from haps_search.evaluation.labels import ORACLE
 from haps_search.report.shape import Section, Table, number
 from haps_search.report.source import Fields, Source
 from haps_search.report.standings import Gap, Standing, Standings, arms_on, comparison, references
@@ -72,8 +73,8 @@ def alarms_section(source: Source) -> Section:
     return Section("alarms", "Collapse alarms", (text,), (Table("alarms", "Alarms", columns, rows),))
 
 
-ORACLES = ("per-query oracle", "oracle")
-"""Rows that choose with the answers in sight; no router is held against them."""
+ORACLES = (ORACLE, "oracle")
+"""Rows that choose with the answers in sight, the second as stored results call it; no router is held against them."""
 
 
 def verdict(source: Source) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ class ParameterGenerator(nn.Module):
 
     def __init__(self, config: GeneratedLowLevel, width: int, layout: AdapterLayout) -> None:
         super().__init__()
-        self._layout, self._limit = layout, config.max_relative_norm
+        self._layout, self._leash = layout, _limits(config)
         blocks = _blocks(layout, config.sharing)
         order: list[nn.Module] = []
         for hidden in config.hidden:
@@ -40,7 +40,7 @@ class ParameterGenerator(nn.Module):
         expand = self.get_buffer("_expand")
         if expand.numel():
             values = values[:, expand]
-        return values if self._limit is None else bounded(self._layout, values, self._limit)
+        return bounded(self._layout, values, *self._leash)
 
 
 class StaticAdapter(nn.Module):
@@ -48,12 +48,16 @@ class StaticAdapter(nn.Module):
 
     def __init__(self, config: StaticLowLevel, layout: AdapterLayout) -> None:
         super().__init__()
-        self._layout, self._limit = layout, config.max_relative_norm
+        self._layout, self._leash = layout, _limits(config)
         self.values = nn.Parameter(_initial(layout.rank, layout.targets, config.init))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        values = self.values.expand(len(pooled), -1)
-        return values if self._limit is None else bounded(self._layout, values, self._limit)
+        # A copy: the optimiser moves the parameter in place, and an adapter that was handed out must stay.
+        return bounded(self._layout, self.values.clone(), *self._leash).expand(len(pooled), -1)
+
+
+def _limits(config: GeneratedLowLevel | StaticLowLevel) -> tuple[float | None, float | None]:
+    return config.max_relative_norm, config.max_relative_spectral_norm
 
 
 def _blocks(layout: AdapterLayout, sharing: str) -> list[LinearModule]:

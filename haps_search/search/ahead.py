@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from haps_search.config.run import Experiment
+from haps_search.learning.advantage import RunningMeans
 from haps_search.search.engine import Engine
 from haps_search.search.step import Played, learn, played, route
 from haps_search.tasks.task import Task
@@ -18,8 +19,9 @@ class Ahead:
     updated router: before whatever is saved, so that a resumed run is the run that was not interrupted.
     """
 
-    def __init__(self, engine: Engine, task: Task, experiment: Experiment) -> None:
-        self._engine, self._task, self._experiment = engine, task, experiment
+    def __init__(self, engine: Engine, task: Task, experiment: Experiment, means: RunningMeans) -> None:
+        """`means` are what candidates earned in the steps before; every step adds its own."""
+        self._engine, self._task, self._experiment, self._means = engine, task, experiment, means
         self._said: Played | None = None
 
     async def step(
@@ -32,11 +34,11 @@ class Ahead:
         if said is None:
             said = await played(engine, task, await route(engine, questions, experiment, index), experiment)
         if following is None:
-            metrics = await learn(engine, task, said, experiment)
+            metrics = await learn(engine, task, said, experiment, self._means)
         else:
             routed = await route(engine, following, experiment, index + 1)
             metrics, self._said = await asyncio.gather(
-                learn(engine, task, said, experiment), played(engine, task, routed, experiment)
+                learn(engine, task, said, experiment, self._means), played(engine, task, routed, experiment)
             )
         # Rollouts of two steps overlap: a step takes as long as one waits for it.
         return metrics | {"step_seconds": time.perf_counter() - began}

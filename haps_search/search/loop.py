@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from haps_search.config.run import Experiment
 from haps_search.errors import Interrupted
+from haps_search.learning.advantage import RunningMeans
 from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.ahead import Ahead
@@ -28,12 +29,13 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, and its best validation so far."""
+    """How far a run is: steps done, its best validation so far, and what its candidates earned (`RunningMeans`)."""
 
     step: int = 0
     best_step: int = 0
     best_reward: float = float("-inf")
     since_best: int = 0
+    earned: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def validated(self, done: int, reward: float) -> Progress:
         if reward > self.best_reward:
@@ -75,7 +77,8 @@ async def run(
     settings = experiment.run
     train = answerable(task, "train", [c.name for c in experiment.candidates])
     held_out = validated(task, experiment)
-    ahead = Ahead(engine, task, experiment)
+    means = RunningMeans(progress.earned)
+    ahead = Ahead(engine, task, experiment, means)
     reason: Literal["steps", "patience"] = "steps"
     for index in range(progress.step, settings.steps):
         if settings.validation.patience and progress.since_best >= settings.validation.patience:
@@ -88,7 +91,7 @@ async def run(
         overlaps = settings.staleness == 1 and not saves
         following = batch(train, experiment, done) if overlaps else None
         metrics = await _step(engine, task, batch(train, experiment, index), experiment, index, ahead, following)
-        progress = replace(progress, step=done)
+        progress = replace(progress, step=done, earned=means.state())
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
             metrics |= found

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from haps_search.config.run import Experiment
 from haps_search.episodes.play import Play, play
+from haps_search.learning.advantage import RunningMeans, judged
 from haps_search.learning.objective import rollouts
 from haps_search.learning.utility import mean_cost, prices, utilities
 from haps_search.search.engine import Engine
@@ -44,11 +45,20 @@ class Played:
 
 
 async def step(
-    engine: Engine, task: Task, questions: Sequence[Question], experiment: Experiment, index: int
+    engine: Engine,
+    task: Task,
+    questions: Sequence[Question],
+    experiment: Experiment,
+    index: int,
+    means: RunningMeans | None = None,
 ) -> dict[str, float]:
-    """Step `index` of a run on Q questions; returns its metrics. All randomness follows from seed and index."""
+    """Step `index` of a run on Q questions; returns its metrics. All randomness follows from seed and index.
+
+    `means` are what candidates earned in the steps before, None where there were none; the step adds its own.
+    """
     routed = await route(engine, questions, experiment, index)
-    return await learn(engine, task, await played(engine, task, routed, experiment), experiment)
+    said = await played(engine, task, routed, experiment)
+    return await learn(engine, task, said, experiment, means or RunningMeans())
 
 
 async def route(engine: Engine, questions: Sequence[Question], experiment: Experiment, index: int) -> Routed:
@@ -64,14 +74,18 @@ async def played(engine: Engine, task: Task, routed: Routed, experiment: Experim
     return Played(routed, episodes, time.perf_counter() - routed.began)
 
 
-async def learn(engine: Engine, task: Task, said: Played, experiment: Experiment) -> dict[str, float]:
+async def learn(
+    engine: Engine, task: Task, said: Played, experiment: Experiment, means: RunningMeans
+) -> dict[str, float]:
     began = time.perf_counter()
     episodes, routes = said.episodes, said.routed.routes
     rewards = [[earned(task, episode) for episode in row] for row in episodes]
     price = prices(experiment.candidates)
     paid = utilities(rewards, episodes, price, experiment.learning.cost_weight)
-    signal = rollouts(routes, episodes, paid, experiment.learning)
+    advantages = judged(experiment.learning.advantage, routes.assignments, rewards, paid, means)
+    signal = rollouts(routes, episodes, advantages, experiment.learning)
     report = await engine.update(said.routed.questions, signal)
+    means.add(routes.assignments, paid)
 
     measured = step_metrics(routes, episodes, rewards, experiment)
     return {

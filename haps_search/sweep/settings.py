@@ -10,12 +10,11 @@ from haps_search.config.routing import NoLowLevel, StaticLowLevel
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
+from haps_search.evaluation.labels import ARCHITECTURE_ONLY, STATIC
 from haps_search.seeds import derive_seed
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.space import apply
 
-ARCHITECTURE_ONLY = "architecture-only"
-STATIC = "static adapter"
 _LOW = "routing.low_level"
 
 
@@ -50,10 +49,11 @@ def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
     if not routing.share_backbone:  # neither comparison has a low level that reads one
         others["routing.share_backbone"] = True
-    limit = getattr(low, "max_relative_norm", StaticLowLevel().max_relative_norm)
+    bounds = ("max_relative_norm", "max_relative_spectral_norm")
+    leash = {bound: getattr(low, bound) for bound in bounds if hasattr(low, bound)}
     wanted: dict[str, NoLowLevel | StaticLowLevel] = {
         ARCHITECTURE_ONLY: NoLowLevel(),
-        STATIC: StaticLowLevel(max_relative_norm=limit),
+        STATIC: StaticLowLevel(**leash),
     }
     return [
         Setting({**others, _LOW: level.model_dump(mode="json")}, best.seed, "comparison", label)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from haps_search import __version__
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
-from haps_search.evaluation.arms import ArmRow, arm_rows
-from haps_search.evaluation.comparison import ORACLE
+from haps_search.evaluation.comparison import ArmRow, arm_rows
+from haps_search.evaluation.labels import ORACLE
 from haps_search.records.readings import earlier_readings, note_reading
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import finished

@@ -22,6 +22,7 @@ from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session
 from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import Row, comparison, score_frozen
+from haps_search.evaluation.labels import ARCHITECTURE_ONLY, JOINT, STATIC
 from haps_search.records.run_folder import EXAMPLES, RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine, finished
@@ -30,12 +31,12 @@ from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.settings import ARCHITECTURE_ONLY, STATIC, comparisons, experiment_of
+from haps_search.sweep.settings import comparisons, experiment_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import answerable
 from haps_search.types import Assignment, Split
 
-LEVELS = {"generated": "joint", "static": STATIC, "none": ARCHITECTURE_ONLY}
+LEVELS = {"generated": JOINT, "static": STATIC, "none": ARCHITECTURE_ONLY}
 """What a router is called by its low level."""
 CHEAP = (RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(), RidgeReference())
 Label = TypeVar("Label")

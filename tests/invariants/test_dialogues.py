@@ -15,6 +15,7 @@ from experiments import tiny_experiment
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
+from haps_search.learning.advantage import RunningMeans, judged
 from haps_search.learning.objective import rollouts
 from haps_search.types import Adapter, Assignment, Episode, Question, Request, Response, Routes
 
@@ -119,7 +120,8 @@ def test_gradients_of_both_roles_add_up_on_their_shared_adapter(
     paper = experiment.learning.model_copy(update={"advantage": "paper", "kl_weight": 0.0})
     episodes = played(Recording(engine), experiment, task, asked, routes)
     rewards = [[task.reward(e) for e in row] for row in episodes]
-    signal = rollouts(routes, episodes, rewards, paper)
+    advantages = judged("paper", routes.assignments, rewards, rewards, RunningMeans())
+    signal = rollouts(routes, episodes, advantages, paper)
     assert set(signal.adapter_gradients) == {(q, name) for q in range(len(asked)) for name in (L, W)}
     for (q, name), gradient in signal.adapter_gradients.items():
         wanted = torch.zeros_like(gradient)

@@ -23,7 +23,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
-from haps_search.learning.advantage import SCHEMES
+from haps_search.learning.advantage import Advantages, RunningMeans, judged
 from haps_search.learning.objective import rollouts
 from haps_search.learning.update import Learner
 from haps_search.lora.adapter import matrices
@@ -34,7 +34,11 @@ KL_WEIGHT = 0.3
 VARIANTS: list[dict[str, Any]] = [
     {"routing__low_level__sharing": "per_layer"},
     {"routing__low_level__sharing": "shared", "routing__lora__layers": "all"},
-    {"routing__lora__layers": "all", "routing__lora__targets": ["k_proj", "o_proj", "up_proj"]},
+    {
+        "routing__lora__layers": "all",
+        "routing__lora__targets": ["k_proj", "o_proj", "up_proj"],
+        "routing__low_level__max_relative_spectral_norm": 0.1,
+    },
     {"routing__low_level__max_relative_norm": None, "learning__advantage": "paper"},
     {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__advantage": "group_normalised"},
     {"run__sampling": {"max_new_tokens": 5, "temperature": 0.7, "top_k": 20, "top_p": 0.9}},
@@ -48,13 +52,13 @@ def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes
     candidates = {c.name: FrozenLM.load(c) for c in experiment.candidates}
     task = DialogueTask(experiment.task) if isinstance(experiment.task, HotpotqaTask) else DenseTask()
     learner = build_learner(experiment, task, {n: c.table for n, c in candidates.items()})
-    episodes, rewards, signal = _one_rollout(experiment, candidates, learner, task)
+    episodes, advantages, signal = _one_rollout(experiment, candidates, learner, task)
 
     if len(task.roles) == 2:
         assert {len(set(e.assignment)) for row in episodes for e in row} == {1, 2}, "roles share a candidate or not"
 
     separated = _separated(learner, signal, [row[0].question for row in episodes])
-    joint = _joint(learner, experiment, candidates, episodes, rewards, task)
+    joint = _joint(learner, experiment, candidates, episodes, advantages, task)
 
     assert set(separated) == set(joint)
     assert max(float(g.norm()) for g in joint.values()) > 1e-6
@@ -65,14 +69,16 @@ def test_separated_gradient_is_joint_autograd(tiny_lms: dict[str, Path], changes
 
 def _one_rollout(
     experiment: Experiment, candidates: Mapping[str, FrozenLM], learner: Learner, task: Task
-) -> tuple[list[list[Episode]], list[list[float]], Rollouts]:
+) -> tuple[list[list[Episode]], list[Advantages], Rollouts]:
     questions = task.questions("train")[:4]
     engine = LocalEngine(candidates, learner)
     routes = learner.route(questions, 4, seed=3)
     how = Play(experiment.run.sampling, seed=5, gradient=True, kl=True)
     episodes = asyncio.run(play(engine.speak, task, questions, routes.assignments, routes.adapters, how))
     rewards = [[task.reward(e) for e in row] for row in episodes]
-    return episodes, rewards, rollouts(routes, episodes, rewards, experiment.learning)
+    known = RunningMeans(dict.fromkeys(candidates, (4.0, 1.0, 1.0)))
+    advantages = judged(experiment.learning.advantage, routes.assignments, rewards, rewards, known)
+    return episodes, advantages, rollouts(routes, episodes, advantages, experiment.learning)
 
 
 def _separated(learner: Learner, signal: Rollouts, questions: Sequence[Any]) -> dict[str, Tensor]:
@@ -86,17 +92,17 @@ def _joint(
     experiment: Experiment,
     candidates: Mapping[str, FrozenLM],
     episodes: Sequence[Sequence[Episode]],
-    rewards: Sequence[Sequence[float]],
+    advantages: Sequence[Advantages],
     task: Task,
 ) -> dict[str, Tensor]:
     """One graph from router weights through merged candidate weights to the objective."""
-    router, scheme = learner.router, SCHEMES[experiment.learning.advantage]
+    router = learner.router
     reading = router.read([row[0].question for row in episodes])
     log_p = reading.distribution.log_probability([[e.assignment for e in row] for row in episodes])
     loss = -experiment.learning.entropy_bonus * reading.distribution.entropy().mean()
     count = log_p.numel()
     for q, row in enumerate(episodes):
-        advantage = scheme(rewards[q], [e.assignment for e in row])
+        advantage = advantages[q]
         for g, episode in enumerate(row):
             loss = loss - advantage.architecture[g] * log_p[q, g] / count
             for completion, prompt in zip(episode.completions, _prompts(task, episode), strict=True):

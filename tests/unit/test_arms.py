@@ -13,8 +13,9 @@ from haps_search.config.load import dump, parse_study
 from haps_search.config.routing import NoLowLevel
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
-from haps_search.evaluation.arms import POWER_80, arm_rows, resolvable, two_way_interval
-from haps_search.evaluation.comparison import ORACLE
+from haps_search.evaluation.comparison import POWER_80, arm_rows, resolvable
+from haps_search.evaluation.intervals import two_way_interval
+from haps_search.evaluation.labels import ORACLE
 from haps_search.search.validation import Scored
 from haps_search.sweep.journal import differences
 from haps_search.sweep.progress import planned_trials
@@ -137,6 +138,13 @@ def test_the_table_pairs_questions_and_seeds() -> None:
     assert frozen.difference is not None
     assert frozen.difference.mean == -0.5
     assert frozen.difference.low < -0.5 < frozen.difference.high
+
+
+def test_of_one_seed_equal_answers_leave_doubt_about_the_difference() -> None:
+    """The bootstrap of no difference has no width, and so said that there is none."""
+    _, other = arm_rows({"joint": [[1.0, 0.0] * 24], "other": [[1.0, 0.0] * 24]})
+    assert other.difference is not None
+    assert (other.difference.low, other.difference.high) == pytest.approx((-0.0741, 0.0741), abs=1e-4)
 
 
 def test_only_the_same_seeds_are_paired() -> None:

@@ -10,7 +10,7 @@ from made import layout, module, normal
 from torch import Tensor, nn
 
 from haps_search.config.routing import GeneratedLowLevel, StaticLowLevel
-from haps_search.lora.adapter import matrices, relative_norms
+from haps_search.lora.adapter import matrices, relative_norms, relative_spectral_norms
 from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
 
 WIDTH = 6
@@ -124,9 +124,21 @@ def test_no_update_exceeds_its_bound_and_gradients_still_flow(type: str, limit: 
     assert max(float(p.grad.abs().max()) for p in low.parameters() if p.grad is not None) > 1e-6
 
 
+@pytest.mark.parametrize("type", [*SHARING, "static"])
+def test_no_update_exceeds_its_spectral_bound_and_gradients_still_flow(type: str) -> None:
+    low = low_level(type, init="xavier", max_relative_norm=None, max_relative_spectral_norm=1e-3)
+    values = low(POOLED)
+    assert float(relative_spectral_norms(LAYOUT, values).detach().max()) == pytest.approx(1e-3, rel=1e-6)
+    (values * normal(LAYOUT.size)).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in low.parameters())
+    assert max(float(p.grad.abs().max()) for p in low.parameters() if p.grad is not None) > 1e-6
+
+
 def test_a_wide_bound_changes_nothing() -> None:
-    free, bound = generator(init="xavier", max_relative_norm=None), generator(init="xavier", max_relative_norm=1e3)
-    torch.testing.assert_close(free(POOLED), bound(POOLED))
+    free = generator(init="xavier", max_relative_norm=None)(POOLED)
+    for bound in ("max_relative_norm", "max_relative_spectral_norm"):
+        limits = {"max_relative_norm": None, bound: 1e3}
+        torch.testing.assert_close(free, generator(init="xavier", **limits)(POOLED))
 
 
 def test_no_hidden_layer_is_a_linear_generator() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from haps_search.evaluation import intervals
 from haps_search.evaluation.intervals import (
@@ -14,7 +15,11 @@ from haps_search.evaluation.intervals import (
     difference_interval,
     mean_interval,
     paired_interval,
+    paired_runs_interval,
+    runs_interval,
     seed_interval,
+    tango,
+    two_way_interval,
     wilson,
 )
 
@@ -100,6 +105,85 @@ def test_the_bootstrap_follows_from_its_seed() -> None:
     assert mean_interval(values, seed=1) != mean_interval(values)
 
 
+PAIRS = [(0, 0, 48), (3, 0, 20), (7, 2, 30), (2, 7, 30), (40, 20, 160), (5, 5, 12), (12, 0, 12), (0, 4, 4), (1, 1, 2)]
+
+
+def likeliest_score(gains: int, losses: int, count: int, difference: float) -> float:
+    """z of Tango's paper, with the probability of a loss found by maximising the likelihood numerically."""
+
+    def unlikely(loss: float) -> float:
+        chances = (loss + difference, loss, 1 - 2 * loss - difference)
+        pairs = zip((gains, losses, count - gains - losses), chances, strict=True)
+        return -sum(k * math.log(max(p, 1e-300)) for k, p in pairs if k)
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    found = minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12})
+    loss = min((low, high, float(found.x)), key=unlikely)
+    variance = count * (2 * loss + difference * (1 - difference))
+    return (gains - losses - count * difference) / math.sqrt(variance)
+
+
+@pytest.mark.parametrize(("gains", "losses", "count"), PAIRS)
+def test_tangos_bounds_are_where_the_score_test_begins_to_refuse(gains: int, losses: int, count: int) -> None:
+    low, high = tango(gains, losses, count)
+    assert low < (gains - losses) / count < high or abs(gains - losses) == count
+    for bound, wanted in ((low, intervals.Z), (high, -intervals.Z)):
+        if abs(bound) < 1:
+            assert likeliest_score(gains, losses, count, bound) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(("gains", "losses", "count"), PAIRS)
+def test_tangos_interval_turned_round_is_mirrored(gains: int, losses: int, count: int) -> None:
+    low, high = tango(gains, losses, count)
+    assert tango(losses, gains, count) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("count", [1, 48, 1000])
+def test_where_no_pair_differs_the_bounds_have_a_closed_form(count: int) -> None:
+    """z^2 = n d / (1 - d) there."""
+    bound = intervals.Z**2 / (count + intervals.Z**2)
+    found = paired_interval(answers(1, count), answers(1, count))
+    assert (found.low, found.mean, found.high) == pytest.approx((-bound, 0.0, bound))
+
+
+def test_where_every_pair_gains_the_bounds_have_one_too() -> None:
+    """z^2 = n (1 - d) / (1 + d) there."""
+    assert tango(12, 0, 12) == pytest.approx(((12 - intervals.Z**2) / (12 + intervals.Z**2), 1.0))
+
+
+def test_rewards_of_zero_and_one_are_paired_by_their_score_and_others_by_the_bootstrap() -> None:
+    one, other = [1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]
+    found = paired_interval(one, other)
+    assert (found.low, found.high) == tango(2, 1, 4)
+    assert paired_interval([True, False], [False, False]) == paired_interval([1.0, 0.0], [0.0, 0.0])
+    halves = paired_interval([r / 2 for r in one], [r / 2 for r in other])
+    assert (2 * halves.low, 2 * halves.high) != pytest.approx((found.low, found.high), abs=0.01)
+
+
+@pytest.mark.parametrize(("gain", "loss"), [(0.04, 0.0), (0.05, 0.01), (0.08, 0.04), (0.3, 0.1)])
+def test_tangos_interval_holds_the_truth_where_the_bootstrap_does_not(gain: float, loss: float) -> None:
+    """48 questions; of 3,000 samples at one gain in 25 the bootstrap holds it in 84.5 %, without width where nobody
+    differs."""
+    drawn = np.random.default_rng(0).multinomial(48, [gain, loss, 1 - gain - loss], 1500)[:, :2]
+    pairs, times = np.unique(drawn, axis=0, return_counts=True)
+    held = [low <= gain - loss <= high for low, high in (tango(int(b), int(c), 48) for b, c in pairs)]
+    assert 0.925 <= float(times[held].sum()) / 1500 <= 0.995
+
+
+@pytest.mark.parametrize("values", [[[1.0, 0.0, 1.0]], [[0.2, 0.4, 0.9]]])
+def test_of_one_seed_only_questions_are_resampled(values: list[list[float]]) -> None:
+    rewards = np.asarray(values)
+    assert runs_interval(rewards) == mean_interval(values[0])
+    assert paired_runs_interval(rewards, np.ones((1, 3))) == paired_interval(values[0], [1.0] * 3)
+
+
+def test_of_several_seeds_both_are_resampled() -> None:
+    rewards = np.array([[0.0] * 4, [1.0] * 4])
+    for found in (runs_interval(rewards), paired_runs_interval(rewards, np.zeros((1, 4)))):
+        assert found == two_way_interval(rewards)
+        assert (found.low, found.high) == (0.0, 1.0)
+
+
 def test_pairing_removes_what_questions_have_in_common() -> None:
     hard = np.random.default_rng(0).uniform(0, 0.8, 100)
     paired, apart = paired_interval(hard + 0.1, hard), difference_interval(hard + 0.1, hard)
@@ -123,7 +207,7 @@ def test_all_wrong_or_all_right_still_leaves_doubt(right: int) -> None:
 
 def test_equal_values_leave_none() -> None:
     assert mean_interval([0.5, 0.5, 0.5]) == Interval(0.5, 0.5, 0.5, 3)
-    assert paired_interval([1.0, 0.0], [1.0, 0.0]) == Interval(0.0, 0.0, 0.0, 2)
+    assert paired_interval([0.75, 0.5], [0.5, 0.25]) == Interval(0.25, 0.25, 0.25, 2)
 
 
 def test_one_question_has_an_interval() -> None:

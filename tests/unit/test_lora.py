@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from torch import nn
 
 from haps_search.config.routing import LoraConfig
 from haps_search.errors import ConfigError
-from haps_search.lora.adapter import bounded, matrices, relative_norms
-from haps_search.lora.spec import module_table, resolve
+from haps_search.lora.adapter import bounded, matrices, relative_norms, relative_spectral_norms
+from haps_search.lora.spec import EXACT, module_table, resolve, spectral_norm
 from haps_search.types import AdapterLayout, LinearModule, ModuleTable
 
 
@@ -94,7 +95,35 @@ def test_a_table_holds_the_linear_modules_of_numbered_layers() -> None:
         ("model.layers.1.up", 1, 3, 4),
     ]
     assert found.layers == 2
-    assert found.modules[0].weight_norm == pytest.approx(float(block["o_proj"].weight.detach().square().sum().sqrt()))
+    weight = block["o_proj"].weight.detach()
+    assert found.modules[0].weight_norm == pytest.approx(float(weight.square().sum().sqrt()))
+    assert found.modules[0].spectral_norm == pytest.approx(float(torch.linalg.svdvals(weight)[0]))
+
+
+def test_on_the_meta_device_there_are_no_norms() -> None:
+    with torch.device("meta"):
+        model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"up": nn.Linear(3, 4)})])})
+    (up,) = module_table("m", nn.ModuleDict({"model": model})).modules
+    assert math.isnan(up.weight_norm)
+    assert up.spectral_norm is None
+
+
+@pytest.mark.parametrize("shape", [(EXACT + 64, EXACT + 300), (EXACT + 300, EXACT + 64)])
+def test_the_spectral_norm_of_a_large_weight_is_within_a_hundredth_and_never_too_large(shape: tuple[int, int]) -> None:
+    """A Gaussian matrix is the hardest, one of a single direction the easiest."""
+    gaussian = normal(*shape, seed=3)
+    truth = float(torch.linalg.svdvals(gaussian)[0])
+    assert truth >= spectral_norm(gaussian) > 0.99 * truth
+    single = torch.outer(normal(shape[0]), normal(shape[1], seed=1))
+    assert spectral_norm(single) == pytest.approx(float(single.norm()))
+
+
+def test_taking_a_spectral_norm_leaves_the_random_numbers_of_others_alone() -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(2).tolist()
+    torch.manual_seed(5)
+    spectral_norm(torch.ones(EXACT + 1, EXACT + 1))
+    assert torch.rand(2).tolist() == wanted
 
 
 def test_a_flat_adapter_is_a_then_b_row_by_row_target_by_target() -> None:
@@ -152,9 +181,100 @@ def test_the_gradient_of_a_bounded_adapter_is_the_true_one() -> None:
         )
 
 
-def test_a_zero_adapter_stays_zero_with_a_finite_gradient() -> None:
+def spectral_norms(spec: AdapterLayout, values: torch.Tensor) -> list[float]:
+    """Of the dense updates, by the definition."""
+    pairs = zip(spec.targets, matrices(spec, values), strict=True)
+    return [float(torch.linalg.svdvals(spec.scaling * b @ a)[0]) / (t.spectral_norm or 0) for t, (a, b) in pairs]
+
+
+@pytest.mark.parametrize(("rank", "scaling"), [(1, 1.0), (2, 0.5), (7, 3.0)])
+def test_relative_spectral_norms_are_those_of_the_dense_update(rank: int, scaling: float) -> None:
+    spec = layout(rank, scaling)
+    values = normal(3, spec.size)
+    found = relative_spectral_norms(spec, values)
+    assert found.shape == (3, 2)
+    for row in range(3):
+        assert found[row].tolist() == pytest.approx(spectral_norms(spec, values[row]))
+
+
+def of_singular_values(*wanted: float) -> tuple[AdapterLayout, torch.Tensor]:
+    """An adapter for one weight of spectral norm 1.5, whose update is 0.5 * B A with these singular values."""
+    spec = layout(len(wanted), 0.5, (module(0, 7, 6),))
+    u, v = (torch.linalg.qr(normal(n, len(wanted), seed=n)).Q for n in (6, 7))
+    mixed = torch.eye(len(wanted), dtype=torch.float64) + 0.3 * normal(len(wanted), len(wanted), seed=9)
+    b = u @ torch.diag(torch.tensor(wanted, dtype=torch.float64) / 0.5) @ mixed
+    a = torch.linalg.solve(mixed, v.mT)
+    return spec, torch.cat([a.flatten(), b.flatten()])
+
+
+def test_the_spectral_norm_of_a_known_update() -> None:
+    spec, values = of_singular_values(0.3, 1.2, 0.6)
+    assert relative_spectral_norms(spec, values).tolist() == pytest.approx([1.2 / 1.5])
+    within = bounded(spec, values, spectral=0.5)
+    ((a, b),) = matrices(spec, within)
+    assert torch.linalg.svdvals(0.5 * b @ a)[:3].tolist() == pytest.approx([0.75, 0.375, 0.1875])
+
+
+@pytest.mark.parametrize(
+    "singular", [(0.3, 1.2, 0.6), (0.6, 1.2, 0.6), (0.0, 1.2, 0.0), (0.1, 0.1, 0.1), (0.0, 0.0, 0.0)]
+)
+def test_the_spectral_bounds_gradient_is_the_true_one_where_the_largest_value_is_alone_or_within(
+    singular: tuple[float, ...],
+) -> None:
+    spec, values = of_singular_values(*singular)
+    assert torch.autograd.gradcheck(lambda v: bounded(spec, v, spectral=0.5), values.requires_grad_())
+
+
+def test_where_several_singular_values_are_largest_the_gradient_is_a_subgradient() -> None:
+    """The spectral norm is convex in the update: f(x + h) >= f(x) + <g, h> up to what is of second order in h."""
+    spec, values = of_singular_values(1.2, 1.2, 1.2)
+    values.requires_grad_()
+    (gradient,) = torch.autograd.grad(relative_spectral_norms(spec, values).sum(), values)
+    assert bool(gradient.isfinite().all())
+    assert float(gradient.norm()) > 0.1
+    with torch.no_grad():
+        here = relative_spectral_norms(spec, values).sum()
+        for seed in range(50):
+            h = 1e-4 * normal(spec.size, seed=seed)
+            assert relative_spectral_norms(spec, values + h).sum() >= here + gradient @ h - 1e-6
+    (moved,) = torch.autograd.grad(bounded(spec, values, spectral=0.5).square().sum(), values)
+    assert bool(moved.isfinite().all())
+
+
+def test_of_two_bounds_both_hold() -> None:
+    spec, values = of_singular_values(0.3, 1.2, 0.6)
+    for frobenius, spectral in ((0.2, 0.5), (0.5, 0.1), (0.5, None), (None, 0.5)):
+        within = bounded(spec, values, frobenius, spectral)
+        reached = [(relative_norms(spec, within), frobenius), (relative_spectral_norms(spec, within), spectral)]
+        shares = [float(norm) / limit for norm, limit in reached if limit is not None]
+        assert max(shares) == pytest.approx(1.0)
+
+
+def test_a_frobenius_bound_lets_an_update_of_rank_one_exceed_the_weight_itself() -> None:
+    """Why there are two: 64 equal singular values have 8 times the norm of one."""
+    weight = torch.eye(64)
+    target = LinearModule("model.layers.0.up", 0, 64, 64, float(weight.norm()), spectral_norm(weight))
+    spec = layout(1, 1.0, (target,))
+    values = bounded(spec, 100 * normal(spec.size), 0.5)
+    assert float(relative_spectral_norms(spec, values)) == pytest.approx(4.0)
+
+
+def test_numbers_that_are_not_finite_stay_so_without_an_error() -> None:
+    spec, values = of_singular_values(0.3, 1.2)
+    values[0] = math.inf
+    assert not bool(relative_spectral_norms(spec, values).isfinite().all())
+
+
+def test_a_weight_without_a_spectral_norm_is_named() -> None:
+    bare = LinearModule("model.layers.0.up", 0, 3, 4, 1.0)
+    with pytest.raises(ValueError, match=r"layers\.0\.up: the spectral norm"):
+        bounded(layout(1, 1.0, (bare,)), normal(7), spectral=0.5)
+
+
+@pytest.mark.parametrize("limits", [{"frobenius": 0.5}, {"spectral": 0.5}, {"frobenius": 0.5, "spectral": 0.5}])
+def test_a_zero_adapter_stays_zero_with_a_finite_gradient(limits: dict[str, float]) -> None:
     values = torch.zeros(layout().size, requires_grad=True)
-    within = bounded(layout(), values, 0.5)
+    within = bounded(layout(), values, **limits)
     within.sum().backward()
     assert not within.any()
     assert values.grad is not None

@@ -9,6 +9,7 @@ from made import episode, question, routes, said
 from torch import Tensor
 
 from haps_search.config.learning import LearningConfig
+from haps_search.learning.advantage import RunningMeans, judged
 from haps_search.learning.objective import rollouts
 from haps_search.types import Assignment, Episode, Rollouts
 
@@ -27,8 +28,15 @@ def played(gradients: Sequence[Sequence[Tensor | None]], kl: Tensor | None = Non
     ]
 
 
-def signal(episodes: list[list[Episode]], **learning: object) -> Rollouts:
-    return rollouts(routes(ASSIGNMENTS, version=4), episodes, REWARDS, LearningConfig.model_validate(learning))
+def signal(
+    episodes: list[list[Episode]],
+    rewards: list[list[float]] = REWARDS,
+    zs: list[list[Assignment]] = ASSIGNMENTS,
+    **learning: object,
+) -> Rollouts:
+    config = LearningConfig.model_validate(learning)
+    advantages = judged(config.advantage, zs, rewards, rewards, RunningMeans())
+    return rollouts(routes(zs, version=4), episodes, advantages, config)
 
 
 def assert_equal(found: Tensor, *wanted: float) -> None:
@@ -68,7 +76,7 @@ def test_roles_that_share_a_candidate_share_its_adapter() -> None:
     other = said(gradient=vector(5.0, 5.0))
     zs: list[list[Assignment]] = [[("a", "a"), ("a", "b")]]
     episodes = [[episode(question(), zs[0][0], teach, ask), episode(question(), zs[0][1], teach, other)]]
-    found = rollouts(routes(zs), episodes, [[1.0, 0.5]], LearningConfig(advantage="paper")).adapter_gradients
+    found = signal(episodes, [[1.0, 0.5]], zs, advantage="paper").adapter_gradients
     assert_equal(found[0, "a"], -(1.0 + 0.5) / 2, -2.0 / 2)
     assert_equal(found[0, "b"], -5.0 * 0.5 / 2, -5.0 * 0.5 / 2)
 
@@ -77,7 +85,7 @@ def test_the_two_levels_take_their_own_advantages() -> None:
     zs: list[list[Assignment]] = [[("a",), ("a",), ("b",), ("b",)]]
     gradients = [said(gradient=vector(1.0)) for _ in range(4)]
     episodes = [[episode(question(), z, g) for z, g in zip(zs[0], gradients, strict=True)]]
-    found = rollouts(routes(zs), episodes, [[1.0, 1.0, 0.0, 0.0]], LearningConfig())
+    found = signal(episodes, [[1.0, 1.0, 0.0, 0.0]], zs)
     assert found.architecture_advantages[0][0] > 0.5
     assert all(float(g.abs().sum()) == 0.0 for g in found.adapter_gradients.values())
 

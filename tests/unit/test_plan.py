@@ -10,11 +10,10 @@ from sweeps import a_study, a_trial
 
 from haps_search.config.routing import GeneratedLowLevel, NoLowLevel, StaticLowLevel
 from haps_search.errors import ConfigError
+from haps_search.evaluation.labels import ARCHITECTURE_ONLY, STATIC
 from haps_search.sweep.events import TrialEnded, stopped, written_ending
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import (
-    ARCHITECTURE_ONLY,
-    STATIC,
     Setting,
     comparisons,
     confirmations,
@@ -52,11 +51,12 @@ def test_the_comparison_changes_the_low_level_and_nothing_else() -> None:
         assert experiment == own.model_copy(update={"routing": routing})
 
 
-def test_the_static_adapter_has_the_bound_of_the_best_trial() -> None:
-    setting = comparisons(a_study(), a_trial(3, parameters=SEARCHED))[1]
+def test_the_static_adapter_has_the_bounds_of_the_best_trial() -> None:
+    spectral = {**SEARCHED, "routing.low_level.max_relative_spectral_norm": 0.3}
+    setting = comparisons(a_study(), a_trial(3, parameters=spectral))[1]
     low = experiment_of(a_study(), setting).routing.low_level
     assert isinstance(low, StaticLowLevel)
-    assert low.max_relative_norm == 0.7
+    assert (low.max_relative_norm, low.max_relative_spectral_norm) == (0.7, 0.3)
 
 
 @pytest.mark.parametrize(("own", "left"), [("none", [STATIC]), ("static", [ARCHITECTURE_ONLY])])

@@ -13,7 +13,7 @@ from sweeps import a_trial
 
 from haps_search.config.run import Experiment
 from haps_search.errors import DataError
-from haps_search.evaluation.comparison import ORACLE
+from haps_search.evaluation.labels import ORACLE
 from haps_search.report.build import facts, state
 from haps_search.report.curves import BEST, CONFIRM, OTHERS, REST, Shares, gathered, groups, panels, shares, thinned
 from haps_search.report.judgement import CostCurve, cost_curve, curve_table, replay_sections

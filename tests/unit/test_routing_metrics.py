@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from haps_search.evaluation.intervals import mean_interval, paired_interval
-from haps_search.evaluation.routing_metrics.bootstrap import over_seeds, paired_over_seeds, resampled
+from haps_search.evaluation.intervals import mean_interval, resampled
 from haps_search.evaluation.routing_metrics.routes import (
     assignment_means,
     earned,
@@ -121,26 +120,6 @@ def test_undefined_draws_are_left_out() -> None:
     assert math.isnan(nothing.low)
     with pytest.raises(ValueError, match="at least one question"):
         resampled(lambda rows: 0.0, 0)
-
-
-def test_over_seeds_has_both_intervals() -> None:
-    """By hand: means 0.5 and 1 over seeds, 1 and 0.5 over questions."""
-    found = over_seeds([np.array([1.0, 0.0]), np.array([1.0, 1.0])])
-    half = 12.706204736432095 * 0.25 * math.sqrt(2) / math.sqrt(2)
-    assert (found.seeds.mean, found.seeds.count) == (0.75, 2)
-    assert (found.seeds.low, found.seeds.high) == pytest.approx((0.75 - half, 0.75 + half))
-    assert found.questions == paired_interval([1.0, 0.5], [0.0, 0.0])
-
-
-def test_pairs_over_seeds_take_one_run_for_all() -> None:
-    ours = [np.array([0.9, 0.5, 0.7]), np.array([0.8, 0.6, 0.7])]
-    theirs = np.array([0.8, 0.4, 0.6])
-    found = paired_over_seeds(ours, [theirs])
-    assert found.seeds.mean == found.questions.mean == pytest.approx(0.1)
-    assert found.seeds.high - found.seeds.low == pytest.approx(0.0, abs=1e-9)
-    assert paired_over_seeds(ours, ours).questions.low == 0.0
-    with pytest.raises(ValueError, match="got 2 and 3"):
-        paired_over_seeds(ours, [theirs] * 3)
 
 
 @pytest.mark.usefixtures("fewer_draws")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from experiments import tiny_experiment
 from made import NumberTask, ScriptedEngine, question, routes
 
 from haps_search.config.candidates import Price
+from haps_search.learning.advantage import RunningMeans
 from haps_search.search.step import step
-from haps_search.types import Assignment, Question, Rollouts, Routes, Signal, UpdateReport
+from haps_search.types import Assignment, Question, Request, Response, Rollouts, Routes, Signal, UpdateReport
 
 L, W = "llama", "qwen2"
 QUESTIONS = [question("q0", "x"), question("q1", "y")]
@@ -37,6 +40,13 @@ class StepEngine(ScriptedEngine):
         assert isinstance(signal, Rollouts)
         self.signals.append(signal)
         return UpdateReport(8, {})
+
+
+class LearningEngine(StepEngine):
+    """Every completion has the gradient 1."""
+
+    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        return [replace(r, gradient=torch.ones(1)) for r in await super().speak(candidate, requests)]
 
 
 PRICE = Price(read=100_000.0, written=0.0)
@@ -80,3 +90,26 @@ def test_what_tokens_cost_lowers_the_advantage_and_not_the_reward(tiny_lms: dict
     assert weighed.architecture_advantages[0] == pytest.approx((0.85, -0.85))
     assert costly["reward"] == plain["reward"]
     assert costly["cost"] == plain["cost"] == pytest.approx(0.3 / 4)
+
+
+def test_the_papers_advantage_knows_no_cost(tiny_lms: dict[str, Path]) -> None:
+    """llama's 1 less what its tokens weigh used to be its advantage."""
+    _, weighed, _ = stepped(tiny_lms, learning__cost_weight=0.5, learning__advantage="paper")
+    assert weighed.architecture_advantages == ((1.0, -1.0), (0.5, 0.5))
+
+
+def test_a_step_reads_what_candidates_earned_before_it_and_adds_its_own(tiny_lms: dict[str, Path]) -> None:
+    """Nobody knew them in the first step, so llama's lone completion of the first question weighed nothing there."""
+    experiment, engine, means = (
+        tiny_experiment(tiny_lms, run__episodes_per_question=2),
+        LearningEngine(),
+        RunningMeans(),
+    )
+    for index in range(2):
+        asyncio.run(step(engine, NumberTask(), QUESTIONS, experiment, index, means))
+    first, second = (float(signal.adapter_gradients[0, L]) for signal in engine.signals)
+    assert first == 0.0
+    assert means.state()[L][0] == pytest.approx(1.95)
+    assert second == 0.0, "it earned what it had earned"
+    worse = float(engine.signals[1].adapter_gradients[0, W])
+    assert worse == pytest.approx(-(0.0 - 1.0 / 3) / 4), "qwen2 had 0, 0.5 and 0.5"

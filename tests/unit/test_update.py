@@ -114,6 +114,18 @@ def test_a_rewarded_assignment_becomes_likelier_and_a_punished_one_rarer(build: 
         assert sign * (log_probability(learner) - before) > 1e-4
 
 
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_a_static_adapter_that_was_handed_out_stays_while_the_router_learns(build: Build, limit: float | None) -> None:
+    learner = build(routing__low_level={"type": "static", "init": "xavier", "max_relative_norm": limit})
+    given = learner.route(QUESTIONS, 4, seed=0).adapters
+    before = {key: adapter.values.tolist() for key, adapter in given.items()}
+    learner.update(QUESTIONS, signal(learner))
+    after = learner.router.all_adapters(QUESTIONS)
+    for key, adapter in given.items():
+        (there,) = torch.stack([adapter.values]).tolist()  # what a batch of candidates does with it
+        assert there == before[key] != after[key].values.tolist()
+
+
 def test_without_advantage_the_choice_stays(build: Build) -> None:
     learner = build(learning__entropy_bonus=0.0, routing__low_level={"type": "none"})
     before = weights(learner)

@@ -114,7 +114,7 @@ def test_the_closing_table_by_hand() -> None:
     assert {label: row.reward.mean for label, row in rows.items()} == pytest.approx(
         {
             "random": (0.75 + 0.5 + 0.125) / 3, "always a": 0.375, "router, drawn": 1.375 / 3,
-            "router, likeliest": 0.5, "oracle": 1.75 / 3,
+            "router, likeliest": 0.5, "per-query oracle": 1.75 / 3,
         }
     )  # fmt: skip
     assert [row.reward.count for row in rows.values()] == [3, 2, 3, 3, 3]

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.evaluation import intervals
-from haps_search.evaluation.intervals import Interval
+from haps_search.evaluation.intervals import Interval, Rows, percentiles, resampled
 from haps_search.evaluation.references.labelled import Labelled
 from haps_search.evaluation.references.tuned import Measured
 from haps_search.evaluation.replay.policies import Policy
 from haps_search.evaluation.replay.standings import of_reference
 from haps_search.evaluation.routing_metrics import curve as routing_metrics
-from haps_search.evaluation.routing_metrics.bootstrap import Rows, resampled
 from haps_search.evaluation.routing_metrics.curve import Curve, aiq, sweep
 from haps_search.evaluation.routing_metrics.routes import Floats, assignment_means, filled, prices
 from haps_search.evaluation.routing_metrics.summary import apgr, cpt
@@ -97,8 +96,7 @@ def _aiqs(curves: Sequence[Curve], weights: NDArray[np.float64], within: tuple[f
 
 
 def _interval(values: NDArray[np.float64], count: int) -> Interval:
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return Interval(float(values[0]), float(low), float(high), count)
+    return Interval(float(values[0]), *percentiles(values[1:]), count)
 
 
 def _costs(questions: Labelled) -> Floats:

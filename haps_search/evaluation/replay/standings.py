@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from haps_search.evaluation.arms import two_way_interval
-from haps_search.evaluation.intervals import Interval, mean_interval
+from haps_search.evaluation.intervals import Interval, paired_runs_interval, runs_interval
 from haps_search.evaluation.references.best_single import BestSingle
 from haps_search.evaluation.references.labelled import Labelled
 from haps_search.evaluation.references.tuned import Measured
@@ -127,13 +126,13 @@ def best_single(train: Labelled, test: Labelled) -> NDArray[np.float64]:
 
 
 def paired(one: Method, other: Method, seed: int = 0) -> Interval:
-    """mean(one - other) over the same questions and seeds, both resampled (`arms.two_way_interval`).
+    """mean(one - other) over the same questions and seeds.
 
     What has a single seed is set against every seed of the other; of two with several, the seeds are different
     things, and each of the first is set against the mean of the other.
     """
-    against: Floats = other.rewards if 1 in (len(one.rewards), len(other.rewards)) else other.rewards.mean(axis=0)
-    return two_way_interval(np.asarray(one.rewards - against, dtype=np.float64), seed)
+    single = 1 in (len(one.rewards), len(other.rewards))
+    return paired_runs_interval(one.rewards, other.rewards if single else other.rewards.mean(axis=0)[None], seed)
 
 
 def _row(
@@ -146,11 +145,10 @@ def _row(
     names: Sequence[str],
 ) -> Row:
     mean = method.rewards.mean(axis=0)
-    several = len(method.rewards) > 1
     return Row(
         method.label,
         method.kind,
-        two_way_interval(method.rewards) if several else mean_interval(mean.tolist()),
+        runs_interval(method.rewards),
         None if method.sampled is None else float(method.sampled.mean()),
         summarise(mean, single, oracle, test.tasks),
         mean_cost(method, train, test),

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from haps_search.evaluation.intervals import Interval, mean_interval, paired_interval
-from haps_search.evaluation.routing_metrics.bootstrap import resampled
+from haps_search.evaluation.intervals import Interval, mean_interval, paired_interval, resampled
 from haps_search.evaluation.routing_metrics.routes import Floats
 
 
@@ -53,7 +52,7 @@ def summarise(router: Floats, best_single: Floats, oracle: Floats, tasks: Sequen
         gap_at_oracle=resampled(
             lambda rows: gap_at_oracle(macro(router, rows), macro(oracle, rows)), count, seed, tasks
         ),
-        regret=paired_interval(oracle.tolist(), router.tolist(), seed),
+        regret=mean_interval((oracle - router).tolist(), seed),
     )
 
 

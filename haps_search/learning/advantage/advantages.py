@@ -1,11 +1,25 @@
-"""What an advantage scheme returns, and whom an episode is compared with."""
+"""What an advantage scheme reads and returns, and whom an episode is compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from haps_search.learning.advantage.running_means import Earned
 from haps_search.types import Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The G episodes of one question: rewards, utilities (reward less weighted cost) and assignments.
+
+    `before` is what each episode's candidates earned on average in earlier steps; None where they never spoke.
+    """
+
+    rewards: Sequence[float]
+    utilities: Sequence[float]
+    assignments: Sequence[Assignment]
+    before: Sequence[Earned | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +31,9 @@ class Advantages:
 
 
 def peers(assignments: Sequence[Assignment]) -> list[list[int]]:
-    """Per episode, the episodes its completions are judged within, itself included.
+    """Per episode, the episodes of the same assignment, itself included.
 
-    Those of the same assignment where there are others, else all of the question: so the difference
-    between candidates does not flow into the adapters.
+    Its completions are judged within these, or where it is alone by `Group.before`: so the difference between
+    candidates does not flow into the adapters.
     """
-    everyone = list(range(len(assignments)))
-    found = []
-    for own in assignments:
-        same = [g for g in everyone if assignments[g] == own]
-        found.append(same if len(same) > 1 else everyone)
-    return found
+    return [[g for g, other in enumerate(assignments) if other == own] for own in assignments]
