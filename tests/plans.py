@@ -18,7 +18,8 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.load import load_profile, parse_nodes, parse_study
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
-from haps_search.engines.placement.placement import Needs, Plan, needs_of, plan
+from haps_search.engines.placement.needs import Needs
+from haps_search.engines.placement.placement import Plan, needs_of, plan
 from haps_search.verbs.plan import Planned
 
 ASSETS = Path(__file__).resolve().parent / "assets"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from haps_search.cli.display import Terminal
-from haps_search.engines.placement.memory import PROCESS_BYTES
+from haps_search.engines.placement.needs import PROCESS_BYTES
 from haps_search.engines.placement.placement import Plan, Row, gigabytes
 from haps_search.verbs.plan import Planned, described
 

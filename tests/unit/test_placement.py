@@ -16,7 +16,8 @@ from haps_search.config.candidates import PathSource
 from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.config.load import parse_nodes
 from haps_search.engines.assembly import build_learner
-from haps_search.engines.placement.memory import PROCESS_BYTES, Need, cache_bytes, router_need, weight_bytes
+from haps_search.engines.placement.memory import cache_bytes, router_need, weight_bytes
+from haps_search.engines.placement.needs import PROCESS_BYTES, Need
 from haps_search.engines.placement.placement import Plan
 from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError

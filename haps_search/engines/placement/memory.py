@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +20,7 @@ from haps_search.config.routing import (
     RoutingConfig,
 )
 from haps_search.config.run import Experiment
+from haps_search.engines.placement.needs import Need
 from haps_search.lora.spec import module_table, resolve
 from haps_search.routing.backbone import tuned
 from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
@@ -29,8 +29,6 @@ from haps_search.types import ModuleTable
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROCESS_BYTES = 1_000_000_000
-"""Python, torch and the CUDA context of one process, about."""
 _LOGIT_BYTES, _KL_BYTES = 14, 12
 """Per text token and word of the vocabulary while gradients are taken in bfloat16: logits, log-probabilities in
 float32 and their gradients; with the KL the frozen model's and two products more. Counted on the operations."""
@@ -38,49 +36,6 @@ _PER_HIDDEN, _PER_INTERMEDIATE = 24, 8
 """Bytes in 16 bits that a layer keeps for its gradient, per token and hidden or MLP number. Counted by saved tensors
 on two Llama shapes: 44.3 and 56.1 per hidden number where the MLP is 2.7 and 4 times as wide; float32 keeps a little
 less than twice as much."""
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes of one process: what it holds, per row of a batch of `tokens` what it takes while computing, and `beside`
-    what does not grow with rows: the logits formed at a time, and a cache of prompts.
-
-    A candidate that runs out of memory answers a batch in halves, so one row has to fit. A router (`halves` false)
-    reads all its questions at once, and nobody knows before how long their prompts are.
-    """
-
-    weights: int
-    optimiser: int
-    per_row: int
-    rows: int
-    tokens: int
-    halves: bool
-    beside: int = 0
-
-    @property
-    def held(self) -> int:
-        return PROCESS_BYTES + self.weights + self.optimiser + self.beside
-
-    @property
-    def working(self) -> int:
-        return self.total - PROCESS_BYTES - self.weights - self.optimiser
-
-    @property
-    def total(self) -> int:
-        return self.held + self.per_row * self.rows
-
-    @property
-    def least(self) -> int:
-        """Below this it cannot run."""
-        return self.held + (self.per_row if self.halves else 0)
-
-    def rows_in(self, there: float) -> int:
-        """How many rows of a batch fit into so many bytes."""
-        return int((there - self.held) // self.per_row)
-
-    def tokens_in(self, there: float) -> int:
-        """How long prompts may be where all rows have to fit into so many bytes."""
-        return int(self.tokens * (there - self.held) // (self.per_row * self.rows))
 
 
 def candidate_need(

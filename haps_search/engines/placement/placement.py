@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from haps_search.config.candidates import CandidateConfig, TableSource
 from haps_search.config.engines import ClusterProfile, Nodes, Resources
 from haps_search.config.routing import BackboneConfig
 from haps_search.config.run import Experiment
-from haps_search.engines.placement.memory import Need, candidate_need, router_need
+from haps_search.engines.placement.needs import Need, Needs, kept
 from haps_search.engines.placement.seating import Crew, Node, Seat, crews, nodes_of, seat_pool, seat_routers
 from haps_search.types import ModuleTable
 
@@ -37,16 +37,14 @@ class Plan:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """Memory per candidate worker, by name, and of one router."""
-
-    candidates: Mapping[str, Need]
-    router: Need
-
-
 def needs_of(experiment: Experiment, prompt_tokens: int) -> Needs:
     """Read every model's configuration. Raises CandidateError, ConfigError where one cannot be had."""
+    return kept(experiment, prompt_tokens, lambda: _worked_out(experiment, prompt_tokens))
+
+
+def _worked_out(experiment: Experiment, prompt_tokens: int) -> Needs:
+    from haps_search.engines.placement.memory import candidate_need, router_need  # transformers and torch
+
     found: dict[str, Need] = {}
     tables: dict[str, ModuleTable] = {}
     new = experiment.run.sampling.max_new_tokens
