@@ -14,6 +14,7 @@ from haps_search import __version__
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.evaluation.comparison import ArmRow, arm_rows
+from haps_search.evaluation.intervals import Interval
 from haps_search.evaluation.labels import ORACLE
 from haps_search.records.readings import earlier_readings, note_reading
 from haps_search.records.sealed import replace_text
@@ -190,6 +191,30 @@ def missing_arms(trials: Sequence[TrialRecord], study: Study) -> tuple[str, ...]
     """Arms and seeds of the study that have neither a result nor an error."""
     ended = {(t.label, t.seed) for t in trials if t.ended}
     return tuple(f"{s.label}, seed {s.seed}" for s in arms(study) if (s.label, s.seed) not in ended)
+
+
+def stored_arms(folder: Path, split: Held) -> ArmsComparison | None:
+    """The comparison of arms that a sweep's folder keeps; None where it is not there or not whole."""
+    file = folder / f"compare-{split}.json"
+    try:
+        found = json.loads(file.read_text())
+        rows = tuple(
+            ArmRow(
+                r["label"],
+                Interval(**r["reward"]),
+                Interval(**r["difference"]) if r["difference"] else None,
+                tuple(r["seeds"]),
+                math.nan if r["resolvable"] is None else r["resolvable"],
+            )
+            for r in found["rows"]
+        )
+        seeds = {label: tuple(each) for label, each in found["seeds"].items()}
+        kept = Measured(
+            split, tuple(found["questions"]), found["rewards"], seeds, tuple(found["failed"]), tuple(found["missing"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return ArmsComparison(folder.name, kept, rows, file)
 
 
 def _or_none(value: float) -> float | None:

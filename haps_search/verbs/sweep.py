@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING
 import yaml
 
 from haps_search import __version__
+from haps_search.config.anchors import unplaced
 from haps_search.config.load import dump, parse_study
 from haps_search.config.sweep import Study
 from haps_search.evaluation.comparison import Row
+from haps_search.evaluation.intervals import Interval
 from haps_search.records.sealed import replace_text
 from haps_search.sweep.events import SweepEnded, TrialRecord
+from haps_search.sweep.hold import fetched
 from haps_search.sweep.inputs import all_at_hand, kept
-from haps_search.sweep.journal import Journal
+from haps_search.sweep.journal import Journal, differences
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.ranking import ranked
 from haps_search.sweep.settings import arms, comparisons, missing
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
-from haps_search.verbs.compare import ArmsComparison, measure_arms
+from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
 from haps_search.verbs.driver import Driver, driver, no_result, tracking_uri
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
@@ -34,6 +37,8 @@ from haps_search.verbs.measure import compared
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,29 @@ def resume(
 
 
 def _drive(study: Study, folder: Path, again: bool, report: Report) -> SweepResult:
+    there = _as_it_ended(study, folder)
+    if there is not None:
+        report(Said(f"{folder.name} has ended; nothing is started"))
+        return there
     with driver(study, folder, again, report) as d:
         return _arms(d, study) if study.arms else _search(d, study)
+
+
+def _as_it_ended(study: Study, folder: Path) -> SweepResult | None:
+    """What an ended sweep of this very study was measured to be; None where anything is left to do or to read."""
+    journal = Journal(fetched(folder))
+    if journal.ended() is None or dump(journal.study())["sweep"]["trials"] != study.sweep.trials:
+        return None
+    begun = journal.study()
+    if differences(unplaced(dump(begun)), unplaced(dump(study))) or begun.arms != study.arms:
+        return None
+    if begun.sweep.seeds != study.sweep.seeds or any(not t.ended for t in journal.trials()):
+        return None
+    if study.arms:
+        measured = stored_arms(folder, "validation") if study.sweep.comparison else None
+        return None if study.sweep.comparison and measured is None else _result(journal, study, (), None, measured)
+    rows = stored_rows(folder / REPORT)
+    return _result(journal, study, rows, best_trial(journal, study), None) if rows else None
 
 
 def _arms(d: Driver, study: Study) -> SweepResult:
@@ -165,6 +191,18 @@ def _result(
     return SweepResult(folder.name, folder, study, tuple(journal.trials()), rows, best, measured, uri)
 
 
+def stored_rows(file: Path) -> tuple[Row, ...]:
+    """The comparison that a sweep ended with; empty where the file is not there or not whole."""
+    try:
+        rows = json.loads(file.read_text())["comparison"]
+        return tuple(
+            Row(r["label"], Interval(**r["reward"]), Interval(**r["joint_gain"]) if r["joint_gain"] else None)
+            for r in rows
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
 def best_trial(journal: Journal, study: Study) -> TrialRecord:
     """Raises PoolError where no trial has a result, with the first reason."""
     trials = ranked(journal.trials(), study.sweep.objectives)
@@ -176,7 +214,7 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
 
 def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows: Sequence[Row]) -> list[Path]:
     """Write study.yaml and report.json into the sweep's folder; returns the files."""
-    described, report = folder / "study.yaml", folder / "report.json"
+    described, report = folder / "study.yaml", folder / REPORT
     replace_text(described, yaml.safe_dump(dump(study), sort_keys=False))
     content = {
         "code_version": __version__,
