@@ -19,12 +19,12 @@ def confirm(
     """Run the best settings on fresh seeds: the best of many trials looks better than it is."""
     from haps_search.cli.find import sweep_journal
     from haps_search.sweep.inputs import all_at_hand
-    from haps_search.sweep.ranking import ranked
+    from haps_search.sweep.ranking import best_first
     from haps_search.sweep.settings import confirmations
 
     journal = sweep_journal(runs, name)
     study = all_at_hand(journal.study(), journal.folder)
-    best = ranked(journal.trials(), study.sweep.objectives)
+    best = best_first(study, journal.trials())
     settings = confirmations(study, best, top, seeds)
 
     from haps_search.cli.drive import run_settings

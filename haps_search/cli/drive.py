@@ -29,9 +29,12 @@ from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.leaving import ready_to_leave
 from haps_search.sweep.mirror import Mirror
+from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done, planned_trials
-from haps_search.sweep.ranking import ranked
+from haps_search.sweep.ranking import best_first
+from haps_search.sweep.repeats import groups
 from haps_search.sweep.settings import Setting, arms, comparisons, missing
+from haps_search.sweep.suggestions import check_sampler
 from haps_search.sweep.tune import Left, fit
 
 
@@ -112,13 +115,15 @@ class Tracking:
         return self.store.end_sweep(self.parent, "finished") and all(sent)
 
 
-def drive(study: Study, folder: Path, resume: bool) -> None:
+def drive(study: Study, folder: Path, resume: bool, prior: Prior | None = None) -> None:
     """Search or run the arms, compare, print. Safe to kill at any moment and to call again.
+
+    A new sweep begins with what `prior` knows.
 
     Raises:
         ConfigError, TrackerError: before anything runs. PoolError: the machines gave up, or the time is over.
     """
-    with driver(study, folder, resume) as d:
+    with driver(study, folder, resume, prior) as d:
         if study.arms:
             _drive_arms(d, study)
         else:
@@ -138,16 +143,16 @@ def _drive_arms(d: Driver, study: Study) -> None:
 
 
 def _drive_search(d: Driver, study: Study) -> None:
-    searched = sum(t.kind == "search" for t in d.journal.trials())
+    begun = len(groups(d.journal.trials()))
     with _watched(d, planned_trials(study)):
-        d.fit("search", max(study.sweep.trials - searched, 0))
+        d.fit("search", max(study.sweep.trials - begun, 0))
         best = best_trial(d.journal, study)
         if study.sweep.comparison:
             d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
     d.console.print("measuring on the whole validation split", highlight=False)
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))
-    trials = ranked(d.journal.trials(), study.sweep.objectives)
+    trials = best_first(study, d.journal.trials())
     report = keep_report(d.journal.folder, study, trials, rows)
     d.end(report)
     d.console.print(ranking_table(study, trials, d.journal.trials()))
@@ -174,9 +179,10 @@ def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[Tr
 
 
 @contextmanager
-def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
+def driver(study: Study, folder: Path, resume: bool, prior: Prior | None = None) -> Iterator[Driver]:
     """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded."""
     profile = profile_of(study)
+    check_sampler(study)
     console = wide_console()
     for remark in read_task(study.experiment):
         console.print(remark, highlight=False, soft_wrap=True)
@@ -184,7 +190,7 @@ def driver(study: Study, folder: Path, resume: bool) -> Iterator[Driver]:
     for line in start_lines(study, profile):
         console.print(line, highlight=False, soft_wrap=True)
     warm_source(study.experiment, folder)
-    journal = open_sweep(folder, study, resume)
+    journal = open_sweep(folder, study, resume, prior)
     try:
         log = folder / "logs" / "driver.log"
         log_to(log)
@@ -214,10 +220,10 @@ def profile_of(study: Study) -> ClusterProfile:
 
 def best_trial(journal: Journal, study: Study) -> TrialRecord:
     """Raises PoolError where no trial has a result, with the first reason."""
-    trials = ranked(journal.trials(), study.sweep.objectives)
+    trials = best_first(study, journal.trials())
     if trials:
         return trials[0]
-    raise no_result(journal, f"none ended with a finite {' and '.join(o.metric for o in study.sweep.objectives)}")
+    raise no_result(journal, f"none ended with a finite {' and '.join(study.sweep.asked)}")
 
 
 def no_result(journal: Journal, otherwise: str = "none has ended") -> PoolError:

@@ -32,7 +32,7 @@ def report(
 
     importances: tuple[Importance, ...] = ()
     if source.study is not None and not why_not(source):
-        from haps_search.sweep.importance import importances as computed
+        from haps_search.sweep.suggestions import importances as computed
 
         importances = computed(source.study, source.trials)
     made = build(source, importances)

@@ -19,6 +19,9 @@ def sweep(
     set_: Set = None,
     tracking_uri: TrackingUri = None,
     runs: Runs = Path("runs"),
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="SWEEP", help="Begin with another sweep's results, where they fit.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
     """Search a study's space. A sweep of that name and configuration is taken up where it was left."""
@@ -36,7 +39,18 @@ def sweep(
 
         validate(file, overrides)
         return
-    from haps_search.cli.drive import drive
+    from haps_search.cli.find import sweep_journal
     from haps_search.sweep.inputs import kept
+    from haps_search.sweep.prior import prior_of
 
-    drive(kept(study, folder), folder, resume=False)
+    study, prior = kept(study, folder), None
+    if like is not None:
+        other = sweep_journal(runs, like)
+        prior = prior_of(like, other.study(), other.trials(), study)
+        typer.echo(f"begins with {len(prior.known)} results of {like}")
+        for reason, count in prior.left_out.items():
+            typer.echo(f"  {count} left out: {reason}")
+
+    from haps_search.cli.drive import drive
+
+    drive(study, folder, resume=False, prior=prior)

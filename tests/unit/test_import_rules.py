@@ -12,13 +12,17 @@ import haps_search
 
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
-    *("cli", "sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
+    *("cli", "verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
+    *("engines.cluster", "records.mlflow_tracker"),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("evaluation.routing_metrics", "evaluation.intervals"),
     *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),
 )
 """From left to right; rooms that the design names together stand here in the one order they need."""
-RIM = ("sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker")
+RIM = (
+    *("verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
+    *("engines.cluster", "records.mlflow_tracker"),
+)
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
 LIGHT = ("config", "types", "errors", "seeds")
 HEAVY = {"torch", "transformers", "peft", "numpy", *RIM_LIBRARIES}
@@ -100,7 +104,10 @@ def test_the_scan_sees_a_wrong_import(name, source):
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("sweep.tune", "import optuna\nfrom ray import tune\nfrom haps_search.engines.cluster import pool"),
+        (
+            "sweep.tune",
+            "from haps_search.sweep import suggestions\nfrom ray import tune\nfrom haps_search.engines import cluster",
+        ),
         ("engines.cluster.pool", "import ray\nfrom haps_search.engines.cluster.broker import Broker"),
         ("routing.backbone", "from haps_search.candidates.sources import load_lm"),
         ("config.load", "from haps_search import __version__, errors\nfrom .sweep import Study"),

@@ -1,0 +1,1 @@
+"""What a user does, a module each: functions with typed results that print nothing."""
