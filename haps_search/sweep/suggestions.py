@@ -7,8 +7,7 @@ on nothing that a kill could lose.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,7 +26,7 @@ from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.prior import Known
 from haps_search.sweep.repeats import searched
 from haps_search.sweep.space import encoded, grid, suggest
-from haps_search.sweep.telling import optuna_study, placed, told
+from haps_search.sweep.telling import optuna_study, placed, quiet, told
 
 
 def suggestion(
@@ -42,7 +41,7 @@ def suggestion(
     if isinstance(sampler, GridSampler):
         points = list(grid(study.space))
         return points[len(settings)] if len(settings) < len(points) else None
-    with _quiet():
+    with quiet():
         if isinstance(sampler, CmaEsSampler):
             built = _replayed(study, settings, known, sampler)
         else:
@@ -116,15 +115,6 @@ def _drawn(study: Study, setting: Mapping[str, Any]) -> dict[str, Any]:
         if name in setting and isinstance(distribution, Choice) and active(name, study.space, setting):
             drawn[name] = encoded(distribution.values)[placed(study.space, name, setting[name])]
     return drawn
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's remarks on what is experimental, and on what is drawn independently."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 EVALUATOR = "PED-ANOVA (what sets the best tenth of the trials apart)"

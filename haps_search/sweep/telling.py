@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -135,3 +137,12 @@ class _Recorded:
 def placed(space: Space, name: str, value: Any) -> int:
     """A choice's place in the space: what is drawn may be a JSON text of the value, and 1 == True."""
     return [canonical(each) for each in finite(space[name]) or ()].index(canonical(value))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's remarks on what is experimental, and on what is drawn independently."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

@@ -56,6 +56,7 @@ def _of_steps(study: Study, records: Sequence[TrialRecord], steps: int | None) -
     if "run.steps" in study.space or any("run.steps" in arm for arm in study.arms.values()):
         yield "--steps: the study itself gives runs their number of steps (run.steps)"
     ended: dict[str, list[int]] = {}
+    schedule: str
     for record in records:
         schedule = experiment_of(study, record).learning.schedule.type
         if schedule != "constant" and record.state != "failed":
