@@ -118,6 +118,11 @@ class TrackingConfig(Config):
     mlflow: bool = True
     uri: str | None = None
     """null: what MLFLOW_TRACKING_URI says, else an sqlite file under the runs folder."""
+    system_metrics: bool = False
+    """The driver's machine in MLflow: processors, memory, disk, network, GPUs."""
+    also: tuple[str, ...] = ()
+    """Trackers beside MLflow, by name: `tensorboard`, or what a package announces under the entry point group
+    `haps_search.trackers`."""
 
     @field_validator("uri")
     @classmethod

@@ -13,7 +13,13 @@ import haps_search
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
     *("cli", "verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
-    *("engines.cluster", "records.mlflow_tracker"),
+    *(
+        "engines.cluster",
+        "records.mlflow_upgrade",
+        "records.mlflow_models",
+        "records.mlflow_pages",
+        "records.mlflow_tracker",
+    ),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("evaluation.routing_metrics", "evaluation.intervals"),
     *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),
@@ -21,7 +27,13 @@ ORDER = (
 """From left to right; rooms that the design names together stand here in the one order they need."""
 RIM = (
     *("verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
-    *("engines.cluster", "records.mlflow_tracker"),
+    *(
+        "engines.cluster",
+        "records.mlflow_upgrade",
+        "records.mlflow_models",
+        "records.mlflow_pages",
+        "records.mlflow_tracker",
+    ),
 )
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
 LIGHT = ("config", "types", "errors", "seeds")
