@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -22,20 +21,22 @@ from haps_search.config.load import load_profile
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, PoolError
-from haps_search.records.mlflow_tracker import MlflowStore, Sweep, default_uri
 from haps_search.records.remote import storage
+from haps_search.report.build import build, write
+from haps_search.report.parameters import why_not
+from haps_search.report.source import read_sweep
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, SweepEnded, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.leaving import ready_to_leave
-from haps_search.sweep.mirror import Mirror
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done, planned_trials
 from haps_search.sweep.ranking import best_first
 from haps_search.sweep.repeats import groups
 from haps_search.sweep.settings import Setting, arms, comparisons, missing
-from haps_search.sweep.suggestions import check_sampler
+from haps_search.sweep.suggestions import check_sampler, importances
 from haps_search.sweep.tune import Left, fit
+from haps_search.verbs.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -80,39 +81,9 @@ class Driver:
 
     def end(self, files: list[Path]) -> None:
         """Close the sweep in MLflow, and say so where that was away."""
-        if not self.tracking.close(files):
+        if not self.tracking.end(files):
             again = f"`haps resume {self.journal.folder.name}` sends the rest once it answers"
             self.console.print(f"MLflow did not take everything, the JSONL has it: {again}", soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """MLflow's store and the sweep's parent run there, or neither."""
-
-    store: MlflowStore | None
-    parent: str | None
-    mirror: Mirror | None
-
-    @classmethod
-    def open(cls, journal: Journal, study: Study) -> Tracking:
-        """Raises TrackerError where MLflow is wanted and cannot be reached."""
-        if not study.tracking.mlflow:
-            return cls(None, None, None)
-        store = MlflowStore(study.tracking.uri or default_uri(journal.folder.parent), "haps_search")
-        sweep = Sweep(journal.folder.name, journal.begun())
-        parent = store.sweep_run(sweep, study.experiment.model_dump(mode="json"), {"haps.study": study.name})
-        return cls(store, parent, Mirror(journal, partial(store.trial_tracker, sweep)))
-
-    def tick(self) -> None:
-        if self.mirror is not None:
-            self.mirror.tick()
-
-    def close(self, files: list[Path]) -> bool:
-        """Send the rest; False where MLflow did not take all of it, which another resume sends."""
-        if self.store is None or self.parent is None or self.mirror is None:
-            return True
-        sent = [self.mirror.tick(last=True), *(self.store.artifact(self.parent, file) for file in files)]
-        return self.store.end_sweep(self.parent, "finished") and all(sent)
 
 
 def drive(study: Study, folder: Path, resume: bool, prior: Prior | None = None) -> None:
@@ -153,12 +124,18 @@ def _drive_search(d: Driver, study: Study) -> None:
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))
     trials = best_first(study, d.journal.trials())
-    report = keep_report(d.journal.folder, study, trials, rows)
-    d.end(report)
+    d.end([*keep_report(d.journal.folder, study, trials, rows), _page(d.journal, study)])
     d.console.print(ranking_table(study, trials, d.journal.trials()))
     d.console.print(f"\n{comparison_title(rows, best)}", highlight=False)
     d.console.print(comparison_table(rows), "")
-    closing(d.console, d.journal, best, d.tracking.store.uri if d.tracking.store else None)
+    closing(d.console, d.journal, best, d.tracking.uri)
+
+
+def _page(journal: Journal, study: Study) -> Path:
+    """The report's folder, written as the sweep stands."""
+    source = read_sweep(journal)
+    found = () if why_not(source) else importances(study, source.trials)
+    return write(build(source, found), journal.folder / "report").parent
 
 
 def run_settings(study: Study, folder: Path, settings: list[Setting]) -> list[TrialRecord]:
@@ -195,12 +172,14 @@ def driver(study: Study, folder: Path, resume: bool, prior: Prior | None = None)
         log = folder / "logs" / "driver.log"
         log_to(log)
         console.print(f"sweep {folder.name} in {storage(folder)}, log {log}", highlight=False, soft_wrap=True)
-        tracking = Tracking.open(journal, study)
         deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
         names = ", ".join(c.name for c in study.experiment.candidates)
         what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
         console.print(f"starting {what} on profile {profile.name}: {names}", highlight=False)
-        with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
+        with (
+            Tracking.open(journal, study) as tracking,
+            session(folder.name, study.experiment.candidates, profile, folder / "logs") as live,
+        ):
             live.wait_for_candidates(lambda line: console.print(line, highlight=False, soft_wrap=True))
             yield Driver(console, journal, study, live, tracking, deadline)
     finally:

@@ -321,6 +321,19 @@ def _way_out(uri: str, database: Path | None) -> str:
     )
 
 
+class SystemMetrics:
+    """A thread that sends the state of this machine to a run, under `system/`, every ten seconds."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+        self._monitor.start()
+
+    def stop(self) -> None:
+        self._monitor.finish()
+
+
 def attempt(call: Callable[[], object], what: str) -> bool:
     try:
         call()

@@ -47,7 +47,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def a_driver(journal: Journal, ended: str | None = None, deadline: float | None = None) -> Driver:
     live: Any = Live(ended)
-    return Driver(Console(quiet=True), journal, STUDY, live, Tracking(None, None, None), deadline)
+    return Driver(Console(quiet=True), journal, STUDY, live, Tracking(None, ()), deadline)
 
 
 def test_a_driver_goes_on_when_all_trials_of_the_kind_have_ended(journal: Journal) -> None:
