@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from haps_search.records.mlflow_tracker import MlflowStore, Sweep, default_uri
 from haps_search.sweep.journal import Journal
 
 LOOPBACK = "127.0.0.1"
-START_S = 90
+START_S = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Server:
         command += ["--artifacts-destination", str(runs.resolve() / "mlflow-artifacts")]
         self._log = runs.resolve() / "mlflow-server.log"
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._wait()
 
     def serve(self) -> None:
@@ -86,8 +89,13 @@ class Server:
             self.stop()
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
+        """With the workers it has started."""
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, how)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+                return
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_S
