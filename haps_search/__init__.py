@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from haps_search.verbs.confirm import confirm
     from haps_search.verbs.evaluate import evaluate
     from haps_search.verbs.events import Counted, Frame, Said
+    from haps_search.verbs.extend import extend
     from haps_search.verbs.inspect import inspect
     from haps_search.verbs.plan import plan
     from haps_search.verbs.report import report
@@ -54,6 +55,7 @@ _PLACES = {
     "verbs.confirm": ("confirm",),
     "verbs.evaluate": ("evaluate",),
     "verbs.events": ("Counted", "Frame", "Said"),
+    "verbs.extend": ("extend",),
     "verbs.inspect": ("inspect",),
     "verbs.plan": ("plan",),
     "verbs.report": ("report",),
@@ -95,7 +97,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Completion", "Counted", "Episode", "Frame", "HapsError", "Message", "Parsed", "Question", "QuestionTask", "Role",
-    "Said", "Turn", "collect", "compare", "confirm", "evaluate", "hold_task", "inspect", "load_profile", "load_run",
-    "load_study", "make_study", "plan", "read_questions", "report", "resume", "status", "stop", "submit", "sweep",
-    "train", "validate", "warmup",
+    "Said", "Turn", "collect", "compare", "confirm", "evaluate", "extend", "hold_task", "inspect", "load_profile",
+    "load_run", "load_study", "make_study", "plan", "read_questions", "report", "resume", "status", "stop",
+    "submit", "sweep", "train", "validate", "warmup",
 ]  # fmt: skip

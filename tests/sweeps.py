@@ -39,7 +39,7 @@ def a_trial(number: int, reward: float | None = None, **changes: Any) -> TrialRe
 def write(journal: Journal, *trials: TrialRecord) -> None:
     """The events that make these records."""
     for t in trials:
-        journal.append(TrialSuggested(t.number, t.parameters, t.seed, t.kind, t.label))
+        journal.append(TrialSuggested(t.number, t.parameters, t.seed, t.kind, t.label, t.of))
         if t.attempts:
             journal.append(AttemptStarted(t.number, t.attempts))
         if t.state in ("finished", "stopped", "failed"):

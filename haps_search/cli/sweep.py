@@ -19,6 +19,9 @@ def sweep(
     set_: Set = None,
     tracking_uri: TrackingUri = None,
     runs: Runs = Path("runs"),
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="SWEEP", help="Begin with another sweep's results, where they fit.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
     """Search a study's space. A sweep of that name and configuration is taken up where it was left."""
@@ -42,4 +45,4 @@ def sweep(
     from haps_search.verbs import sweep as verb
 
     with Terminal() as terminal:
-        show_sweep(terminal, verb.sweep(study, name, runs, terminal))
+        show_sweep(terminal, verb.sweep(study, name, runs, terminal, like=like))

@@ -15,6 +15,8 @@ from haps_search.evaluation.comparison import ArmRow, Row
 from haps_search.evaluation.intervals import seed_interval
 from haps_search.records.remote import storage
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.ranking import broken
+from haps_search.sweep.repeats import groups
 from haps_search.verbs.compare import ArmsComparison, finished_arms
 from haps_search.verbs.sweep import SweepResult
 
@@ -51,16 +53,23 @@ def show_arms(terminal: Terminal, found: ArmsComparison) -> None:
 
 def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Sequence[TrialRecord]) -> Table:
     """Trials by objective, with the parameters they were given; failed ones last, with the reason."""
-    shown = Table(box=None, pad_edge=False)
-    for name in ("trial", "state", *(o.metric for o in study.sweep.objectives), "steps", "parameters"):
+    shown, runs = Table(box=None, pad_edge=False), groups(everything)
+    objectives, limits = [o.metric for o in study.sweep.objectives], study.sweep.limits
+    extra = [*(["over seeds"] if study.sweep.seeds_per_trial > 1 else ()), *(["breaks"] if limits else ())]
+    for name in ("trial", "state", *objectives, *extra, "steps", "parameters"):
         shown.add_column(name, overflow="fold")
     for t in trials:
-        values = [_value(o.metric, t.metrics[o.metric]) for o in study.sweep.objectives]
+        values = [_value(name, t.metrics[name]) for name in objectives]
+        if study.sweep.seeds_per_trial > 1:
+            values.append(" ".join(_value(objectives[0], run.metrics[objectives[0]]) for run in runs[t.number]))
+        if limits:
+            values.append(", ".join(broken(t.metrics, limits)))
         steps = str(t.reports[-1][0]) if t.reports else "-"
         shown.add_row(f"{t.number:03d}", t.state, *values, steps, parameters(t))
     for t in everything:
         if t.state == "failed":
-            shown.add_row(f"{t.number:03d}", t.state, *["-"] * len(study.sweep.objectives), "-", Text(t.error or ""))
+            blank = ["-"] * (len(objectives) + len(extra) + 1)
+            shown.add_row(f"{t.number:03d}", t.state, *blank, Text(t.error or ""))
     return shown
 
 

@@ -18,6 +18,7 @@ from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_o
 from haps_search.config.engines import ClusterProfile, Nodes
 from haps_search.config.overrides import override
 from haps_search.config.schema import suggest
+from haps_search.config.search_checks import search_problems
 from haps_search.config.sweep import Study
 from haps_search.config.tables import TableConfig
 from haps_search.errors import ConfigError
@@ -149,6 +150,8 @@ def _space(values: Any, study: Study | None) -> list[Problem]:
         sampler = sweep.get("sampler") if isinstance(sweep, dict) else None
         grid = isinstance(sampler, dict) and sampler.get("type") == "grid"
         problems += space_problems(readable(space), list(space), plain, grid)
+    if isinstance(sweep, dict):
+        problems += search_problems(readable(space), sweep)
     return problems
 
 

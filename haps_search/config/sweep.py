@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from haps_search.config.base import Config, Name, concealed
+from haps_search.config.constraints import Constraint, parse_constraint
 from haps_search.config.run import Experiment
+from haps_search.config.samplers import Asha, NoScheduler, Sampler, Scheduler, TpeSampler
 
 Conditions = dict[str, Any]
 """Parent path -> value, or list of values, under which a parameter is active."""
@@ -50,45 +52,6 @@ class Choice(Config):
 Distribution = Annotated[FloatRange | LogRange | IntRange | Choice, Field(discriminator="type")]
 
 
-class TpeSampler(Config):
-    """Optuna's tree-structured Parzen estimator."""
-
-    type: Literal["tpe"] = "tpe"
-    startup_trials: PositiveInt = 5
-
-
-class RandomSampler(Config):
-    """Independent draws."""
-
-    type: Literal["random"] = "random"
-
-
-class GridSampler(Config):
-    """Every combination of choices and integers, inactive parameters left out."""
-
-    type: Literal["grid"] = "grid"
-
-
-Sampler = Annotated[TpeSampler | RandomSampler | GridSampler, Field(discriminator="type")]
-
-
-class Asha(Config):
-    """Asynchronous successive halving on the first objective, in steps."""
-
-    type: Literal["asha"] = "asha"
-    grace_steps: PositiveInt = 50
-    reduction: float = Field(default=3.0, gt=1)
-
-
-class NoScheduler(Config):
-    """Every trial runs to its end."""
-
-    type: Literal["none"] = "none"
-
-
-Scheduler = Annotated[Asha | NoScheduler, Field(discriminator="type")]
-
-
 class Objective(Config):
     """A metric of a run's end."""
 
@@ -108,10 +71,20 @@ class SweepConfig(Config):
     """How the space is searched."""
 
     trials: PositiveInt = 8
+    """Settings to search."""
+    seeds_per_trial: PositiveInt = 1
+    """Runs of each setting, on the same seeds for all; their mean is what is searched. Each run is a trial of its own
+    in records and trackers."""
     concurrency: PositiveInt = 2
+    """Runs at a time."""
     sampler: Sampler = TpeSampler()
     scheduler: Scheduler = NoScheduler()
     objectives: tuple[Objective, ...] = Field(default=(Objective(),), min_length=1)
+    constraints: tuple[str, ...] = ()
+    """`METRIC <= NUMBER` or `METRIC >= NUMBER`, on what a run has at its best step: a setting that breaks one ranks
+    behind all that keep them, and the sampler is told."""
+    enqueue: tuple[dict[str, Any], ...] = ()
+    """Settings to try first, dotted path -> value inside the space; parameters left out are drawn."""
     seed: int = 0
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     """Run seeds of each arm; they may grow when a sweep is taken up again."""
@@ -120,6 +93,24 @@ class SweepConfig(Config):
     """Train the architecture-only router and the static adapter at the best setting, for the final table; with arms,
     measure them all on the validation split when they have ended."""
 
+    @field_validator("constraints")
+    @classmethod
+    def _readable(cls, constraints: tuple[str, ...]) -> tuple[str, ...]:
+        for text in constraints:
+            parse_constraint(text)
+        return constraints
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints, read."""
+        return tuple(parse_constraint(text) for text in self.constraints)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The metrics that a trial must have finite values of, to have a result."""
+        names = [*(o.metric for o in self.objectives), *(c.metric for c in self.limits)]
+        return tuple(dict.fromkeys(names))
+
 
 class TrackingConfig(Config):
     """Where metrics go beside the JSONL."""
@@ -127,6 +118,11 @@ class TrackingConfig(Config):
     mlflow: bool = True
     uri: str | None = None
     """null: what MLFLOW_TRACKING_URI says, else an sqlite file under the runs folder."""
+    system_metrics: bool = False
+    """The driver's machine in MLflow: processors, memory, disk, network, GPUs."""
+    also: tuple[str, ...] = ()
+    """Trackers beside MLflow, by name: `tensorboard`, or what a package announces under the entry point group
+    `haps_search.trackers`."""
 
     @field_validator("uri")
     @classmethod
@@ -159,6 +155,18 @@ class Study(Config):
     def _one_objective_for_asha(self) -> Self:
         if isinstance(self.sweep.scheduler, Asha) and len(self.sweep.objectives) > 1:
             raise ValueError("sweep.scheduler: asha stops by one objective; use `type: none` with several")
+        return self
+
+    @model_validator(mode="after")
+    def _repeats(self) -> Self:
+        if self.sweep.seeds_per_trial == 1:
+            return self
+        if isinstance(self.sweep.scheduler, Asha):
+            raise ValueError("sweep.seeds_per_trial: asha stops single runs, and a mean needs all of them; use none")
+        if "run.seed" in self.space:
+            raise ValueError("sweep.seeds_per_trial: the space searches run.seed; take it out of the space")
+        if self.arms:
+            raise ValueError("sweep.seeds_per_trial: arms run on sweep.seeds; leave it at 1")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+import mlflow  # noqa: E402
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
@@ -46,6 +47,8 @@ BACKEND_ERRORS = (MlflowException, RequestException, HTTPError, SQLAlchemyError,
 SWEEP_TAG, BEGUN_TAG, TRIAL_TAG = "haps.sweep", "haps.begun", "haps.trial"
 KIND_TAG, LAST_STEP_TAG = "haps.kind", "haps.last_step"
 PARENT_TAG = "mlflow.parentRunId"
+EXPERIMENT_KIND, CUSTOM_MODELS = "mlflow.experimentKind", "custom_model_development"
+"""Without it MLflow 3 guesses, and opens an experiment on its overview of traces, of which we have none."""
 SUMMARY = "summary/"
 """Before the names of a run's summary metrics, so that they never meet a step's."""
 
@@ -98,6 +101,8 @@ class MlflowStore:
             if database is not None and not database.exists():
                 _create_database(database)
             _probe_database(uri)
+            if _DATABASE.match(uri):
+                _check_schema(uri, database)
             self.client = MlflowClient(tracking_uri=uri)
             self._experiment_id = self._open_experiment(database)
         except (*BACKEND_ERRORS, ImportError) as error:
@@ -128,12 +133,21 @@ class MlflowStore:
 
     def end_sweep(self, run_id: str, status: Status) -> bool:
         """Close the parent run; False where the store did not take it."""
-        return _attempt(lambda: self.client.set_terminated(run_id, _STATUS[status]), f"end of run {run_id}")
+        return attempt(lambda: self.client.set_terminated(run_id, _STATUS[status]), f"end of run {run_id}")
 
     def artifact(self, run_id: str, path: Path) -> bool:
         """Keep a copy of a file or folder with a run; False where the store did not take it."""
-        send = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        return _attempt(lambda: send(run_id, str(path)), f"artifact {path}")
+        if path.is_dir():
+            return attempt(lambda: self.client.log_artifacts(run_id, str(path), path.name), f"artifact {path}")
+        return attempt(lambda: self.client.log_artifact(run_id, str(path)), f"artifact {path}")
+
+    @property
+    def experiment_id(self) -> str:
+        return self._experiment_id
+
+    def trial_run(self, sweep: Sweep, trial: str) -> Run | None:
+        """The trial's child run, None where it has none yet. Errors are the backend's own."""
+        return self._find_run({**sweep.tags, KIND_TAG: "trial", TRIAL_TAG: trial})
 
     def _open_experiment(self, database: Path | None) -> str:
         found = self.client.get_experiment_by_name(self.experiment) or self._create_experiment(database)
@@ -142,6 +156,8 @@ class MlflowStore:
                 f"MLflow at {self.uri}: experiment {self.experiment!r} was deleted; restore it "
                 f"(mlflow experiments restore -x {found.experiment_id}) or use another name"
             )
+        if EXPERIMENT_KIND not in found.tags:
+            self.client.set_experiment_tag(found.experiment_id, EXPERIMENT_KIND, CUSTOM_MODELS)
         return str(found.experiment_id)
 
     def _create_experiment(self, database: Path | None) -> Experiment:
@@ -240,21 +256,21 @@ class MlflowTracker:
 
     def _log_batch(self, records: Sequence[Record]) -> None:
         """Metrics of one call are one transaction, and the same point sent twice counts once."""
-        metrics = [metric for record in records for metric in _metrics(record)]
+        metrics = [metric for record in records for metric in points(record)]
         tag = RunTag(LAST_STEP_TAG, str(records[-1].step))
         self.client.log_batch(self.run_id, metrics=metrics, tags=[tag])
 
     def _close(self, status: Status, summary: Mapping[str, float]) -> None:
         record = Record.now(max(self._gate.highest, 0), {f"{SUMMARY}{k}": v for k, v in summary.items()})
         there = self.client.get_run(self.run_id).data.metrics
-        fresh = [metric for metric in _metrics(record) if there.get(metric.key) != metric.value]
+        fresh = [metric for metric in points(record) if there.get(metric.key) != metric.value]
         if fresh:
             self.client.log_batch(self.run_id, metrics=fresh)
         self.client.set_terminated(self.run_id, _STATUS[status])
 
     def _try(self, call: Callable[[], object]) -> bool:
         start = self._clock()
-        if _attempt(call, f"run {self.run_id}"):
+        if attempt(call, f"run {self.run_id}"):
             return True
         self.failures += 1
         took = self._clock() - start
@@ -263,7 +279,62 @@ class MlflowTracker:
         return False
 
 
-def _attempt(call: Callable[[], object], what: str) -> bool:
+def schema_of(uri: str) -> str | None:
+    """The revision of a database's MLflow tables, None where it has none. Errors are the backend's own."""
+    from mlflow.store.db.utils import _get_schema_version  # with alembic, which a server's client needs not
+
+    engine = create_engine(uri)
+    try:
+        found = _get_schema_version(engine)
+    finally:
+        engine.dispose()
+    return str(found) if found else None
+
+
+@lru_cache(maxsize=1)
+def latest_schema() -> str:
+    """The revision of the installed MLflow's tables."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())
+
+
+def _check_schema(uri: str, database: Path | None) -> None:
+    """Before MLflow sees it: it migrates an older store unasked, without a copy, where a whole table is missing.
+
+    Raises:
+        TrackerError: another version's tables.
+    """
+    found = schema_of(uri)
+    if found is not None and found != latest_schema():
+        raise TrackerError(_way_out(concealed(uri), database))
+
+
+def _way_out(uri: str, database: Path | None) -> str:
+    """For a store that another version of MLflow made."""
+    made = f"MLflow at {uri} was made by another version of MLflow than this one, {mlflow.__version__}"
+    if database is None:
+        return f"{made}: back it up and run `mlflow db upgrade` on it where it is served, or use that version"
+    return (
+        f"{made}: `haps mlflow --upgrade --runs {database.parent}` brings it up to date and keeps a copy of it as it "
+        "is, or install the version that made it; without MLflow (tracking.mlflow: false) the JSONL is kept either way"
+    )
+
+
+class SystemMetrics:
+    """A thread that sends the state of this machine to a run, under `system/`, every ten seconds."""
+
+    def __init__(self, uri: str, run_id: str) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+        self._monitor.start()
+
+    def stop(self) -> None:
+        self._monitor.finish()
+
+
+def attempt(call: Callable[[], object], what: str) -> bool:
     try:
         call()
     except BACKEND_ERRORS as error:
@@ -288,7 +359,7 @@ def _chunk(records: Sequence[Record]) -> list[Record]:
     return list(records)
 
 
-def _metrics(record: Record) -> list[Metric]:
+def points(record: Record) -> list[Metric]:
     at = int(record.time * 1000)
     return [Metric(_entity(name), value, at, record.step) for name, value in record.metrics.items()]
 

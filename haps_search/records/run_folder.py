@@ -47,8 +47,9 @@ class RunFolder:
         self._store = CheckpointStore(self._checkpoints, identity(experiment), kept, _today)
         self._remote = remote_of(path)
         path.mkdir(parents=True, exist_ok=True)
+        self._steps = experiment.run.steps
         described = path / "experiment.json"
-        if not described.exists():
+        if not described.exists() or _has_grown(described, experiment):
             with room_on(path):
                 replace_text(described, experiment.model_dump_json(indent=1))
             pushed(described)
@@ -82,11 +83,14 @@ class RunFolder:
             push_checkpoints(self._remote, self._checkpoints)
 
     def latest(self) -> Checkpoint | None:
-        """The newest intact checkpoint. Raises CheckpointError where all are damaged or belong elsewhere."""
+        """The newest intact checkpoint. Raises CheckpointError where all are damaged, or it belongs elsewhere or lies
+        beyond the run's last step."""
         self._pull_checkpoints()
         found = self._store.latest(skip_damaged=True)
         for reason in found.skipped if found else ():
             _log.warning("passed over a damaged checkpoint: %s", reason)
+        if found is not None and found.step > self._steps:
+            raise CheckpointError(f"{found.path}: the run is beyond run.steps = {self._steps}; it may only be raised")
         return found
 
     def best(self) -> Checkpoint | None:
@@ -123,9 +127,10 @@ class RunFolder:
         return {}
 
     def result(self) -> dict[str, Any] | None:
-        """How the run ended, None while it has not."""
+        """How the run ended, None while it has not, or has steps again since `run.steps` was raised."""
         path = self.path / "result.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        result: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return None if result is None or has_steps_left(result, self._steps) else result
 
     def finish(self, result: Mapping[str, Any]) -> None:
         self._tracker.finish("finished", result["metrics"])
@@ -152,9 +157,26 @@ class RunFolder:
             pull_checkpoints(self._remote, self._checkpoints)
 
 
+def has_steps_left(result: Mapping[str, Any], steps: int) -> bool:
+    """Whether a run that ended at its last step would go on to `steps`. Patience that ran out stays so."""
+    return bool(result.get("reason") == "steps" and result["steps"] < steps)
+
+
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """What makes a run the same run: all of its configuration but the machines it is on, and where copies lie there."""
-    return dict(unplaced(experiment.model_dump(mode="json", exclude={"engine": True})))
+    """What makes a run the same run: all of its configuration but the machines it is on, and where copies lie there.
+
+    Under a constant learning rate no step depends on how many there will be, so such a run may be given more.
+    """
+    described = dict(unplaced(experiment.model_dump(mode="json", exclude={"engine": True})))
+    if experiment.learning.schedule.type == "constant":
+        described["run"] = {key: value for key, value in described["run"].items() if key != "steps"}
+    return described
+
+
+def _has_grown(described: Path, experiment: Experiment) -> bool:
+    """Whether the run was begun with fewer steps."""
+    begun = Experiment.model_validate_json(described.read_text())
+    return begun.run.steps < experiment.run.steps and identity(begun) == identity(experiment)
 
 
 def _today(stored: Mapping[str, Any]) -> Mapping[str, Any]:

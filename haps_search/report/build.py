@@ -16,6 +16,7 @@ from haps_search.records.sealed import replace_text
 from haps_search.report.canvas import style_sheet
 from haps_search.report.curves import learning_section, shares_section
 from haps_search.report.judgement import replay_sections
+from haps_search.report.noise import noise_section
 from haps_search.report.parameters import (
     Importance,
     importance_section,
@@ -38,6 +39,7 @@ def build(source: Source, importances: Sequence[Importance] = ()) -> Report:
         learning_section(source),
         shares_section(source),
         front_section(source),
+        noise_section(source),
         *(_of_search(source, importances) if source.study and not source.arms else ()),
         trials_section(source) if source.study else None,
         alarms_section(source),
@@ -94,6 +96,7 @@ def _of_sweep(source: Source) -> list[tuple[str, str]]:
         ("About", study.description.strip()),
         ("Expected", study.expected.strip()),
         ("Objective", objectives),
+        ("Constraints", ", ".join(study.sweep.constraints)),
         ("Search", f"{len(study.arms)} arms, no search" if study.arms else searched),
         ("Last begun", begun),
     ]

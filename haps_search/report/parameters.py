@@ -13,6 +13,7 @@ from haps_search.report.charts import Dot, Row, Thread, draw_bars, draw_parallel
 from haps_search.report.shape import Cell, Figure, Key, Section, Table
 from haps_search.report.source import Source
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.ranking import broken
 
 LEVELS = 5
 DOTS = (Key("best trial", "best", "dot"), Key("finished", "series0", "dot"), Key("stopped early", "series0", "ring"))
@@ -72,13 +73,20 @@ def trials_table(source: Source) -> Table:
         (
             *(t.number, t.label or t.kind, t.state, t.seed, source.of(t)[-1][0] if source.of(t) else None),
             *(_finite(t.metrics.get(m)) for m in metrics),
+            *([_breaks(t, source)] if source.constraints else ()),
             *(cell(t.parameters.get(n)) for n in names),
         )
         for t in sorted(source.trials, key=lambda t: (order.get(t.number, len(order)), t.number))
     ]
     labels = short_labels(names)
-    columns = ("trial", "what", "state", "seed", "steps", *metrics, *(labels[n] for n in names))
+    breaks = ("breaks",) if source.constraints else ()
+    columns = ("trial", "what", "state", "seed", "steps", *metrics, *breaks, *(labels[n] for n in names))
     return Table("trials", "Trials, best first", columns, tuple(rows))
+
+
+def _breaks(trial: TrialRecord, source: Source) -> str | None:
+    """Which constraints; nothing where they are kept, or there is nothing to judge."""
+    return ", ".join(broken(trial.metrics, source.constraints)) or None
 
 
 def trials_section(source: Source) -> Section:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from haps_search.config.constraints import Constraint
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Objective, Study
 from haps_search.errors import DataError
@@ -17,7 +18,7 @@ from haps_search.report.shape import Cell
 from haps_search.sweep.events import SweepEnded, SweepStarted, TrialRecord, written_ending
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.ranking import ranked
+from haps_search.sweep.ranking import best_first, ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,12 @@ class Source:
 
     @property
     def ranked(self) -> list[TrialRecord]:
-        """Search trials with a result, best first."""
-        return ranked(self.trials, self.objectives)
+        """Searched settings with a result, best first."""
+        return best_first(self.study, self.trials) if self.study else ranked(self.trials, self.objectives)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        return self.study.sweep.limits if self.study else ()
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from haps_search.report.charts import Dot, draw_intervals, draw_points
 from haps_search.report.shape import Cell, Figure, Key, Section, Table
 from haps_search.report.source import Fields, Source
-from haps_search.sweep.ranking import pareto_front
+from haps_search.sweep.ranking import broken, pareto_front
 
 SPREAD = ("mean", "low", "high")
 
@@ -192,7 +192,8 @@ def placed(source: Source) -> list[Placed]:
     if len(source.objectives) < 2:
         return []
     one, two = (o.metric for o in source.objectives[:2])
-    front = {t.number for t in pareto_front(source.ranked, source.objectives)}
+    keeping = [t for t in source.ranked if not broken(t.metrics, source.constraints)]
+    front = {t.number for t in pareto_front(keeping, source.objectives)}
     return [Placed(t.number, t.metrics[one], t.metrics[two], t.number in front) for t in source.ranked]
 
 

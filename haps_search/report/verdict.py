@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from haps_search.evaluation.intervals import seed_interval
 from haps_search.evaluation.labels import ORACLE
+from haps_search.report.noise import noise_verdict
 from haps_search.report.shape import Section, Table, number
 from haps_search.report.source import Fields, Source
 from haps_search.report.standings import Gap, Standing, Standings, arms_on, comparison, references
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.ranking import broken, ranked
 
 ALARMS = ("route_collapse", "answer_collapse")
 
@@ -86,7 +88,7 @@ def verdict(source: Source) -> tuple[str, ...]:
     for found in (comparison(source), references(source)):
         said += _best_other(found) if found else []
     said += _judged(source)
-    return (*said, *_confirmed(source), *_troubles(source))
+    return (*said, *noise_verdict(source), *_confirmed(source), *_troubles(source))
 
 
 def _unfinished(source: Source) -> list[str]:
@@ -109,7 +111,26 @@ def _winner(source: Source) -> list[str]:
     others = "".join(f", {o.metric} {number(best.metrics[o.metric])}" for o in source.objectives[1:])
     steps = f" after {source.of(best)[-1][0]} steps" if source.of(best) else ""
     stopped = "" if best.state == "finished" else "; the scheduler stopped it there"
-    return [f"{who} reached {objective.metric} {value}{others}{steps}{stopped}."]
+    return [f"{who} reached {objective.metric} {value}{others}{steps}{stopped}.", *_constrained(source, best)]
+
+
+def _constrained(source: Source, best: TrialRecord) -> list[str]:
+    """What keeping the constraints cost."""
+    if not source.constraints:
+        return []
+    asked = " and ".join(map(str, source.constraints))
+    if broken(best.metrics, source.constraints):
+        return [f"No trial keeps {asked}; this one breaks the least."]
+    kept = [t for t in source.ranked if not broken(t.metrics, source.constraints)]
+    said = [f"It keeps {asked}, as {len(kept)} of {len(source.ranked)} do."]
+    free = ranked(source.ranked, source.objectives)[0]
+    if free.number == best.number:
+        return said
+    metric, why = source.objectives[0].metric, ", ".join(broken(free.metrics, source.constraints))
+    return [
+        *said,
+        f"Unconstrained, {free.number:03d} with {metric} {number(free.metrics[metric])} would win: it breaks {why}.",
+    ]
 
 
 def _arms(found: Standings, split: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,8 @@ State = Literal["suggested", "running", "finished", "stopped", "failed"]
 class SweepStarted:
     """A driver took the sweep up with this configuration; the last one written counts.
 
-    `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch.
+    `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch. `known` are results of
+    another sweep, `like`, that count as this one's: parameters and metrics; the first event of a sweep has them.
     """
 
     study: Mapping[str, Any]
@@ -27,17 +28,27 @@ class SweepStarted:
     version: str
     time: float
     format: int = 1
+    like: str = ""
+    known: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def steps(self) -> int:
+        return int(self.study["experiment"]["run"]["steps"])
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSuggested:
-    """A trial's setting, fixed before it starts. `label` says what a comparison or confirmation is for."""
+    """A trial's setting, fixed before it starts. `label` says what a comparison or confirmation is for.
+
+    `of` is the search trial whose setting this one repeats on another seed, None for a setting of its own.
+    """
 
     number: int
     parameters: Mapping[str, Any]
     seed: int
     kind: Kind = "search"
     label: str = ""
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,7 @@ class TrialRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     attempts: int = 0
+    of: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -139,14 +151,19 @@ def fold(events: Iterable[Event]) -> list[TrialRecord]:
 
     The first setting of a number counts. A step reported twice counts once, the later report holding (a
     resumed attempt repeats the steps since its checkpoint). After a trial's end only one thing counts: a new
-    attempt of a failed trial.
+    attempt of a failed trial. A sweep taken up with more steps opens its finished trials again.
 
     Raises:
         ValueError: an event of a trial that was never suggested.
     """
     trials: dict[int, _Trial] = {}
+    started: SweepStarted | None = None
     for event in events:
-        if isinstance(event, TrialSuggested):
+        if isinstance(event, SweepStarted):
+            if started is not None and event.steps > started.steps:
+                _reopen(trials.values())
+            started = event
+        elif isinstance(event, TrialSuggested):
             trials.setdefault(event.number, _Trial(_suggested(event)))
         elif isinstance(event, AttemptStarted | TrialReported | TrialEnded):
             if event.number not in trials:
@@ -159,7 +176,14 @@ def fold(events: Iterable[Event]) -> list[TrialRecord]:
 
 
 def _suggested(event: TrialSuggested) -> TrialRecord:
-    return TrialRecord(event.number, event.parameters, event.seed, event.kind, event.label)
+    return TrialRecord(event.number, event.parameters, event.seed, event.kind, event.label, of=event.of)
+
+
+def _reopen(trials: Iterable[_Trial]) -> None:
+    """What was finished has steps left now; what was stopped or has failed stays so."""
+    for trial in trials:
+        if trial.record.state == "finished":
+            trial.record = replace(trial.record, state="running", metrics={})
 
 
 def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> None:
@@ -176,12 +200,15 @@ def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> 
         trial.record = replace(record, state=event.state, metrics=event.metrics, error=event.error)
 
 
-def written_ending(number: int, folder: Path) -> TrialEnded | None:
-    """The end of a run that reached its end or broke for good; None where it could go on."""
+def written_ending(number: int, folder: Path, steps: int = 0) -> TrialEnded | None:
+    """The end of a run that reached its end or broke for good; None where it could go on, to `steps` at least."""
+    from haps_search.records.run_folder import has_steps_left  # torch, which who only reads the journal needs not
+
     pulled(folder)
     result, error = folder / "result.json", folder / "error.json"
     if result.exists():
-        return TrialEnded(number, "finished", json.loads(result.read_text())["metrics"])
+        written = json.loads(result.read_text())
+        return None if has_steps_left(written, steps) else TrialEnded(number, "finished", written["metrics"])
     if error.exists():
         note = json.loads(error.read_text())
         return TrialEnded(number, "failed", error=f"{note['kind']}: {note['message']}")

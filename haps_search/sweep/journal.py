@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecor
 from haps_search.sweep.hold import Hold, fetched
 from haps_search.sweep.inputs import put_inputs
 from haps_search.sweep.layout import JOURNAL
+from haps_search.sweep.prior import Known, Prior
 
 FILE = JOURNAL
+STEPS = "experiment.run.steps"
 MAY_DIFFER = (
     "description",
     "expected",
@@ -126,7 +129,16 @@ class Journal:
         started = self.started()
         if started is None:
             raise ConfigError("no sweep was begun in this folder", str(self.folder))
-        return parse_study(started.study, str(self.file))
+        return parse_study(as_begun(started.study), str(self.file))
+
+    def like(self) -> str:
+        """The sweep with whose results this one was begun, "" where with none."""
+        return next((e.like for e in self.events() if isinstance(e, SweepStarted)), "")
+
+    def known(self) -> tuple[Known, ...]:
+        """Results of another sweep that this one was begun with."""
+        first = next((e for e in self.events() if isinstance(e, SweepStarted)), None)
+        return tuple(Known(**fields) for fields in first.known) if first else ()
 
     @property
     def leaving(self) -> bool:
@@ -144,10 +156,11 @@ class Journal:
             self._hold.release()
 
 
-def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
+def open_sweep(folder: Path, study: Study, resume: bool, prior: Prior | None = None, extend: bool = False) -> Journal:
     """Begin or take up the sweep of a folder, as its only driver.
 
-    `resume` demands that it was begun; without it an existing sweep of the same configuration is taken up.
+    `resume` demands that it was begun; without it an existing sweep of the same configuration is taken up. A new one
+    begins with what `prior` knows; `extend` lets `run.steps` be raised.
 
     Raises:
         ConfigError: another driver is at it, the configuration differs, or there is nothing to resume.
@@ -157,25 +170,41 @@ def open_sweep(folder: Path, study: Study, resume: bool) -> Journal:
         raise ConfigError(f"no such sweep; {suggest(folder.name, known, 'there are')}", folder.name)
     journal = Journal(folder, Hold(folder))
     try:
-        _take_up(journal, study)
+        _take_up(journal, study, prior, extend)
     except (HapsError, OSError):
         journal.close()
         raise
     return journal
 
 
-def _take_up(journal: Journal, study: Study) -> None:
-    values = dump(study)
-    problems = differences(unplaced(dump(journal.study())), unplaced(values)) if journal.started() else []
+def _take_up(journal: Journal, study: Study, prior: Prior | None, extend: bool) -> None:
+    values, begun = dump(study), journal.started() is not None
+    problems = differences(unplaced(dump(journal.study())), unplaced(values), extend) if begun else []
     if problems:
         way_out = "give the sweep another --name, or resume it as it was begun"
         raise ConfigError([*problems, way_out], f"sweep {journal.folder.name} exists and differs")
     put_inputs(journal.folder)
-    journal.append(SweepStarted(values, fingerprint(study), __version__, time.time()))
+    like, known = (prior.sweep, [asdict(each) for each in prior.known]) if prior is not None else ("", [])
+    if begun and like not in ("", journal.like()):
+        raise ConfigError(f"--like {like}: it was begun {journal.like() or 'without'}; give the new one another --name")
+    if begun:
+        like, known = "", []
+    journal.append(SweepStarted(values, fingerprint(study), __version__, time.time(), like=like, known=known))
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What keeps a sweep from going on under another configuration: path, old and new value."""
+def as_begun(study: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored study as it was meant: where it lacks `sampler.stopped`, stopped trials were told as complete."""
+    sampler = study["sweep"]["sampler"]
+    if sampler["type"] != "tpe" or "stopped" in sampler:
+        return study
+    return {**study, "sweep": {**study["sweep"], "sampler": {**sampler, "stopped": "complete"}}}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], extend: bool = False) -> list[str]:
+    """What keeps a sweep from going on under another configuration: path, old and new value.
+
+    `extend` lets `run.steps` be raised.
+    """
     problems = []
     for path, old, new in _differing(before, now, ""):
         if path == "sweep.trials" and isinstance(old, int) and isinstance(new, int) and new < old:
@@ -183,7 +212,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif path == "sweep.seeds" and isinstance(old, list) and isinstance(new, list):
             if not set(old) <= set(new):
                 problems.append(f"{path}: begun with {old}, now {new}; seeds may be added, not taken away")
-        elif path.startswith("arms.") and old is None:
+        elif (path.startswith("arms.") and old is None) or (path == STEPS and extend and new > old):
             continue
         elif not any(path == free or path.startswith(f"{free}.") for free in MAY_DIFFER):
             problems.append(f"{path}: begun with {show(old)}, now {show(new)}")

@@ -91,7 +91,8 @@ def planned_trials(study: Study) -> int:
     """Every arm on every seed, or search trials and the two of the comparison; a replay has no adapters to compare."""
     if study.arms:
         return len(study.arms) * len(study.sweep.seeds)
-    return study.sweep.trials + 2 * (study.sweep.comparison and study.experiment.task.type != "replay")
+    searched = study.sweep.trials * study.sweep.seeds_per_trial
+    return searched + 2 * (study.sweep.comparison and study.experiment.task.type != "replay")
 
 
 def sweeps(runs: Path) -> list[str]:

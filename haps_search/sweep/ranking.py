@@ -1,32 +1,51 @@
-"""Trials by objective."""
+"""Trials by objective, those that keep the constraints first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from haps_search.config.sweep import Objective
+from haps_search.config.constraints import Constraint
+from haps_search.config.sweep import Objective, Study
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.repeats import searched
 
 
-def ranked(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """Search trials that ended with finite values, best first.
+def best_first(study: Study, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """`ranked`, as a study asks, settings that ran on several seeds as one."""
+    settings = searched(trials, study.sweep.seeds_per_trial)
+    return ranked(settings, study.sweep.objectives, study.sweep.limits)
+
+
+def ranked(
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
+) -> list[TrialRecord]:
+    """Search trials that ended with finite values of all that is asked of them, best first.
 
     With several objectives the Pareto front comes first, ordered by the first objective; trials that the
-    scheduler stopped follow those that finished.
+    scheduler stopped follow those that finished; behind all come those that break a constraint, the least first.
     """
+    asked = {*(o.metric for o in objectives), *(c.metric for c in constraints)}
     valued = [
         t for t in trials
         if t.kind == "search" and t.state in ("finished", "stopped")
-        and all(math.isfinite(t.metrics.get(o.metric, math.nan)) for o in objectives)
+        and all(math.isfinite(t.metrics.get(name, math.nan)) for name in asked)
     ]  # fmt: skip
-    front = {t.number for t in pareto_front(valued, objectives)}
+    excess = {t.number: sum(broken(t.metrics, constraints).values()) for t in valued}
+    front = {t.number for t in pareto_front([t for t in valued if not excess[t.number]], objectives)}
     several = len(objectives) > 1
 
-    def key(t: TrialRecord) -> tuple[bool, bool, float, int]:
-        return several and t.number not in front, t.state != "finished", -_gain(t, objectives[0]), t.number
+    def key(t: TrialRecord) -> tuple[float, bool, bool, float, int]:
+        behind = several and t.number not in front
+        return excess[t.number], behind, t.state != "finished", -_gain(t, objectives[0]), t.number
 
     return sorted(valued, key=key)
+
+
+def broken(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> dict[str, float]:
+    """By how much each constraint is broken, those that are kept left out."""
+    excess = {str(c): c.excess(metrics[c.metric]) for c in constraints if c.metric in metrics}
+    return {text: value for text, value in excess.items() if value > 0}
 
 
 def pareto_front(trials: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:

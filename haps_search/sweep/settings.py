@@ -26,6 +26,8 @@ class Setting:
     seed: int
     kind: Kind = "search"
     label: str = ""
+    of: int | None = None
+    """The search trial whose setting this repeats."""
 
 
 def experiment_of(study: Study, record: TrialRecord | Setting) -> Experiment:

@@ -79,16 +79,16 @@ def describe(space: Space) -> list[str]:
 
 def _draw(name: str, distribution: Distribution, trial: Trial) -> Any:
     if isinstance(distribution, Choice):
-        encoded = _encode(distribution.values)
-        drawn = trial.suggest_categorical(name, list(encoded))
-        return json.loads(drawn) if encoded is not distribution.values else drawn
+        choices = encoded(distribution.values)
+        drawn = trial.suggest_categorical(name, list(choices))
+        return json.loads(drawn) if choices is not distribution.values else drawn
     if isinstance(distribution, IntRange):
         return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
     log = isinstance(distribution, LogRange)
     return trial.suggest_float(name, distribution.low, distribution.high, log=log)
 
 
-def _encode(values: tuple[Any, ...]) -> tuple[Scalar, ...]:
+def encoded(values: tuple[Any, ...]) -> tuple[Scalar, ...]:
     """Values as they are where all are scalars that `==` tells apart (1 == True), else each as JSON."""
     plain = all(isinstance(v, Scalar) for v in values)
     if plain and len(set(values)) == len({canonical(v) for v in values}):

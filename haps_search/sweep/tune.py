@@ -1,35 +1,30 @@
-"""Ray Tune and Optuna around the journal. The only place that imports optuna.
+"""Ray Tune around the journal: hands out trials, journals what becomes of them, stops the poor ones.
 
-Tune's own snapshots are never restored. A resumed sweep is a new Tuner over the trials that the journal still
-wants, and every suggestion comes from a study built of the journal's trials, so that it depends on the
-journal and the trial's number and on nothing that a kill could lose.
+Tune's own snapshots are never restored. A resumed sweep is a new Tuner over the trials that the journal still wants.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import optuna
 from ray import tune
 from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from haps_search.config.conditions import Space, canonical, finite
-from haps_search.config.sweep import Asha, GridSampler, Objective, Study, TpeSampler
+from haps_search.config.samplers import Asha
+from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS, run_trial
 from haps_search.errors import PoolError
 from haps_search.records.remote import remote_of, storage
-from haps_search.seeds import derive_seed
 from haps_search.sweep.events import (
     AttemptStarted,
     Kind,
@@ -42,13 +37,13 @@ from haps_search.sweep.events import (
 )
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.repeats import wanting
 from haps_search.sweep.settings import Setting, experiment_of
-from haps_search.sweep.space import grid, suggest
+from haps_search.sweep.suggestions import suggestion
 from haps_search.tasks.own import passed
 from haps_search.tasks.tables.reading import held
 
 _log = logging.getLogger(__name__)
-_DIRECTIONS = {"max": "MAXIMIZE", "min": "MINIMIZE"}
 RETRIES = 2
 """How often Tune starts a trial again that the machines broke."""
 
@@ -69,7 +64,7 @@ def fit(
     wanted: Sequence[Setting] | int,
     time_left_s: float | None,
 ) -> Left:
-    """Run what is unfinished of a kind, and then `wanted`: so many suggestions, or these settings.
+    """Run what is unfinished of a kind, and then `wanted`: so many suggested settings, or these.
 
     Blocks until all have ended or the time is up. What ended is in the journal; what the machines broke is left
     unfinished there.
@@ -77,12 +72,12 @@ def fit(
     Raises:
         PoolError: the journal or a run's folder cannot be written or read any more.
     """
-    settle(journal)
+    settle(journal, study)
     unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind]
-    new = wanted if isinstance(wanted, int) else len(wanted)
+    search = _JournalSearch(journal, study, session, unfinished, wanted)
+    new = search.unbegun
     if not unfinished and not new:
         return Left()
-    search = _JournalSearch(journal, study, session, unfinished, wanted)
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study), _resources(session, study)),
         tune_config=tune.TuneConfig(
@@ -119,7 +114,9 @@ def _noted(journal: Journal, results: tune.ResultGrid) -> str:
         if result.error is None or result.config is None:
             continue
         number = int(result.config["number"])
-        end = written_ending(number, trial_folder(journal.folder, number))
+        end = written_ending(
+            number, trial_folder(journal.folder, number), int(result.config["experiment"]["run"]["steps"])
+        )
         if end is not None:
             journal.append(end)  # its process was lost after its last word
         elif _machines_fault(result.error):
@@ -153,86 +150,14 @@ def _trainable(study: Study) -> Any:
     return run_trial
 
 
-def settle(journal: Journal) -> None:
+def settle(journal: Journal, study: Study) -> None:
     """Journal the ends of trials whose run got there although its driver did not live to note it."""
     for trial in journal.trials():
         if not trial.ended:
-            end = written_ending(trial.number, trial_folder(journal.folder, trial.number))
+            steps = experiment_of(study, trial).run.steps
+            end = written_ending(trial.number, trial_folder(journal.folder, trial.number), steps)
             if end is not None:
                 journal.append(end)
-
-
-def suggestion(study: Study, trials: Iterable[TrialRecord], number: int) -> dict[str, Any] | None:
-    """The parameters of search trial `number` given all trials so far; None where a grid has no more."""
-    searched = [t for t in trials if t.kind == "search"]
-    sampler = study.sweep.sampler
-    if isinstance(sampler, GridSampler):
-        points = list(grid(study.space))
-        return points[len(searched)] if len(searched) < len(points) else None
-    seed = derive_seed(study.sweep.seed, "suggest", number) % 2**31
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    chosen: optuna.samplers.BaseSampler
-    if isinstance(sampler, TpeSampler):
-        # Running trials count as poor, so that concurrent ones do not crowd together.
-        chosen = optuna.samplers.TPESampler(seed=seed, n_startup_trials=sampler.startup_trials, constant_liar=True)
-    else:
-        chosen = optuna.samplers.RandomSampler(seed=seed)
-    built = optuna_study(study, searched, chosen)
-    return suggest(study.space, built.ask())
-
-
-def optuna_study(
-    study: Study, trials: Iterable[TrialRecord], sampler: optuna.samplers.BaseSampler | None = None
-) -> optuna.Study:
-    """An Optuna study that stands for the journal: also for Optuna's own plots and importances."""
-    objectives = study.sweep.objectives
-    directions = [optuna.study.StudyDirection[_DIRECTIONS[o.mode]] for o in objectives]
-    built = optuna.create_study(directions=directions, sampler=sampler)
-    built.add_trials([_frozen(study, t, objectives) for t in trials])
-    return built
-
-
-class _Recorded:
-    """Replays a trial's values through `suggest`, to learn the distributions they were drawn from."""
-
-    def __init__(self, space: Space, values: Mapping[str, Any]) -> None:
-        self._space, self._values = space, values
-        self.params: dict[str, Any] = {}
-        self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self._keep(name, optuna.distributions.FloatDistribution(low, high, log=log), self._values[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        return self._keep(name, optuna.distributions.IntDistribution(low, high, step=step), self._values[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        # By place in the space: what is drawn may be a JSON text of the value, and 1 == True.
-        written = finite(self._space[name]) or ()
-        place = [canonical(v) for v in written].index(canonical(self._values[name]))
-        return self._keep(name, optuna.distributions.CategoricalDistribution(choices), choices[place])
-
-    def _keep(self, name: str, distribution: optuna.distributions.BaseDistribution, value: Any) -> Any:
-        self.params[name], self.distributions[name] = value, distribution
-        return value
-
-
-def _frozen(study: Study, trial: TrialRecord, objectives: Sequence[Objective]) -> optuna.trial.FrozenTrial:
-    recorded = _Recorded(study.space, trial.parameters)
-    suggest(study.space, recorded)
-    values = [trial.metrics.get(o.metric, math.nan) for o in objectives]
-    states = optuna.trial.TrialState
-    state = states.RUNNING
-    if trial.ended:
-        good = trial.state != "failed" and all(math.isfinite(v) for v in values)
-        state = states.COMPLETE if good else states.FAIL
-    return optuna.trial.create_trial(
-        state=state,
-        values=values if state == states.COMPLETE else None,
-        params=recorded.params,
-        distributions=recorded.distributions,
-        user_attrs={"trial": trial.number},
-    )
 
 
 class _JournalSearch(Searcher):
@@ -249,13 +174,19 @@ class _JournalSearch(Searcher):
         super().__init__()
         self._journal, self._study, self._session = journal, study, session
         self._unfinished = list(unfinished)
-        self._settings = None if isinstance(wanted, int) else list(wanted)
-        self.unbegun = wanted if isinstance(wanted, int) else len(wanted)
+        self._settings = list(wanted) if not isinstance(wanted, int) else wanting(study, journal.trials())
+        self._suggestions = wanted if isinstance(wanted, int) else 0
         self.problem: Exception | None = None
         """Why nothing that happens counts any more. Tune would take it for a trial's error, or for one of its own."""
         self._numbers: dict[str, int] = {}
+        self._steps: dict[int, int] = {}
         self._last: dict[int, Mapping[str, float]] = {}
         self._pool_ended = False
+
+    @property
+    def unbegun(self) -> int:
+        """How many runs are wanted and have not been handed out."""
+        return len(self._settings) + self._suggestions * self._study.sweep.seeds_per_trial
 
     def suggest(self, trial_id: str) -> Any:
         # Without its pool every further trial would fail, and be suggested knowing nothing of the others.
@@ -274,31 +205,40 @@ class _JournalSearch(Searcher):
         self._numbers[trial_id] = record.number
         if record.reports:
             self._last[record.number] = record.reports[-1][1]
+        experiment = experiment_of(self._study, record)
+        self._steps[record.number] = experiment.run.steps
         return {
             "number": record.number,
-            "experiment": experiment_of(self._study, record).model_dump(mode="json"),
+            "experiment": experiment.model_dump(mode="json"),
             **_place(trial_folder(self._journal.folder.resolve(), record.number)),
             "namespace": self._session.namespace,
             "profile": self._session.profile.model_dump(mode="json"),
         }
 
     def _create(self) -> TrialRecord | None:
-        if self.unbegun == 0:
-            return None
         trials = self._journal.trials()
         number = max((t.number for t in trials), default=-1) + 1
-        if self._settings is None:
-            parameters = suggestion(self._study, trials, number)
-            if parameters is None:
-                self.unbegun = 0
-                return None
-            setting = Setting(parameters, parameters.get("run.seed", self._study.experiment.run.seed))
-        else:
-            setting = self._settings.pop(0)
-        event = TrialSuggested(number, setting.parameters, setting.seed, setting.kind, setting.label)
+        setting = self._settings[0] if self._settings else self._suggested(trials, number)
+        if setting is None:
+            return None
+        event = TrialSuggested(number, setting.parameters, setting.seed, setting.kind, setting.label, setting.of)
         self._journal.append(event)
-        self.unbegun -= 1
-        return TrialRecord(number, event.parameters, event.seed, event.kind, event.label)
+        if self._settings:
+            self._settings.pop(0)
+        else:
+            self._suggestions -= 1
+            self._settings = wanting(self._study, self._journal.trials())
+        return TrialRecord(number, event.parameters, event.seed, event.kind, event.label, of=event.of)
+
+    def _suggested(self, trials: Sequence[TrialRecord], number: int) -> Setting | None:
+        """A new setting; None where none is wanted, or a grid has no more."""
+        if self._suggestions == 0:
+            return None
+        parameters = suggestion(self._study, trials, number, self._journal.known())
+        if parameters is None:
+            self._suggestions = 0
+            return None
+        return Setting(parameters, parameters.get("run.seed", self._study.experiment.run.seed))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         metrics = {k.removeprefix(METRICS): float(v) for k, v in result.items() if k.startswith(METRICS)}
@@ -316,7 +256,7 @@ class _JournalSearch(Searcher):
         self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
         number = self._numbers[trial_id]
         with self._keeping():
-            end = written_ending(number, trial_folder(self._journal.folder, number))
+            end = written_ending(number, trial_folder(self._journal.folder, number), self._steps[number])
             if end is None and (self._journal.leaving or self._session.gone):
                 return  # it goes on from its checkpoint under the next driver
             self._journal.append(end or stopped(number, self._last.get(number, {})))

@@ -13,7 +13,7 @@ from haps_search.evaluation.intervals import Interval, seed_interval
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.ranking import ranked
+from haps_search.sweep.ranking import best_first
 from haps_search.sweep.settings import Setting, confirmations, missing
 from haps_search.verbs.driver import driver, no_result
 from haps_search.verbs.events import Report, silent
@@ -69,7 +69,7 @@ def confirm(
     """
     journal = sweep_journal(runs, name)
     study = all_at_hand(journal.study(), journal.folder)
-    best = ranked(journal.trials(), study.sweep.objectives)
+    best = best_first(study, journal.trials())
     if not best:
         raise no_result(journal.trials(), name)
     trials = run_settings(study, journal.folder, confirmations(study, best, top, seeds), report)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
@@ -17,17 +16,17 @@ from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, PoolError
-from haps_search.records.mlflow_tracker import MlflowStore, Sweep, default_uri
 from haps_search.records.remote import storage
 from haps_search.routing.features.embeddings import named
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.leaving import ready_to_leave
-from haps_search.sweep.mirror import Mirror
+from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.space import apply
+from haps_search.sweep.suggestions import check_sampler
 from haps_search.sweep.tune import Left, fit
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
@@ -36,6 +35,7 @@ from haps_search.types import Split
 from haps_search.verbs.events import Frame, Report, Said, saying
 from haps_search.verbs.logs import logging_to
 from haps_search.verbs.plan import start_lines
+from haps_search.verbs.tracking import Tracking
 from haps_search.verbs.watching import watching
 
 
@@ -102,69 +102,38 @@ class Driver:
 
     def end(self, files: Sequence[Path]) -> None:
         """Close the sweep in MLflow, and say so where that was away."""
-        if not self.tracking.close(files):
+        if not self.tracking.end(files):
             again = f"`haps resume {self.journal.folder.name}` sends the rest once it answers"
             self.report(Said(f"MLflow did not take everything, the JSONL has it: {again}"))
 
 
-@dataclass(frozen=True)
-class Tracking:
-    """MLflow's store and the sweep's parent run there, or neither."""
-
-    store: MlflowStore | None
-    parent: str | None
-    mirror: Mirror | None
-
-    @classmethod
-    def open(cls, journal: Journal, study: Study) -> Tracking:
-        """Raises TrackerError where MLflow is wanted and cannot be reached."""
-        if not study.tracking.mlflow:
-            return cls(None, None, None)
-        store = MlflowStore(tracking_uri(study, journal.folder), "haps_search")
-        sweep = Sweep(journal.folder.name, journal.begun())
-        parent = store.sweep_run(sweep, study.experiment.model_dump(mode="json"), {"haps.study": study.name})
-        return cls(store, parent, Mirror(journal, partial(store.trial_tracker, sweep)))
-
-    def tick(self) -> None:
-        if self.mirror is not None:
-            self.mirror.tick()
-
-    def close(self, files: Sequence[Path]) -> bool:
-        """Send the rest; False where MLflow did not take all of it, which another resume sends."""
-        if self.store is None or self.parent is None or self.mirror is None:
-            return True
-        sent = [self.mirror.tick(last=True), *(self.store.artifact(self.parent, file) for file in files)]
-        return self.store.end_sweep(self.parent, "finished") and all(sent)
-
-
-def tracking_uri(study: Study, folder: Path) -> str:
-    """MLflow's store of a sweep or run in `folder`."""
-    return study.tracking.uri or default_uri(folder.parent)
-
-
 @contextmanager
-def driver(study: Study, folder: Path, resume: bool, report: Report) -> Iterator[Driver]:
-    """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded.
+def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prior | None = None) -> Iterator[Driver]:
+    """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded. A new sweep
+    begins with what `prior` knows.
 
     Raises:
         ConfigError, DataError, CandidateError, TrackerError: before anything is started.
     """
     profile, say = profile_of(study), saying(report)
+    check_sampler(study)
     for line in (*read_task(study.experiment), *start_lines(study, profile)):
         say(line)
     read_arms(study)
     warm_source(study.experiment, folder)
-    journal = open_sweep(folder, study, resume)
+    journal = open_sweep(folder, study, resume, prior)
     log = folder / "logs" / "driver.log"
     try:
         with logging_to(log):
             say(f"sweep {folder.name} in {storage(folder)}, log {log}")
-            tracking = Tracking.open(journal, study)
             deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
             names = ", ".join(c.name for c in study.experiment.candidates)
             what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
             say(f"starting {what} on profile {profile.name}: {names}")
-            with session(folder.name, study.experiment.candidates, profile, folder / "logs") as live:
+            with (
+                Tracking.open(journal, study) as tracking,
+                session(folder.name, study.experiment.candidates, profile, folder / "logs") as live,
+            ):
                 live.wait_for_candidates(say)
                 yield Driver(report, journal, study, live, tracking, deadline)
     finally:

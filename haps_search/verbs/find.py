@@ -17,7 +17,7 @@ from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import sweep_of, trial_folder
 from haps_search.sweep.progress import single_runs, sweeps
-from haps_search.sweep.ranking import ranked
+from haps_search.sweep.ranking import best_first
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def find_run(runs: str | Path, text: str) -> FoundRun:
         if not (folder / "experiment.json").exists():
             raise ConfigError(f"sweep {name} has no trial {number}; `haps status {name}` lists them")
         return _run(folder)
-    best = ranked(journal.trials(), journal.study().sweep.objectives)
+    best = best_first(journal.study(), journal.trials())
     if not best:
         raise ConfigError(f"sweep {name} has no trial with results yet; `haps status {name}` shows how far it is")
     return _run(trial_folder(journal.folder, best[0].number))

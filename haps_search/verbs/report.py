@@ -37,6 +37,11 @@ def report(name: str, out: str | Path | None = None, runs: str | Path = "runs") 
     return Reported(file, len(made.tables), tuple(made.missing))
 
 
+def written_page(source: Source) -> Path:
+    """The page in the sweep's own folder, as it stands."""
+    return write(build(source, _importances(source)), source.folder / "report")
+
+
 def _source(name: str, runs: str | Path) -> Source:
     if "/" in name or (fetched(named_folder(runs, name)) / "experiment.json").exists():
         found = find_run(runs, name)
@@ -47,6 +52,6 @@ def _source(name: str, runs: str | Path) -> Source:
 def _importances(source: Source) -> tuple[Importance, ...]:
     if source.study is None or why_not(source):
         return ()
-    from haps_search.sweep.importance import importances  # Optuna, which other reports need not wait for
+    from haps_search.sweep.suggestions import importances  # Optuna, which other reports need not wait for
 
     return importances(source.study, source.trials)

@@ -22,7 +22,7 @@ from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
-from haps_search.sweep.ranking import ranked
+from haps_search.sweep.ranking import best_first
 from haps_search.sweep.settings import experiment_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
@@ -82,7 +82,7 @@ def find_subject(runs: Path, text: str) -> Subject:
 
 def _of_sweep(journal: Journal) -> Subject:
     study, trials = all_at_hand(journal.study(), journal.folder), journal.trials()
-    best = ranked(trials, study.sweep.objectives)[:MOST_TRIALS]
+    best = best_first(study, trials)[:MOST_TRIALS]
     if not best:
         name = journal.folder.name
         raise ConfigError(f"sweep {name} has no trial with results yet; `haps status {name}` shows how far it is")

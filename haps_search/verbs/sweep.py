@@ -18,22 +18,27 @@ from haps_search.config.sweep import Study
 from haps_search.evaluation.comparison import Row
 from haps_search.evaluation.intervals import Interval
 from haps_search.records.sealed import replace_text
+from haps_search.report.source import read_sweep
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.hold import fetched
 from haps_search.sweep.inputs import all_at_hand, kept
 from haps_search.sweep.journal import Journal, differences
 from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.prior import Prior, prior_of
 from haps_search.sweep.progress import planned_trials
-from haps_search.sweep.ranking import ranked
+from haps_search.sweep.ranking import best_first, broken
+from haps_search.sweep.repeats import groups
 from haps_search.sweep.settings import arms, comparisons, missing
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
-from haps_search.verbs.driver import Driver, driver, no_result, tracking_uri
+from haps_search.verbs.driver import Driver, driver, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
 from haps_search.verbs.measure import compared
+from haps_search.verbs.report import written_page
+from haps_search.verbs.tracking import tracking_uri
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +64,7 @@ class SweepResult:
     @property
     def ranked(self) -> list[TrialRecord]:
         """Search trials with a result, best first."""
-        return ranked(self.records, self.study.sweep.objectives)
+        return best_first(self.study, self.records)
 
     @property
     def trials(self) -> DataFrame:
@@ -86,9 +91,11 @@ def sweep(
     runs: str | Path = "runs",
     report: Report = silent,
     task: Task | None = None,
+    like: str | None = None,
 ) -> SweepResult:
     """Begin the sweep, or take up the one of that name and configuration. Safe to kill at any moment and to repeat.
-    A `task` of your own takes the place of the study's.
+    A `task` of your own takes the place of the study's; a new sweep begins with the results of another one that is
+    `like` it, where their spaces meet.
 
     Raises:
         ConfigError, DataError, CandidateError, TrackerError: before anything runs.
@@ -96,7 +103,19 @@ def sweep(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
-    return _drive(kept(study, folder), folder, False, report)
+    study = kept(study, folder)
+    return _drive(study, folder, False, report, _prior(study, like, runs, report))
+
+
+def _prior(study: Study, like: str | None, runs: str | Path, report: Report) -> Prior | None:
+    if like is None:
+        return None
+    other = sweep_journal(runs, like)
+    prior = prior_of(like, other.study(), other.trials(), study)
+    report(Said(f"begins with {len(prior.known)} results of {like}"))
+    for reason, count in prior.left_out.items():
+        report(Said(f"  {count} left out: {reason}"))
+    return prior
 
 
 def resume(
@@ -134,12 +153,12 @@ def resume(
     return _drive(study, journal.folder, True, report)
 
 
-def _drive(study: Study, folder: Path, again: bool, report: Report) -> SweepResult:
+def _drive(study: Study, folder: Path, again: bool, report: Report, prior: Prior | None = None) -> SweepResult:
     there = _as_it_ended(study, folder)
     if there is not None:
         report(Said(f"{folder.name} has ended; nothing is started"))
         return there
-    with driver(study, folder, again, report) as d:
+    with driver(study, folder, again, report, prior) as d:
         return _arms(d, study) if study.arms else _search(d, study)
 
 
@@ -170,16 +189,17 @@ def _arms(d: Driver, study: Study) -> SweepResult:
 
 
 def _search(d: Driver, study: Study) -> SweepResult:
-    searched = sum(t.kind == "search" for t in d.journal.trials())
+    begun = len(groups(d.journal.trials()))
     with d.watched(planned_trials(study)):
-        d.fit("search", max(study.sweep.trials - searched, 0))
+        d.fit("search", max(study.sweep.trials - begun, 0))
         best = best_trial(d.journal, study)
         if study.sweep.comparison:
             d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
     d.report(Said("measuring on the whole validation split"))
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))
-    d.end(keep_report(d.journal.folder, study, ranked(d.journal.trials(), study.sweep.objectives), rows))
+    trials = best_first(study, d.journal.trials())
+    d.end([*keep_report(d.journal.folder, study, trials, rows), written_page(read_sweep(d.journal)).parent])
     return _result(d.journal, study, tuple(rows), best, None)
 
 
@@ -205,10 +225,10 @@ def stored_rows(file: Path) -> tuple[Row, ...]:
 
 def best_trial(journal: Journal, study: Study) -> TrialRecord:
     """Raises PoolError where no trial has a result, with the first reason."""
-    trials = ranked(journal.trials(), study.sweep.objectives)
+    trials = best_first(study, journal.trials())
     if trials:
         return trials[0]
-    wanted = " and ".join(o.metric for o in study.sweep.objectives)
+    wanted = " and ".join(study.sweep.asked)
     raise no_result(journal.trials(), journal.folder.name, f"none ended with a finite {wanted}")
 
 
@@ -226,6 +246,7 @@ def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows:
                 "parameters": t.parameters,
                 "seed": t.seed,
                 "metrics": t.metrics,
+                "breaks": broken(t.metrics, study.sweep.limits),
             }
             for t in trials
         ],

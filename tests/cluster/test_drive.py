@@ -21,9 +21,10 @@ from haps_search.sweep.tune import Left
 from haps_search.verbs import confirm
 from haps_search.verbs import driver as drive
 from haps_search.verbs.confirm import run_settings
-from haps_search.verbs.driver import Driver, Tracking, profile_of
+from haps_search.verbs.driver import Driver, profile_of
 from haps_search.verbs.events import silent
 from haps_search.verbs.sweep import best_trial
+from haps_search.verbs.tracking import Tracking
 
 STUDY = a_study(trials=2)
 
@@ -50,7 +51,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def a_driver(journal: Journal, ended: str | None = None, deadline: float | None = None) -> Driver:
     live: Any = Live(ended)
-    return Driver(silent, journal, STUDY, live, Tracking(None, None, None), deadline)
+    return Driver(silent, journal, STUDY, live, Tracking(None, ()), deadline)
 
 
 def test_a_driver_goes_on_when_all_trials_of_the_kind_have_ended(journal: Journal) -> None:
@@ -147,7 +148,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
     asked: list[Setting] = []
 
     @contextmanager
-    def driver(study: Study, folder: Path, resume: bool, report: Any) -> Iterator[Driver]:
+    def driver(study: Study, folder: Path, resume: bool, report: Any, prior: Any = None) -> Iterator[Driver]:
         opened = open_sweep(folder, study, resume)
         try:
             yield a_driver(opened)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sweeps import a_study, a_trial
 
-from haps_search.sweep.importance import importances
+from haps_search.sweep.suggestions import importances
 
 RATE, WEIGHT = "learning.entropy_bonus", "learning.weight_decay"
 SPACE = {name: {"type": "float", "low": 0.0, "high": 1.0} for name in (RATE, WEIGHT)}

@@ -20,7 +20,8 @@ from sweeps import a_study, a_trial, write
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
-from haps_search.config.sweep import Asha, Choice, Study
+from haps_search.config.samplers import Asha
+from haps_search.config.sweep import Choice, Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS
 from haps_search.errors import CandidateError, PoolError
@@ -29,7 +30,9 @@ from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, Tr
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import Setting
-from haps_search.sweep.tune import optuna_study, settle, suggestion
+from haps_search.sweep.suggestions import suggestion
+from haps_search.sweep.telling import optuna_study
+from haps_search.sweep.tune import settle
 
 RATE, RANK, HIDDEN, LOW = (
     "learning.learning_rate.high", "routing.lora.rank", "routing.low_level.hidden", "routing.low_level.type",
@@ -183,7 +186,7 @@ def states_of(study: Study, *trials: TrialRecord) -> list[str]:
 def test_only_finite_ends_count_as_complete() -> None:
     given = {"parameters": {RATE: 1e-3}}
     assert states_of(
-        a_study(PLAIN),
+        a_study(PLAIN, sampler={**TPE, "stopped": "complete"}),
         a_trial(0, 0.5, **given),
         a_trial(1, 0.5, state="stopped", **given),
         a_trial(2, 0.5, state="failed", **given),
@@ -376,8 +379,8 @@ def test_ends_that_no_driver_noted_are_noted_before_going_on(journal: Journal) -
         folder = trial_folder(journal.folder, number)
         folder.mkdir(parents=True)
         (folder / name).write_text(text)
-    settle(journal)
-    settle(journal)
+    settle(journal, journal.study())
+    settle(journal, journal.study())
     assert [t.state for t in journal.trials()] == ["finished", "failed", "running"]
     assert sum(isinstance(e, TrialEnded) for e in journal.events()) == 2
 

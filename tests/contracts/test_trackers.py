@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pytest
 
+from haps_search.errors import ConfigError
 from haps_search.records.jsonl import JsonlTracker, read_lines, read_records
 from haps_search.records.tracker import Record, Tracker, replay
+from haps_search.records.trackers import GROUP, opener
 
 if TYPE_CHECKING:
     from haps_search.records.mlflow_tracker import MlflowStore, MlflowTracker
@@ -110,11 +113,50 @@ class MlflowBackend(Backend):
             yield
 
 
-@pytest.fixture(params=["jsonl", "mlflow"])
+class TensorboardBackend(Backend):
+    def __init__(self, sweep: Path) -> None:
+        self.sweep = sweep
+
+    def open(self) -> Tracker:
+        return opener("tensorboard")(self.sweep, "000", {"learning.rate": 0.5, "hidden": [8, 8]})
+
+    def _values(self) -> Iterator[tuple[int, Any]]:
+        from haps_search.records.tensorboard_tracker import read_events
+
+        for event in read_events(self.sweep / "tensorboard" / "000"):
+            yield from ((event.step, value) for value in event.summary.value)
+
+    def points(self) -> list[Point]:
+        scalars = [(step, v.tag, v.simple_value) for step, v in self._values() if v.HasField("simple_value")]
+        return sorted(point for point in scalars if not point[1].startswith("summary/"))
+
+    def ending(self) -> tuple[str, dict[str, float]]:
+        status, summary = "", {}
+        for _, value in self._values():
+            if value.tag.startswith("status"):
+                status = value.tensor.string_val[0].decode()
+            elif value.tag.startswith("summary/"):
+                summary[value.tag.removeprefix("summary/")] = value.simple_value
+        return status, summary
+
+    @contextmanager
+    def broken(self, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(tracker, "_stream", FullDisk(cast("Any", tracker)._stream))
+            yield
+
+
+BACKENDS = ["jsonl", "tensorboard", "sqlite", "file", pytest.param("server", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "jsonl":
         return JsonlBackend(tmp_path / "metrics.jsonl")
-    return MlflowBackend(request.getfixturevalue("open_store"))
+    if request.param == "tensorboard":
+        return TensorboardBackend(tmp_path)
+    stores = {"sqlite": "open_store", "file": "open_file_store", "server": "open_server_store"}
+    return MlflowBackend(request.getfixturevalue(stores[request.param]))
 
 
 def metrics_of(step: int) -> dict[str, float]:
@@ -234,3 +276,35 @@ def test_a_run_that_ended_can_go_on(backend: Backend) -> None:
     second.finish("failed", {"reward": 0.5})
     assert backend.points() == expected(range(4))
     assert backend.ending() == ("failed", {"reward": 0.5})
+
+
+def test_a_record_torn_by_a_kill_is_left_out_and_logged_again(tmp_path: Path) -> None:
+    backend = TensorboardBackend(tmp_path)
+    log(backend.open(), range(3))
+    (file,) = (tmp_path / "tensorboard" / "000").iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    resumed = backend.open()
+    assert resumed.last_step == 1
+    log(resumed, range(4))
+    assert backend.points() == expected(range(4))
+
+
+def test_a_tracker_of_another_package_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    point = EntryPoint("mine", f"{__name__}:made", GROUP)
+    monkeypatch.setattr("haps_search.records.trackers.entry_points", lambda group: [point] if group == GROUP else [])
+    monkeypatch.setattr(EntryPoint, "load", lambda self: made)
+    assert isinstance(opener("mine")(tmp_path, "000", {}), JsonlTracker)
+    with pytest.raises(ConfigError, match="did you mean tensorboard"):
+        opener("tensorbord")
+
+
+def made(sweep: Path, run: str, parameters: Mapping[str, Any]) -> Tracker:
+    return JsonlTracker(sweep / f"{run}.jsonl")
+
+
+def test_a_tracker_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haps_search.records.trackers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'haps-search\[tensorboard\]'"):
+        opener("tensorboard")

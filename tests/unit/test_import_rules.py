@@ -12,14 +12,30 @@ import haps_search
 
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
-    *("", "cli", "verbs", "sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
+    *("", "cli", "verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
+    *(
+        "engines.cluster",
+        "records.mlflow_upgrade",
+        "records.mlflow_models",
+        "records.mlflow_pages",
+        "records.mlflow_tracker",
+    ),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("evaluation.routing_metrics", "evaluation.intervals"),
     *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),
 )
 """From left to right; rooms that the design names together stand here in the one order they need. The package itself
 ("") hands out the verbs, lazily."""
-RIM = ("sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker")
+RIM = (
+    *("verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
+    *(
+        "engines.cluster",
+        "records.mlflow_upgrade",
+        "records.mlflow_models",
+        "records.mlflow_pages",
+        "records.mlflow_tracker",
+    ),
+)
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
 LIGHT = ("config", "types", "errors", "seeds")
 HEAVY = {"torch", "transformers", "peft", "numpy", *RIM_LIBRARIES}
@@ -86,7 +102,6 @@ def test_rooms_import_only_what_stands_to_their_right():
         ("candidates.frozen_lm", "import haps_search.routing.router"),
         ("search.step", "import ray"),
         ("cli.sweep", "from ray import tune"),
-        ("verbs.sweep", "from ray import tune"),
         ("sweep.space", "import optuna.trial"),
         ("sweep.journal", "from haps_search.sweep.tune import run"),
         ("records.store", "from haps_search.records import mlflow_tracker"),
@@ -102,7 +117,10 @@ def test_the_scan_sees_a_wrong_import(name, source):
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("sweep.tune", "import optuna\nfrom ray import tune\nfrom haps_search.engines.cluster import pool"),
+        (
+            "sweep.tune",
+            "from haps_search.sweep import suggestions\nfrom ray import tune\nfrom haps_search.engines import cluster",
+        ),
         ("engines.cluster.pool", "import ray\nfrom haps_search.engines.cluster.broker import Broker"),
         ("routing.backbone", "from haps_search.candidates.sources import load_lm"),
         ("config.load", "from haps_search import __version__, errors\nfrom .sweep import Study"),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from haps_search.config.load import load_profile, load_study
-from haps_search.config.sweep import GridSampler
+from haps_search.config.samplers import GridSampler
 from haps_search.sweep.space import apply, describe, grid
 
 ROOT = Path(__file__).resolve().parents[2]

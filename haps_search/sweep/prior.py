@@ -1,0 +1,107 @@
+"""What another sweep found out, where it is about the same thing: results a new sweep begins with."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from haps_search.config.anchors import unplaced
+from haps_search.config.conditions import active, ordered
+from haps_search.config.run import Experiment
+from haps_search.config.search_checks import within
+from haps_search.config.sweep import Study
+from haps_search.errors import ConfigError
+from haps_search.records.fingerprint import differences
+from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.repeats import searched
+from haps_search.sweep.settings import experiment_of
+from haps_search.sweep.space import apply
+
+_FREE = ("seed", "checkpoint_every", "keep_checkpoints", "record_every")
+"""Of a run: what a result of another sweep may have had otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A finished setting of another sweep, in the words of this one's space."""
+
+    trial: int
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What a sweep knew that is of use here. `left_out` counts, by reason, the results that are not."""
+
+    sweep: str
+    known: tuple[Known, ...]
+    left_out: Mapping[str, int]
+
+
+def prior_of(name: str, other: Study, trials: Sequence[TrialRecord], study: Study) -> Prior:
+    """The finished settings of sweep `name` that `study` could have drawn, everything outside the space being equal.
+
+    A parameter that the other sweep did not search has the value that its experiment held.
+
+    Raises:
+        ConfigError: none is left, with the commonest reason.
+    """
+    known, left_out = [], Counter[str]()
+    for trial in searched(trials, other.sweep.seeds_per_trial):
+        found = _known(trial, other, study)
+        if isinstance(found, Known):
+            known.append(found)
+        else:
+            left_out[found] += 1
+    if not known:
+        reason = left_out.most_common(1)[0][0] if left_out else "it has no search trial"
+        raise ConfigError(f"--like {name}: no result of it is one of this study: {reason}; name settings in enqueue")
+    return Prior(name, tuple(known), dict(left_out))
+
+
+def _known(trial: TrialRecord, other: Study, study: Study) -> Known | str:
+    """The trial as this study's, or why it is not."""
+    if trial.state != "finished":
+        return f"it is {trial.state}"
+    asked = study.sweep.asked
+    lacking = [name for name in asked if not math.isfinite(trial.metrics.get(name, math.nan))]
+    if lacking:
+        return f"it has no {lacking[0]}"
+    theirs = experiment_of(other, trial)
+    parameters = _setting(theirs, study)
+    if isinstance(parameters, str):
+        return parameters
+    elsewhere = differences(_compared(theirs), _compared(apply(study.experiment, parameters)))
+    if elsewhere:
+        return f"outside the space it ran with {elsewhere[0]}"
+    return Known(trial.number, parameters, {name: trial.metrics[name] for name in asked})
+
+
+def _setting(experiment: Experiment, study: Study) -> dict[str, Any] | str:
+    """The study's active parameters as an experiment has them, or the one that the space could not draw."""
+    plain, chosen = experiment.model_dump(mode="json"), dict[str, Any]()
+    for name in ordered(study.space):
+        if active(name, study.space, chosen):
+            value = _at(plain, name)
+            if not within(value, study.space[name]):
+                return f"the space cannot draw {name} = {value}"
+            chosen[name] = value
+    return chosen
+
+
+def _at(plain: Any, path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    for part in path.split("."):
+        if isinstance(plain, list):
+            plain = plain[int(part)] if part.isdigit() and int(part) < len(plain) else None
+        else:
+            plain = plain.get(part) if isinstance(plain, Mapping) else None
+    return plain
+
+
+def _compared(experiment: Experiment) -> Mapping[str, Any]:
+    return dict(unplaced(experiment.model_dump(mode="json", exclude={"engine": True, "run": set(_FREE)})))
