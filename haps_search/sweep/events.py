@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haps_search.records.remote import pulled
-from haps_search.records.run_folder import has_steps_left
+from haps_search.records.result import has_steps_left
 
 Kind = Literal["search", "comparison", "confirm"]
 Ended = Literal["finished", "stopped", "failed"]
