@@ -28,6 +28,7 @@ from haps_search.records.checkpoint import Checkpoint, CheckpointStore
 from haps_search.records.jsonl import JsonlTracker, JsonlWriter, read_records, truncate_after
 from haps_search.records.remote import pushed, remote_of
 from haps_search.records.remote_checkpoints import pull_checkpoints, push_checkpoints
+from haps_search.records.result import has_steps_left
 from haps_search.records.room import room_on
 from haps_search.records.sealed import replace_text
 from haps_search.types import Episode, Snapshot
@@ -155,11 +156,6 @@ class RunFolder:
     def _pull_checkpoints(self) -> None:
         if self._remote is not None:
             pull_checkpoints(self._remote, self._checkpoints)
-
-
-def has_steps_left(result: Mapping[str, Any], steps: int) -> bool:
-    """Whether a run that ended at its last step would go on to `steps`. Patience that ran out stays so."""
-    return bool(result.get("reason") == "steps" and result["steps"] < steps)
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
