@@ -59,13 +59,13 @@ def _table(judgement: Judgement) -> Table:
 
 
 def _costs(judgement: Judgement, costs: Costs) -> Table:
-    """Cost per question at no weight of cost, and AIQ with its paired difference."""
+    """Cost per question at no weight of cost, and AIQ0 with its paired difference; RouterBench's AIQ beside it."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("", "cost per question", "AIQ", "router minus this, AIQ"):
+    for name in ("", "cost per question", "AIQ0", "router minus this, AIQ0", "AIQ"):
         shown.add_column(name, no_wrap=True)
     for row in judgement.rows:
         quality = costs.qualities[row.label]
-        shown.add_row(row.label, _cost(row), str(quality.aiq), _signed(quality.difference))
+        shown.add_row(row.label, _cost(row), str(quality.aiq0), _signed(quality.difference), str(quality.aiq))
     return shown
 
 

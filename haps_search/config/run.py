@@ -73,9 +73,10 @@ class ValidationConfig(Config):
     """During the run; the comparison at the end uses the whole split."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a gain; null never."""
-    best: Literal["utility", "aiq"] = "utility"
-    """What the best step is best in: reward less what cost weighs; or, on tables with costs, RouterBench's AIQ, the
-    reward over all that one may want to spend."""
+    best: Literal["utility", "aiq", "aiq0"] = "utility"
+    """What the best step is best in: reward less what cost weighs; or, on tables with costs, the reward over all that
+    one may want to spend: RouterBench's AIQ, or `aiq0`, with (0, 0) in its hull, which a worse cheap choice beside
+    the others cannot lower."""
 
 
 class CollapseConfig(Config):
@@ -140,8 +141,9 @@ class Experiment(Config):
         problem = replay_problem(self.task, self.candidates, self.routing, self.learning)
         if problem is not None:
             raise ValueError(problem)
-        if self.run.validation.best == "aiq" and self.learning.signal != "outcomes":
-            raise ValueError("run.validation.best: aiq needs learning.signal: outcomes, whose table has costs")
+        if self.run.validation.best != "utility" and self.learning.signal != "outcomes":
+            best = self.run.validation.best
+            raise ValueError(f"run.validation.best: {best} needs learning.signal: outcomes, whose table has costs")
         if (
             self.run.episodes_per_question == 1
             and self.learning.advantage != "paper"

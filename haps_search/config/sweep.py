@@ -59,6 +59,7 @@ class Objective(Config):
         "validation_reward",
         "validation_utility",
         "validation_aiq",
+        "validation_aiq0",
         "validation_tokens",
         "validation_cost",
         "step_seconds",

@@ -164,7 +164,7 @@ def _is_rival(row: Standing) -> bool:
 
 
 def _judged(source: Source) -> list[str]:
-    """What judging a replay said of AIQ; of mean reward the rows above say it."""
+    """What judging a replay said of AIQ0 (of AIQ in older results); of mean reward the rows above say it."""
     stored = source.stored.get("references.json")
     if stored is None or not stored.has("outcomes"):
         return []

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
-from haps_search.evaluation.routing_metrics.curve import aiq, router_curve
+from haps_search.evaluation.routing_metrics.curve import aiq, aiq0, router_curve
 from haps_search.learning.utility import measured_weights, utility, weighted, with_cost_weight
 from haps_search.search.engine import Engine
 from haps_search.search.metrics import entropy, route_collapse
@@ -86,11 +86,12 @@ async def score_known(
     """The likeliest candidate per question among those with a known cell, and its metrics.
 
     `validation_utility` is its reward less what cost weighs, the mean over several weights for a router that reads
-    them; `validation_aiq`, where costs are known, is RouterBench's between the cheapest and the dearest candidate. The
-    other metrics stand at `learning.cost_weight`, at least the lowest weight that was trained.
+    them; `validation_aiq` and `validation_aiq0`, where costs are known, are RouterBench's between the cheapest and the
+    dearest candidate, the second with (0, 0) in the hull. The other metrics stand at `learning.cost_weight`, at least
+    the lowest weight that was trained.
 
     Raises:
-        ConfigError: cost weighs or `run.validation.best` is aiq, and the table has no costs.
+        ConfigError: cost weighs or `run.validation.best` is aiq or aiq0, and the table has no costs.
     """
     assert isinstance(task, Tabled)
     names = [c.name for c in experiment.candidates]
@@ -107,7 +108,7 @@ async def score_known(
         **validation_metrics(scored, names),
         "validation_expected_reward": float(expected(likely, known.rewards).mean()),
         "validation_utility": float(np.mean([_utility(known, w, found) for w, found in by_weight.items()])),
-        **_aiq(known, likely, priced, experiment.run.validation.best == "aiq"),
+        **_aiq(known, likely, priced, experiment.run.validation.best),
     }
 
 
@@ -116,14 +117,15 @@ def _utility(known: KnownOutcomes, weight: float, likely: Floats) -> float:
     return float(np.nanmean(value[np.arange(len(value)), likeliest(likely, known.rewards)]))
 
 
-def _aiq(known: KnownOutcomes, likely: Floats, priced: Mapping[float, Floats], wanted: bool) -> dict[str, float]:
+def _aiq(known: KnownOutcomes, likely: Floats, priced: Mapping[float, Floats], best: str) -> dict[str, float]:
     if known.costs is None or known.prices is None:
-        if wanted:
-            raise ConfigError("run.validation.best: got aiq, but the table has no costs: use utility")
+        if best != "utility":
+            raise ConfigError(f"run.validation.best: got {best}, but the table has no costs: use utility")
         return {}
     means = known.costs.mean(axis=0, dtype=np.float64)
     curve = router_curve(likely, priced, known.prices, known.rewards, known.costs)
-    return {"validation_aiq": aiq(curve.points(), (float(means.min()), float(means.max())))}
+    within = float(means.min()), float(means.max())
+    return {"validation_aiq": aiq(curve.points(), within), "validation_aiq0": aiq0(curve.points(), within)}
 
 
 def likeliest(likely: Floats, rewards: Floats) -> NDArray[np.intp]:

@@ -136,12 +136,12 @@ def chosen_settings(subject: Subject) -> Chosen:
         asked = answerable(tasks[0], "validation", models)
         found = {s.label: policy(s.searched, "validation", asked, models) for s in proven}
     outcomes = [task.outcomes(answerable(task, "validation", models), models) for task in tasks]
-    measure = Yardstick.of(outcomes, subject.experiment.run.validation.best == "aiq")
+    measure = Yardstick.of(outcomes, subject.experiment.run.validation.best)
     if len(tasks) > 1:
         proven.sort(key=lambda setting: -measure(found[setting.label]))
     searched = [found[setting.label] for setting in proven[:MOST_AVERAGED]]
     count = best_count(searched, measure)
-    earns = Yardstick.of(outcomes, by_aiq=False)(mean_policy(searched[:count]))
+    earns = Yardstick.of(outcomes)(mean_policy(searched[:count]))
     return Chosen(tuple(proven[:count]), earns, len(tasks))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from haps_search.evaluation.routing_metrics.curve import aiq, cost_weights, non_decreasing_hull, sweep
+from haps_search.evaluation.routing_metrics.curve import aiq, aiq0, cost_weights, non_decreasing_hull, sweep
 from haps_search.evaluation.routing_metrics.summary import apgr, cpt, recovered
 
 POINTS = np.array([[4.0, 0.9], [1.0, 0.2], [3.0, 0.6], [2.0, 0.5], [2.0, 0.8], [5.0, 0.7]])
@@ -56,10 +57,35 @@ def test_aiq_of_one_point() -> None:
     assert aiq(np.array([[0.0, 0.7]]), (0.0, 3.0)) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("area", [aiq, aiq0])
 @pytest.mark.parametrize("cost_range", [(2.0, 1.0), (-1.0, 1.0)])
-def test_aiq_needs_a_range(cost_range: tuple[float, float]) -> None:
+def test_aiq_needs_a_range(area: Callable[..., float], cost_range: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="0 <= low <= high"):
-        aiq(POINTS, cost_range)
+        area(POINTS, cost_range)
+
+
+def test_a_cheap_and_bad_point_more_lowers_aiq_and_not_aiq0() -> None:
+    """Alone, (2, 1) is reached in a line from (0, 0). Beside (1, 0.1) AIQ begins there instead."""
+    alone, beside = np.array([[2.0, 1.0]]), np.array([[1.0, 0.1], [2.0, 1.0]])
+    assert aiq(alone, (0.0, 2.0)) == aiq0(alone, (0.0, 2.0)) == pytest.approx(0.5)
+    assert aiq(beside, (0.0, 2.0)) == pytest.approx((0.05 + 0.55) / 2)
+    assert aiq0(beside, (0.0, 2.0)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_point_more_never_lowers_aiq0_over_a_fixed_range(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.random((rng.integers(1, 6), 2))
+    low, high = sorted(rng.random(2) * 1.5)
+    less, more = (aiq0(points[:count], (low, high)) for count in (len(points) - 1 or 1, len(points)))
+    assert more >= less - 1e-12
+    assert more >= aiq(points, (low, high)) - 1e-12
+
+
+@pytest.mark.parametrize(("cost_range", "area", "width"), [((0.0, 4.0), 0.8 + 1.7, 4), (None, 0.6 + 1.7 + 0.9, 4)])
+def test_aiq0_by_hand(cost_range: tuple[float, float] | None, area: float, width: float) -> None:
+    """From (0, 0) to (2, 0.8) in a line, which (1, 0.2) lies below; then to (4, 0.9), and flat."""
+    assert aiq0(POINTS, cost_range) == pytest.approx(area / width)
 
 
 @pytest.mark.parametrize("points", [np.empty((0, 2)), np.array([[1.0, math.nan]])])

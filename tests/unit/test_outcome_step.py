@@ -174,12 +174,13 @@ def test_aiq_of_a_router_is_the_area_under_what_it_can_be_swept_to(
     engine, task = preferring(experiment, log_p)
     _, metrics = asyncio.run(score_known(engine, task, task.questions("validation"), experiment))
     assert metrics["validation_aiq"] == pytest.approx(wanted)
+    assert metrics["validation_aiq0"] == pytest.approx(wanted), "the cheap one earns most per cost"
 
 
 def test_the_best_step_is_the_best_in_what_the_run_asks_for(tmp_path: Path) -> None:
     """Where cost weighs the cheap model is worth more, and by AIQ the router that can ask both is better."""
     best = {}
-    for measure in ("utility", "aiq"):
+    for measure in ("utility", "aiq", "aiq0"):
         changes = {"run__validation": {"every": 1, "questions": 80, "best": measure}, "run__steps": 30}
         experiment = two_models(tmp_path / "t.jsonl", learning__cost_weight=1.0, **changes)
         engine, task = preferring(experiment, [0.5, 0.0])  # asks `dear` first, `cheap` after some steps
@@ -187,16 +188,17 @@ def test_the_best_step_is_the_best_in_what_the_run_asks_for(tmp_path: Path) -> N
         best[measure] = result.best_step
         metrics = read_records(tmp_path / measure / "metrics.jsonl")
         assert [max(r.metrics[f"validation_{measure}"] for r in metrics)] == [result.metrics[f"validation_{measure}"]]
-    assert best["aiq"] == 1 < best["utility"]
+    assert best["aiq"] == best["aiq0"] == 1 < best["utility"]
 
 
-def test_aiq_without_costs_is_refused(tmp_path: Path) -> None:
-    changes = {"run__validation": {"every": 20, "questions": 80, "best": "aiq"}}
+@pytest.mark.parametrize("measure", ["aiq", "aiq0"])
+def test_aiq_without_costs_is_refused(tmp_path: Path, measure: str) -> None:
+    changes = {"run__validation": {"every": 20, "questions": 80, "best": measure}}
     experiment = two_models(tmp_path / "t.jsonl", costs=False, **changes)
     engine, task = preferring(experiment, [0.0, 0.0])
     with pytest.raises(ConfigError, match="the table has no costs"):
         asyncio.run(score_known(engine, task, task.questions("validation"), experiment))
-    with pytest.raises(ValueError, match=r"aiq needs learning\.signal: outcomes"):
+    with pytest.raises(ValueError, match=rf"{measure} needs learning\.signal: outcomes"):
         two_models(tmp_path / "t.jsonl", learning__signal="rollouts", **changes)
 
 

@@ -102,9 +102,9 @@ def test_a_sweep_is_judged_on_validation(runs: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert "its row is flattered" in said
     assert "In mean reward the router" in said
-    assert "In AIQ the router" in said
-    assert "router minus this, AIQ" in said
-    single = rows["best single"]["router minus this, AIQ"]
+    assert "In AIQ0 the router" in said
+    assert "router minus this, AIQ0" in said
+    single = rows["best single"]["router minus this, AIQ0"]
     assert f"{single['mean']:+.3f} [{single['low']:+.3f}, {single['high']:+.3f}]" in said
     assert readings(runs / "made") == []
 
@@ -348,7 +348,7 @@ def test_the_report_shows_all_of_it(runs: Path) -> None:
     (table,) = (table for table in report.tables if table.name == "references")
     shown = dict(zip(table.columns, table.rows[-1], strict=True))
     assert (shown["row"], shown["mean"]) == ("router", rows["router"]["mean"])
-    assert any(line.startswith("In AIQ it ") for line in report.verdict)
+    assert any(line.startswith("In AIQ0 it ") for line in report.verdict)
     assert "<svg" in page(report)
 
 

@@ -131,12 +131,12 @@ def test_a_yardstick_measures_reward_or_aiq() -> None:
     )  # fmt: skip
     dear, cheap = (Policy(np.array([chances] * 4)) for chances in ([0.6, 0.4], [0.4, 0.6]))
     for parts in ([known], [known, known]):
-        by_reward, by_aiq = Yardstick.of(parts, by_aiq=False), Yardstick.of(parts, by_aiq=True)
+        by_reward, by_aiq = Yardstick.of(parts), Yardstick.of(parts, "aiq")
         wide = [Policy(np.tile(each.probabilities, (len(parts), 1))) for each in (dear, cheap)]
         assert [by_reward(each) for each in wide] == [1.0, 0.5]
         assert [by_aiq(each) for each in wide] == [pytest.approx(0.75), 0.5]
     unpaid = replace(known, costs=None, prices=None)
-    assert Yardstick.of([unpaid], by_aiq=True)(dear) == 1.0
+    assert Yardstick.of([unpaid], "aiq0")(dear) == 1.0
 
 
 def test_the_table_by_hand() -> None:
@@ -263,7 +263,8 @@ def test_aiq_by_hand_and_its_paired_difference() -> None:
     known = np.array([1.0, 2.0])
     curves = {"router": [router_curve(dear, known, table)], "cheap": [router_curve(cheap, known, table)]}
     found = qualities(curves, "router", (1.0, 2.0))
-    assert found["router"] == Quality(Interval(0.75, 0.75, 0.75, 20), None)
+    three_quarters = Interval(0.75, 0.75, 0.75, 20)
+    assert found["router"] == Quality(three_quarters, three_quarters, None)
     assert found["cheap"].aiq.mean == 0
     assert found["cheap"].difference == Interval(0.75, 0.75, 0.75, 20)
 

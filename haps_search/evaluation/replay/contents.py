@@ -38,9 +38,9 @@ def references(judgement: Judgement) -> dict[str, Any]:
             found |= {name: _spread(value) for name, value in judgement.pair.calls[row.label].items()}
         if row.label in qualities:
             quality = qualities[row.label]
-            found["AIQ"] = _spread(quality.aiq)
+            found |= {"AIQ0": _spread(quality.aiq0), "AIQ": _spread(quality.aiq)}
             if quality.difference is not None:
-                found[f"{judgement.router} minus this, AIQ"] = _spread(quality.difference)
+                found[f"{judgement.router} minus this, AIQ0"] = _spread(quality.difference)
         rows.append(found)
     return {
         "split": judgement.split,
@@ -62,7 +62,7 @@ def curve(judgement: Judgement, costs: Costs) -> dict[str, Any]:
     ]
     hulls = {label: non_decreasing_hull(curves[0].points()) for label, curves in costs.curves.items()}
     lines = {label: [{"cost": c, "reward": r} for c, r in hull.tolist()] for label, hull in hulls.items()}
-    best = next((v.reference for v in judgement.verdicts if v.measure == "AIQ"), "")
+    best = next((v.reference for v in judgement.verdicts if v.measure == "AIQ0"), "")
     return {
         "points": points,
         "hull": lines[judgement.router],

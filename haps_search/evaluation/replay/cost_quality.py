@@ -1,4 +1,4 @@
-"""Quality against cost: the curve of every way to route, its AIQ, and the router's AIQ less the others'.
+"""Quality against cost: the curve of every way to route, its AIQ0, and the router's AIQ0 less the others'.
 
 A router that was trained with the weight of cost as an input has a distribution for each weight, and its curve is
 what it chooses under them. Any other router is swept at decision time (`routing_metrics.curve`), and no
@@ -21,7 +21,7 @@ from haps_search.evaluation.references.tuned import Measured
 from haps_search.evaluation.replay.policies import Policy
 from haps_search.evaluation.replay.standings import of_reference
 from haps_search.evaluation.routing_metrics import curve as routing_metrics
-from haps_search.evaluation.routing_metrics.curve import Curve, aiq, sweep
+from haps_search.evaluation.routing_metrics.curve import Curve, aiq, aiq0, sweep
 from haps_search.evaluation.routing_metrics.routes import Floats, assignment_means, filled, prices
 from haps_search.evaluation.routing_metrics.summary import apgr, cpt
 
@@ -31,9 +31,11 @@ CHUNK = 250
 
 @dataclass(frozen=True)
 class Quality:
-    """One way to route: `aiq` over questions and seeds, and the router's AIQ less this one's, None in its own."""
+    """One way to route, over questions and seeds: RouterBench's AIQ, AIQ0 (AIQ with (0, 0) in the hull), and the
+    router's AIQ0 less this one's, None in its own."""
 
     aiq: Interval
+    aiq0: Interval
     difference: Interval | None
 
 
@@ -58,7 +60,7 @@ def cost_range(train: Labelled, test: Labelled) -> tuple[float, float]:
 def qualities(
     curves: Mapping[str, Sequence[Curve]], router: str, within: tuple[float, float], seed: int = 0
 ) -> dict[str, Quality]:
-    """AIQ of every label, each with one curve per seed (S of them) over the same questions.
+    """AIQ and AIQ0 of every label, each with one curve per seed (S of them) over the same questions.
 
     The interval is a bootstrap over questions and seeds, 2,000 draws, percentiles. A draw takes the same questions
     for all labels, so differences are paired; seeds are drawn for each label, as they are different things. The AIQ
@@ -66,32 +68,34 @@ def qualities(
     """
     drawn = {label: _draws(found, within, seed, number) for number, (label, found) in enumerate(curves.items())}
     count = next(iter(curves.values()))[0].rewards.shape[1]
-    return {
-        label: Quality(_interval(values, count), None if label == router else _interval(drawn[router] - values, count))
-        for label, values in drawn.items()
-    }
+    found = {}
+    for label, (ours, ours0) in drawn.items():
+        difference = None if label == router else _interval(drawn[router][1] - ours0, count)
+        found[label] = Quality(_interval(ours, count), _interval(ours0, count), difference)
+    return found
 
 
 def _draws(curves: Sequence[Curve], within: tuple[float, float], seed: int, number: int) -> NDArray[np.float64]:
-    """(1 + 2,000,): of all questions and seeds, then of each draw."""
+    """AIQ and AIQ0, (2, 1 + 2,000): of all questions and seeds, then of each draw."""
     questions, seeds = np.random.default_rng(seed), np.random.default_rng([seed, number + 1])
     count, draws = curves[0].rewards.shape[1], intervals.DRAWS
-    found = [_aiqs(curves, np.full((1, count), 1 / count), within).mean(axis=0)]
+    found = [_areas(curves, np.full((1, count), 1 / count), within).mean(axis=1)]
     for start in range(0, draws, CHUNK):
         size = min(CHUNK, draws - start)
         weights = questions.multinomial(count, np.full(count, 1 / count), size) / count
-        each = _aiqs(curves, weights, within)
+        each = _areas(curves, weights, within)
         drawn = seeds.multinomial(len(curves), np.full(len(curves), 1 / len(curves)), size) / len(curves)
-        found.append((drawn.T * each).sum(axis=0))
-    return np.concatenate(found)
+        found.append((drawn.T * each).sum(axis=1))
+    return np.concatenate(found, axis=1)
 
 
-def _aiqs(curves: Sequence[Curve], weights: NDArray[np.float64], within: tuple[float, float]) -> NDArray[np.float64]:
-    """AIQ of each curve under each weighting of the questions, (S, D); `weights` (D, N) sum to 1."""
-    found = np.empty((len(curves), len(weights)))
+def _areas(curves: Sequence[Curve], weights: NDArray[np.float64], within: tuple[float, float]) -> NDArray[np.float64]:
+    """AIQ and AIQ0 of each curve under each weighting of the questions, (2, S, D); `weights` (D, N) sum to 1."""
+    found = np.empty((2, len(curves), len(weights)))
     for index, curve in enumerate(curves):
         points = np.stack([weights @ curve.costs.T, weights @ curve.rewards.T], axis=2)
-        found[index] = [aiq(row, within) for row in points]
+        for measure, area in enumerate((aiq, aiq0)):
+            found[measure, index] = [area(row, within) for row in points]
     return found
 
 

@@ -25,7 +25,7 @@ IN_EVERY_TASK = ("best per task", "best single", "per-query oracle")
 
 @dataclass(frozen=True)
 class Costs:
-    """What is said of costs: every label's curves (one per seed) and AIQ, and where AIQ begins and ends."""
+    """What is said of costs: every label's curves (one per seed) and AIQ0, and where it begins and ends."""
 
     curves: Mapping[str, Sequence[Curve]]
     qualities: Mapping[str, cost_quality.Quality]
@@ -75,7 +75,7 @@ def judge(
     verdicts = [Verdict("mean reward", best.label, paired(router, best), len(router.rewards), split)]
     costs = _costs(routers, measured, train, test, names)
     if costs is not None:
-        verdicts.append(_on_aiq(costs, references, router, split))
+        verdicts.append(_on_aiq0(costs, references, router, split))
     # A table without task names has one task, which the table of standings shows already.
     shown = [*searched[:1], best, *(m for m in references if m.label in IN_EVERY_TASK and m is not best)]
     several = len(set(test.tasks)) > 1
@@ -113,12 +113,12 @@ def _costs(
     return Costs(curves, cost_quality.qualities(curves, next(iter(routers)), within), within, singles)
 
 
-def _on_aiq(costs: Costs, references: Sequence[Method], router: Method, split: str) -> Verdict:
+def _on_aiq0(costs: Costs, references: Sequence[Method], router: Method, split: str) -> Verdict:
     reachable = [method.label for method in references if method.kind == "reference"]
-    best = max(reachable, key=lambda label: costs.qualities[label].aiq.mean)
+    best = max(reachable, key=lambda label: costs.qualities[label].aiq0.mean)
     difference = costs.qualities[best].difference
     assert difference is not None
-    return Verdict("AIQ", best, difference, len(router.rewards), split)
+    return Verdict("AIQ0", best, difference, len(router.rewards), split)
 
 
 def _calibration(

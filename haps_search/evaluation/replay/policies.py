@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from haps_search.evaluation.routing_metrics.curve import LEAST, aiq, router_curve
+from haps_search.evaluation.routing_metrics.curve import LEAST, aiq, aiq0, router_curve
 from haps_search.evaluation.routing_metrics.routes import Floats, earned, routes
 from haps_search.tasks.task import KnownOutcomes
 
@@ -81,27 +81,31 @@ def best_count(ranked: Sequence[Policy], utility: Callable[[Policy], float]) -> 
     return int(np.argmax(np.round(found, 12))) + 1
 
 
+AREAS: Mapping[str, Callable[..., float]] = {"aiq": aiq, "aiq0": aiq0}
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """Rewards (N, C) of questions that nobody who is compared was trained on; with `costs` (N, C) and `prices` (C,)
-    policies are compared by AIQ, without by what their likeliest assignments earn."""
+    policies are compared by `area`, AIQ or AIQ0, without by what their likeliest assignments earn."""
 
     rewards: Floats
     costs: Floats | None = None
     prices: Floats | None = None
+    area: Callable[..., float] = aiq0
 
     @classmethod
-    def of(cls, parts: Sequence[KnownOutcomes], by_aiq: bool) -> Yardstick:
-        """One after another. Where folds price a candidate differently, by the mean."""
+    def of(cls, parts: Sequence[KnownOutcomes], best: str = "utility") -> Yardstick:
+        """One after another, by `run.validation.best`. Where folds price a candidate differently, by the mean."""
         rewards = np.concatenate([part.rewards for part in parts])
         costs, prices = ([getattr(part, name) for part in parts] for name in ("costs", "prices"))
-        if not by_aiq or any(found is None for found in (*costs, *prices)):
+        if best not in AREAS or any(found is None for found in (*costs, *prices)):
             return cls(rewards)
-        return cls(rewards, np.concatenate(costs), np.mean(prices, axis=0))
+        return cls(rewards, np.concatenate(costs), np.mean(prices, axis=0), AREAS[best])
 
     def __call__(self, policy: Policy) -> float:
         if self.costs is None or self.prices is None:
             return float(earned(policy.greedy(self.rewards), self.rewards).mean())
         curve = router_curve(policy.probabilities, policy.priced, self.prices, self.rewards, self.costs)
         means = self.costs.mean(axis=0, dtype=np.float64)
-        return aiq(curve.points(), (float(means.min()), float(means.max())))
+        return self.area(curve.points(), (float(means.min()), float(means.max())))

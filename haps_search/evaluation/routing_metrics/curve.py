@@ -87,14 +87,34 @@ def aiq(points: Floats, cost_range: tuple[float, float] | None = None) -> float:
     the dearest assignment; without it, it is the points' own. To the right of its points a curve stays flat, to the
     left it falls in a line to (0, 0), where questions go unanswered. RouterBench's released code differs: it starts
     at each curve's own first point and divides by c_max. A range without width gives the quality there.
+
+    A cheap and bad point more can lower it, since the line to (0, 0) then begins there: see `aiq0`.
     Raises ValueError for a range that is not ascending from 0 or more.
     """
     hull = non_decreasing_hull(points)
-    low, high = cost_range or (float(points[:, 0].min()), float(points[:, 0].max()))
-    if not 0 <= low <= high:
-        raise ValueError(f"cost_range: got {(low, high)}, needs 0 <= low <= high")
     if hull[0, 0] > 0:
         hull = np.concatenate([[[0.0, 0.0]], hull])
+    return _mean_height(hull, cost_range or _own_range(points))
+
+
+def aiq0(points: Floats, cost_range: tuple[float, float] | None = None) -> float:
+    """AIQ with (0, 0), where no question is answered, as a point of the hull: over one `cost_range` a point more never
+    lowers it, since all that could be reached before still can. Never less than `aiq`, and the same where qualities
+    per cost fall from the first point of its hull on. Raises ValueError as `aiq`.
+    """
+    hull = non_decreasing_hull(np.concatenate([[[0.0, 0.0]], points]))
+    return _mean_height(hull, cost_range or _own_range(points))
+
+
+def _own_range(points: Floats) -> tuple[float, float]:
+    return float(points[:, 0].min()), float(points[:, 0].max())
+
+
+def _mean_height(hull: NDArray[np.float64], cost_range: tuple[float, float]) -> float:
+    """The area under a line from cost 0 on, flat to its right, over a range and divided by its width."""
+    low, high = cost_range
+    if not 0 <= low <= high:
+        raise ValueError(f"cost_range: got {(low, high)}, needs 0 <= low <= high")
     inside = hull[(hull[:, 0] > low) & (hull[:, 0] < high), 0]
     costs = np.concatenate([[low], inside, [high]])
     qualities = np.interp(costs, hull[:, 0], hull[:, 1])
