@@ -86,7 +86,7 @@ class ReplayTask:
         }[split]
         if not wanted.any():
             raise DataError(
-                f"{self.config.table.file}: {len(self.part)} questions leave none for {split}: it needs more of "
+                f"{self.config.table.name}: {len(self.part)} questions leave none for {split}: it needs more of "
                 "different texts, or other task.held_out and task.folds"
             )
         return np.flatnonzero(wanted)
@@ -146,7 +146,7 @@ class ReplayTask:
         known = np.flatnonzero((~np.isnan(self.table.rewards[np.ix_(rows, columns)])).any(axis=1))
         if not len(known):
             raise DataError(
-                f"{self.config.table.file}: none of {len(questions)} questions has a score of {', '.join(models)}: "
+                f"{self.config.table.name}: none of {len(questions)} questions has a score of {', '.join(models)}: "
                 "it needs some of each split, or other candidates"
             )
         return [questions[int(place)] for place in known]
