@@ -14,6 +14,7 @@ from typing import IO, Any
 from haps_search.config.complaints import show
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.json_array import ArrayBroken, elements
+from haps_search.tasks.paths import root
 
 ENDINGS = ".json, .jsonl, .ndjson, .csv, .tsv, .parquet, each but the last also with .gz"
 DOCUMENT = ("data", "rows", "questions", "examples")
@@ -62,8 +63,8 @@ class Rows:
 def open_rows(path: Path, wanted: Sequence[str] | None = None, header: Sequence[str] | None = None) -> Rows:
     """Open a file by its ending; one of another ending is JSON where it begins like it.
 
-    Of Parquet only the `wanted` columns are read (None: all). A CSV's columns have the names of `header` where its
-    first line is no header.
+    Of Parquet only the columns that `wanted` paths begin in are read (None: all). A CSV's columns have the names of
+    `header` where its first line is no header.
 
     Raises:
         ConfigError: no such file, or an ending that says nothing.
@@ -226,7 +227,7 @@ def _parquet(path: Path, wanted: Sequence[str] | None) -> Rows:
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
     columns = tuple(file.schema_arrow.names)
-    kept = [name for name in columns if wanted is None or name in wanted]
+    kept = list(columns) if wanted is None else [name for name in columns if name in {root(w, columns) for w in wanted}]
 
     def batches() -> Iterator[Row]:
         number = 0

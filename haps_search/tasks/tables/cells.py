@@ -158,11 +158,10 @@ class Units:
             return None
 
     def _score(self, value: Any, name: str) -> float | None:
-        if isinstance(value, str) and value.strip().endswith("%"):
-            if (self.low, self.high) != (0, 100):
-                raise refusal(name, value, "a number, or `score_range: [0, 100]` for percents")
-            value = value.strip().removesuffix("%")
-        number = _number(value, name)
+        if isinstance(value, str) and value.strip().endswith("%") and (self.low, self.high) != (0, 100):
+            raise refusal(name, value, "a number, or `score_range: [0, 100]` for percents")
+        bare = value.strip().removesuffix("%") if isinstance(value, str) else value
+        number = _number(bare, name, value)
         if number is None:
             return None
         if not self.low <= number <= self.high:
@@ -172,7 +171,8 @@ class Units:
         return (number - self.low) / (self.high - self.low)
 
     def _cost(self, value: Any, name: str) -> float | None:
-        number = _number(self._without_sign(value), name, "" if self.currency else ", or `currency: SIGN` for money")
+        bare = self._without_sign(value)
+        number = _number(bare, name, value, "" if self.currency else ", or `currency: SIGN` for money")
         if number is not None and not 0 <= number < math.inf:
             raise BadRow(f"`{name}`: got {number:g}, needs a cost of 0 or more", f"`{name}`: needs a cost of 0 or more")
         return number
@@ -189,14 +189,14 @@ class Units:
         self.tally.note(problem)
 
 
-def _number(value: Any, name: str, way_out: str = "") -> float | None:
+def _number(value: Any, name: str, written: Any, way_out: str = "") -> float | None:
     if value is None or value == "":
         return None
     plain = _TRUTH.get(value.strip().lower(), value) if isinstance(value, str) else value
     try:
         number = float(plain)
     except (TypeError, ValueError) as error:
-        raise refusal(name, value, f"a number{way_out}") from error
+        raise refusal(name, written, f"a number{way_out}") from error
     return None if math.isnan(number) else number
 
 

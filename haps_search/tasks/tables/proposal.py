@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ class _Column:
         return bool(self.values) and len(self.amounts) + truths >= 0.8 * len(self.values)
 
     @property
+    def counts(self) -> bool:
+        """Whether it numbers the rows."""
+        numbers = [number for _, number, _ in self.amounts]
+        return len(numbers) > 1 and all(b - a == 1 for a, b in pairwise(numbers))
+
+    @property
     def mean_length(self) -> float:
         texts = [v for v in self.values if isinstance(v, str)]
         return sum(map(len, texts)) / len(texts) if texts else 0.0
@@ -52,7 +58,7 @@ def proposed(path: Path, rows: Sequence[Mapping[str, Any]], named: Mapping[str, 
     columns = _columns(rows)
     money = [c for c in columns if c.numeric and _MONEY.search(c.name)]
     free = [c for c in columns if c not in money and c.name not in named.values()]
-    scores = [c for c in free if c.numeric and not _NO_SCORE.search(c.name)]
+    scores = [c for c in free if c.numeric and not c.counts and not _NO_SCORE.search(c.name)]
     text = named.get("text") or _longest(free)
     model = named.get("model") or _of_few(free, text, rows)
     if "score" in named:
