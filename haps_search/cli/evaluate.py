@@ -28,6 +28,9 @@ def evaluate(
         MeasuredSplit, typer.Option(help="The test split is read by this command only.")
     ] = MeasuredSplit.validation,
     again: Annotated[bool, typer.Option("--again", help="Replay: read a test split that was read before.")] = False,
+    table: Annotated[
+        Path | None, typer.Option(help="Replay: judge on another table with the same models, or on a YAML of one.")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
@@ -38,8 +41,13 @@ def evaluate(
     if found.experiment.task.type == "replay":
         from haps_search.cli.judging.verb import judge_replay
 
-        judge_replay(runs, run, split.value, again)
+        judge_replay(runs, run, split.value, again, table)
         return
+
+    if table is not None:
+        from haps_search.errors import ConfigError
+
+        raise ConfigError(f"--table: {found.folder} asks its candidates, and only a replay is judged on a table")
 
     import asyncio
 

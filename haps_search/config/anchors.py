@@ -16,6 +16,7 @@ INPUTS = "inputs"
 _COPY = re.compile(rf".*/{INPUTS}/([0-9a-f]{{12}}-[^/]+)")
 _TASK_FILES = (
     *("task.train", "task.validation", "task.test"),
+    *("task.train.folder", "task.validation.folder", "task.test.folder"),
     *("task.table.file", "task.table.parts.file", "task.table.layout.prices"),
 )
 

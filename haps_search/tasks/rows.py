@@ -6,8 +6,9 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,11 +20,15 @@ from haps_search.tasks.paths import root
 ENDINGS = ".json, .jsonl, .ndjson, .csv, .tsv, .parquet, each but the last also with .gz"
 DOCUMENT = ("data", "rows", "questions", "examples")
 """Where a JSON file is one object, its rows are the list under one of these keys, in any case."""
-_LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
+_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _BATCH = 1024
+_PEEKED = 10
 _LONGEST_FIELD = 1 << 30  # csv's own limit of 128 KiB is shorter than some prompts
 _BOM = b"\xef\xbb\xbf"
 _NOT_UTF8 = "got bytes that are not UTF-8 (at byte {}), save the file as UTF-8"
+
+
+Header = Callable[[Sequence[str]], Sequence[str] | None]
 
 
 class BadRow(Exception):
@@ -60,11 +65,11 @@ class Rows:
         return f"{self.name}:{number}" if self.by_line else f"{self.name}: row {number}"
 
 
-def open_rows(path: Path, wanted: Sequence[str] | None = None, header: Sequence[str] | None = None) -> Rows:
+def open_rows(path: Path, wanted: Sequence[str] | None = None, header: Header | None = None) -> Rows:
     """Open a file by its ending; one of another ending is JSON where it begins like it.
 
-    Of Parquet only the columns that `wanted` paths begin in are read (None: all). A CSV's columns have the names of
-    `header` where its first line is no header.
+    Of Parquet only the columns that `wanted` paths begin in are read (None: all). Where `header` knows the columns of a
+    CSV that begins with a given record, that is its first row and no header.
 
     Raises:
         ConfigError: no such file, or an ending that says nothing.
@@ -97,12 +102,13 @@ def _by_line(path: Path) -> bool:
     """Whether a JSON file has a row per line, as far as its first character says."""
     with _open(path) as file:
         start = file.read(1024).removeprefix(_BOM).lstrip()
-    return not start.startswith(b"[") and not _is_document(start.split(b"\n", 1)[0])
+    return not start.startswith(b"[") and not _is_document(path, start.split(b"\n", 1)[0])
 
 
-def _is_document(line: bytes) -> bool:
+def _is_document(path: Path, line: bytes) -> bool:
     """Whether a first line is the beginning of an object that goes on in the next one."""
-    return line.startswith(b"{") and line.rstrip().endswith((b"{", b"[", b",", b":"))
+    goes_on = line.startswith(b"{") and line.rstrip().endswith((b"{", b"[", b",", b":"))
+    return goes_on and not path.name.lower().endswith(_LINES)
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -115,7 +121,7 @@ def _json(path: Path) -> Iterator[Row]:
                     continue
                 if line.lstrip().startswith(b"["):
                     yield from _array(file, line, number)
-                elif _is_document(line.strip()):
+                elif _is_document(path, line.strip()):
                     yield from _document(line + file.read(), number)
                 else:
                     yield from _lines(file, line, number)
@@ -181,15 +187,18 @@ def _array(file: IO[bytes], first: bytes, line: int) -> Iterator[Row]:
         yield Row(number + 1, place, BadRow(problem.reason, "bad JSON", final=True))
 
 
-def _csv(path: Path, delimiter: str, header: Sequence[str] | None) -> Rows:
+def _csv(path: Path, delimiter: str, header: Header | None) -> Rows:
     stream = _records(path, delimiter)
-    names = list(header) if header is not None else next(stream, (1, []))[1]
+    first = next(stream, (1, []))
+    known = None if header is None else header(first[1])
+    names = first[1] if known is None else list(known)
     if not names:
         raise DataError(f"{path}:1: got no header, needs the names of the columns")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path}:1: got the column `{twice[0]}` twice, needs different names")
-    rows = (Row(line, str(line), _named(names, values)) for line, values in stream if values)
+    records = stream if known is None else chain([first], stream)
+    rows = (Row(line, str(line), _named(names, values)) for line, values in records if values)
     return Rows(str(path), tuple(names), True, rows)
 
 
@@ -256,3 +265,10 @@ def objects(rows: Rows) -> Iterator[tuple[Row, Mapping[str, Any] | BadRow]]:
             yield row, row.value
         else:
             yield row, BadRow(f"got {show(row.value)}, needs a JSON object", "something else than an object")
+
+
+def peeked(rows: Rows) -> tuple[Mapping[str, Any], Rows]:
+    """The first row that is an object (empty where none of the first is one), and all rows."""
+    before = list(islice(rows.stream, _PEEKED))
+    first = next((row.value for row in before if isinstance(row.value, Mapping)), {})
+    return first, replace(rows, stream=chain(before, rows.stream))

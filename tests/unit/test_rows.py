@@ -146,7 +146,7 @@ def test_a_csv_may_be_gzipped_or_without_a_header(tmp_path: Path) -> None:
     file = written(tmp_path / "t.csv.gz", 'q,a\n"x\ny",1\nz,\n')
     assert values(file) == [{"q": "x\ny", "a": "1"}, {"q": "z", "a": None}]
     plain = written(tmp_path / "t.csv", "x,1\ny,2\n")
-    found = list(open_rows(plain, header=("q", "a")).stream)
+    found = list(open_rows(plain, header=lambda record: ("q", "a") if record == ["x", "1"] else None).stream)
     assert found == [Row(1, "1", {"q": "x", "a": "1"}), Row(2, "2", {"q": "y", "a": "2"})]
 
 

@@ -17,8 +17,9 @@ def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:
     """The tables and what has to be known of them, then the verdict in sentences."""
     rows = judgement.rows
     seeds = len(next(row for row in rows if row.label == judgement.router).seeds)
+    asked = f"{judgement.split}{' split' if judgement.split in ('validation', 'test') else ', another table'}"
     head = (
-        f"\n{judgement.split} split, {rows[0].reward.count:,} questions, {seeds} seed{'s' if seeds > 1 else ''} of the "
+        f"\n{asked}, {rows[0].reward.count:,} questions, {seeds} seed{'s' if seeds > 1 else ''} of the "
         "router; 95 % intervals, of the router over questions and seeds"
     )
     priced: list[Table | str] = [] if judgement.costs is None else ["", _costs(judgement, judgement.costs)]

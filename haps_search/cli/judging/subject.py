@@ -48,9 +48,9 @@ class Subject:
 
     @property
     def folds(self) -> int:
-        """Into how many the questions fall that are not test."""
+        """How many of them take turns validating."""
         assert self.experiment.task.type == "replay"
-        return self.experiment.task.folds
+        return self.experiment.task.rotation
 
 
 def find_subject(runs: Path, text: str) -> Subject:
