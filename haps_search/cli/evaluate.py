@@ -31,6 +31,10 @@ def evaluate(
     table: Annotated[
         Path | None, typer.Option(help="Replay: judge on another table with the same models, or on a YAML of one.")
     ] = None,
+    logged: Annotated[
+        Path | None,
+        typer.Option(help="Replay: what the router would have earned on a log with one outcome per question."),
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
@@ -38,16 +42,21 @@ def evaluate(
     from haps_search.cli.find import find_run
 
     found = find_run(runs, run)
+    if logged is not None and found.experiment.task.type == "replay":
+        from haps_search.cli.judging.logged import judge_log
+
+        judge_log(runs, run, logged)
+        return
     if found.experiment.task.type == "replay":
         from haps_search.cli.judging.verb import judge_replay
 
         judge_replay(runs, run, split.value, again, table)
         return
 
-    if table is not None:
+    if table is not None or logged is not None:
         from haps_search.errors import ConfigError
 
-        raise ConfigError(f"--table: {found.folder} asks its candidates, and only a replay is judged on a table")
+        raise ConfigError(f"{found.folder} asks its candidates, and only a replay is judged on a table or a log")
 
     import asyncio
 

@@ -150,6 +150,48 @@ class TableConfig(Config):
     @field_validator("score_range")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[0] >= value[1]:
-            raise ValueError(f"score_range: got {list(value)}, needs the worst score first and a better one after it")
-        return value
+        return _in_order(value)
+
+
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] >= value[1]:
+        raise ValueError(f"score_range: got {list(value)}, needs the worst score first and a better one after it")
+    return value
+
+
+ESTIMATE = "estimate"
+
+
+class LoggedColumns(Config):
+    """What the columns of a log are called."""
+
+    action: str = "action"
+    """What was chosen."""
+    reward: str = "reward"
+    """What the choice earned, in `score_range`."""
+    propensity: str = "propensity"
+    """The probability with which it was chosen; `estimate` where nobody noted it: it is then fitted to the questions'
+    features, and what follows is as good as that fit."""
+
+    @property
+    def estimated(self) -> bool:
+        return self.propensity == ESTIMATE
+
+
+class LogConfig(Config):
+    """A log with one outcome per question, as production has it: JSON, JSONL, CSV, TSV or Parquet, by the ending."""
+
+    file: str
+    """Relative to the working directory or absolute."""
+    text: str = "text"
+    task: str | None = None
+    logged: LoggedColumns = LoggedColumns()
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """The worst and the best reward there can be; they are rescaled to [0, 1]."""
+    floor: float = Field(default=0.02, gt=0, lt=1)
+    """Estimated propensities below it are raised to it, and counted."""
+
+    @field_validator("score_range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        return _in_order(value)

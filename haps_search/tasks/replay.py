@@ -70,10 +70,15 @@ def candidate_names(table: OutcomeTable) -> tuple[str, ...]:
     """
     models: dict[str, str] = {}
     for (model,) in table.assignments:
-        name = _FORBIDDEN.sub("-", model)
+        name = candidate_name(model)
         if models.setdefault(name, model) != model:
             raise ConfigError(f"task.table: models `{models[name]}` and `{model}` are both named {name}: rename one")
     return tuple(models)
+
+
+def candidate_name(model: str) -> str:
+    """What a candidate is called that stands for a model."""
+    return _FORBIDDEN.sub("-", model)
 
 
 class ReplayTask:

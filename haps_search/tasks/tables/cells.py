@@ -189,6 +189,11 @@ class Units:
         self.tally.note(problem)
 
 
+def number(value: Any, name: str) -> float | None:
+    """A number; None where it is null, empty or NaN. Raises BadRow."""
+    return _number(value, name, value)
+
+
 def _number(value: Any, name: str, written: Any, way_out: str = "") -> float | None:
     if value is None or value == "":
         return None

@@ -138,7 +138,7 @@ class _Gathered:
                 problems.append(f"{place}: {problem}")
                 if len(problems) == MOST_PROBLEMS:
                     break
-        _raise_for(problems)
+        raise_for(problems)
 
     def _refuse_empty(self, table: OutcomeTable) -> None:
         """A column that no row of a JSONL has is a misspelt name rather than a model that never answered."""
@@ -149,7 +149,7 @@ class _Gathered:
             raise DataError(f"{name}: got 0 rows{said}, needs one for each question at least")
         empty = [z[0] for c, z in enumerate(table.assignments) if not table.samples[:, c].any()]
         column = self._readers[0].column
-        _raise_for([f"{name}: `{column(model)}`: got no score of {model} in any row" for model in empty])
+        raise_for([f"{name}: `{column(model)}`: got no score of {model} in any row" for model in empty])
 
 
 def _units(config: TableConfig, part: TablePart, tally: Tally | None) -> Units:
@@ -173,10 +173,11 @@ def _refuse_absent(rows: Rows, reader: Reader) -> None:
     if columns is None:
         return
     absent = [name for name in reader.required if root(name, columns) is None]
-    _raise_for([f"{rows.name}: {cells.no_column(name, columns)}" for name in absent[:MOST_PROBLEMS]])
+    raise_for([f"{rows.name}: {cells.no_column(name, columns)}" for name in absent[:MOST_PROBLEMS]])
 
 
-def _raise_for(problems: list[str]) -> None:
+def raise_for(problems: list[str]) -> None:
+    """Raise DataError with all problems, or do nothing where there is none."""
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
