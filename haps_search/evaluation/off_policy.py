@@ -149,21 +149,26 @@ class Support:
     """How much of what a policy asks of an action the log covers.
 
     `asked` is the mean of pi(a|x) over the questions; `covered` what the log says of it, the mean of 1[a_i = a] w_i,
-    which is the same in expectation where the action could be chosen on every question that the policy gives it;
-    `low` and `high` its 99.9 % interval. `logged` questions had the action.
+    which is the same in expectation where the action could be chosen on every question that the policy gives it.
+    Then its standard error is `error` at most: sqrt(asked / (N p)), p the action's least propensity. `logged` questions
+    had the action.
     """
 
     action: int
     asked: float
     covered: float
-    low: float
-    high: float
+    error: float
     logged: int
+
+    @property
+    def least(self) -> float:
+        """What the log would surely cover, were all of it supported."""
+        return min(SHORT * self.asked, self.asked - SURE * self.error)
 
     @property
     def missing(self) -> bool:
         """Whether the log surely lacks part of it, beyond what is tolerated."""
-        return self.asked > TOLERATED and (self.covered == 0 or self.high < SHORT * self.asked)
+        return self.asked > TOLERATED and (not self.logged or self.covered < self.least)
 
 
 def support(log: Log, policy: Floats) -> tuple[Support, ...]:
@@ -171,10 +176,11 @@ def support(log: Log, policy: Floats) -> tuple[Support, ...]:
     weights = importance_weights(log, policy)
     found = []
     for action in range(policy.shape[1]):
-        terms = np.where(log.actions == action, weights, 0.0)
-        mean, half = float(terms.mean()), SURE * _error(terms)
-        asked, logged = float(policy[:, action].mean()), int((log.actions == action).sum())
-        found.append(Support(action, asked, mean, mean - half, mean + half, logged))
+        taken = log.actions == action
+        asked, logged = float(policy[:, action].mean()), int(taken.sum())
+        covered = float(np.where(taken, weights, 0.0).mean())
+        least = float(log.propensities[taken].min()) if logged else 1.0
+        found.append(Support(action, asked, covered, math.sqrt(asked / (len(log) * least)), logged))
     return tuple(found)
 
 
@@ -184,7 +190,7 @@ def refusal(log: Log, policy: Floats, names: Sequence[str]) -> str | None:
     if lacking:
         said = "; ".join(
             f"the policy gives {names[s.action]} {s.asked:.1%} of the questions, and the log, which has it "
-            f"{s.logged:,} times, covers {s.covered:.1%} of them [{max(s.low, 0):.1%}, {s.high:.1%}]"
+            f"{s.logged:,} times, covers {s.covered:.1%} (with support it would be {max(s.least, 0):.1%} at least)"
             for s in lacking
         )
         return f"support is missing: {said}"
