@@ -24,6 +24,13 @@ def evaluate(
         MeasuredSplit, typer.Option(help="The test split is read by this command only.")
     ] = MeasuredSplit.validation,
     again: Annotated[bool, typer.Option("--again", help="Replay: read a test split that was read before.")] = False,
+    table: Annotated[
+        Path | None, typer.Option(help="Replay: judge on another table with the same models, or on a YAML of one.")
+    ] = None,
+    logged: Annotated[
+        Path | None,
+        typer.Option(help="Replay: what the router would have earned on a log with one outcome per question."),
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
@@ -33,12 +40,17 @@ def evaluate(
     find_run(runs, run)
 
     from haps_search.cli.display import Terminal
-    from haps_search.cli.judgement import show_judged
+    from haps_search.cli.judgement import show_judged, show_log
     from haps_search.verbs import evaluate as verb
+    from haps_search.verbs.judge import Judged
+    from haps_search.verbs.logged import JudgedByLog
 
     with Terminal() as terminal:
-        found = verb.evaluate(run, split.value, again, runs, terminal)
-    if not isinstance(found, verb.Evaluation):
+        found = verb.evaluate(run, split.value, again, runs, terminal, table=table, logged=logged)
+    if isinstance(found, JudgedByLog):
+        show_log(terminal, found)
+        return
+    if isinstance(found, Judged):
         show_judged(terminal, found)
         return
     terminal.say(f"{found.folder}, checkpoint of step {found.step}, seed {found.seed}")

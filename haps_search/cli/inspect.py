@@ -9,7 +9,7 @@ import typer
 
 
 def inspect(
-    table: Annotated[Path | None, typer.Argument(help="Outcomes: JSONL, CSV, TSV or Parquet.")] = None,
+    table: Annotated[Path | None, typer.Argument(help="Outcomes: JSON, JSONL, CSV, TSV or Parquet.")] = None,
     layout: Annotated[
         str, typer.Option(help="auto, llmrouter, routerbench, long or collected; others by --config.")
     ] = "auto",

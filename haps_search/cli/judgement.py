@@ -9,11 +9,13 @@ from rich.table import Table
 
 from haps_search.cli.display import Terminal
 from haps_search.evaluation.intervals import Interval
+from haps_search.evaluation.logged import LoggedJudgement
 from haps_search.evaluation.replay.cost_quality import METRICS, TwoModels
 from haps_search.evaluation.replay.judgement import Costs, Judgement
 from haps_search.evaluation.replay.standings import Row
 from haps_search.records.remote import storage
 from haps_search.verbs.judge import Judged
+from haps_search.verbs.logged import JudgedByLog
 
 
 def show_judged(terminal: Terminal, found: Judged) -> None:
@@ -27,12 +29,23 @@ def show_judged(terminal: Terminal, found: Judged) -> None:
     terminal.say(f"kept in {storage(found.folder)}: {', '.join(found.files)}; `haps report {found.name}` shows {shows}")
 
 
+def show_log(terminal: Terminal, found: JudgedByLog) -> None:
+    """What policies would have earned, and where it is kept."""
+    for part in log_page(found.judgement, found.known):
+        if isinstance(part, str):
+            terminal.say(part)
+        else:
+            terminal.show(part)
+    terminal.say(f"kept in {storage(found.file.parent)}: {found.file.name}")
+
+
 def page(judgement: Judgement, notes: Sequence[str]) -> list[Table | str]:
     """The tables and what has to be known of them, then the verdict in sentences."""
     rows = judgement.rows
     seeds = len(next(row for row in rows if row.label == judgement.router).seeds)
+    asked = f"{judgement.split}{' split' if judgement.split in ('validation', 'test') else ', another table'}"
     head = (
-        f"\n{judgement.split} split, {rows[0].reward.count:,} questions, {seeds} seed{'s' if seeds > 1 else ''} of the "
+        f"\n{asked}, {rows[0].reward.count:,} questions, {seeds} seed{'s' if seeds > 1 else ''} of the "
         "router; 95 % intervals, of the router over questions and seeds"
     )
     priced: list[Table | str] = [] if judgement.costs is None else ["", _costs(judgement, judgement.costs)]
@@ -86,6 +99,32 @@ def _known(interval: Interval) -> str:
 
 def _cost(row: Row) -> str:
     return "-" if row.cost is None else f"{row.cost:.3g}"
+
+
+def log_page(judgement: LoggedJudgement, known: int) -> list[Table | str]:
+    """The log, the table of policies, and what has to be known of them."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("", "doubly robust", "over the log", "self-normalised", "inverse propensity", "effective questions"):
+        shown.add_column(name, no_wrap=True)
+    for row in judgement.rows:
+        if row.estimates is not None:
+            e = row.estimates
+            cells = (str(e.doubly_robust), _signed(row.gain), str(e.self_normalised), str(e.inverse_propensity))
+            shown.add_row(row.label, *cells, f"{e.effective:,.0f}")
+    head = f"\n{judgement.count:,} logged choices, which earned {judgement.earned}; 95 % intervals over questions"
+    return [head, shown, *_log_notes(judgement, known)]
+
+
+def _log_notes(judgement: LoggedJudgement, known: int) -> list[str]:
+    notes = []
+    if known:
+        notes.append(f"note: {known:,} logged questions whose text stands in the run's own table are left out")
+    if judgement.foreign:
+        notes.append(f"note: {judgement.foreign:,} choices are no candidates of the run: no policy here takes them")
+    if judgement.clipped is not None:
+        c = judgement.clipped
+        notes.append(f"note: propensities are estimated; {c.raised:,} were below {c.floor:g} and were raised to it")
+    return notes + [f"note: {row.label} cannot be told: {row.refused}" for row in judgement.rows if row.refused]
 
 
 def _signed(interval: Interval | None) -> str:

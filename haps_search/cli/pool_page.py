@@ -17,11 +17,12 @@ from haps_search.tasks.tables.reading import LoadedTable
 
 MOST_MODELS = 14
 MOST_NAMES = 6
+MOST_UNREAD = 5
 
 
 def page(config: TableConfig, loaded: LoadedTable, report: PoolReport) -> Iterator[RenderableType]:
     """Counts, models, ways to choose, verdict."""
-    yield Text(f"{config.file} ({loaded.layout})")
+    yield Text(f"{config.name} ({loaded.layout})")
     yield _facts([*_counted(report.census), *_policies(config, loaded)])
     yield Text()
     yield _models(report.models, report.census.questions)
@@ -56,6 +57,10 @@ def _policies(config: TableConfig, loaded: LoadedTable) -> list[tuple[str, str]]
     if loaded.repeated:
         kept = "only the first is kept" if config.duplicate_ids == "first" else "taken as more samples of the same"
         said.append(("repeated", f"{loaded.repeated:,} rows with an id that came before; {kept}"))
+    for unread in loaded.unread[:MOST_UNREAD]:
+        said.append(("not read", f"{unread.count:,} times: {unread.first}"))
+    if len(loaded.unread) > MOST_UNREAD:
+        said.append(("", f"and {len(loaded.unread) - MOST_UNREAD} more sorts of problems, in --json"))
     low, high = config.score_range
     if (low, high) != (0, 1):
         said.append(("rewards", f"scores rescaled from [{low:g}, {high:g}] to [0, 1]"))

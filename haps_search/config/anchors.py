@@ -14,7 +14,11 @@ Rename = Callable[[str], str]
 INPUTS = "inputs"
 """The folder beside a study or sweep with copies of its files; a digest of the contents begins each name."""
 _COPY = re.compile(rf".*/{INPUTS}/([0-9a-f]{{12}}-[^/]+)")
-_TASK_FILES = ("task.train", "task.validation", "task.test", "task.table.file", "task.table.layout.prices")
+_TASK_FILES = (
+    *("task.train", "task.validation", "task.test"),
+    *("task.train.folder", "task.validation.folder", "task.test.folder"),
+    *("task.table.file", "task.table.parts.file", "task.table.layout.prices"),
+)
 
 
 def anchored(study: Study) -> Study:
@@ -68,7 +72,7 @@ def _visit(path: str, value: Any, rename: Rename) -> Any:
         return value
     if path == "run.warm_start":
         return _run_name(value, rename)
-    return rename(value) if path in _TASK_FILES or path.endswith(".source.path") else value
+    return rename(value) if (value and path in _TASK_FILES) or path.endswith(".source.path") else value
 
 
 def _gguf(source: dict[str, Any], rename: Rename) -> dict[str, Any]:

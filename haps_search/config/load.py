@@ -20,7 +20,7 @@ from haps_search.config.overrides import override
 from haps_search.config.schema import suggest
 from haps_search.config.search_checks import search_problems
 from haps_search.config.sweep import Study
-from haps_search.config.tables import TableConfig
+from haps_search.config.tables import LogConfig, TableConfig
 from haps_search.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -93,6 +93,17 @@ def load_table(path: str | Path) -> TableConfig:
     document = _read(Path(path))
     table, found = validate(TableConfig, document.value)
     return _result(table, [*document.problems, *found], document, Path(path))
+
+
+def load_log(path: str | Path) -> LogConfig:
+    """The description of a log in a YAML file.
+
+    Raises:
+        ConfigError: every problem found, with path and line, or a file that is not there.
+    """
+    document = _read(Path(path))
+    log, found = validate(LogConfig, document.value)
+    return _result(log, [*document.problems, *found], document, Path(path))
 
 
 def parse_table(values: Any) -> TableConfig:

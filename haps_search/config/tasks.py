@@ -11,6 +11,33 @@ from haps_search.config.hotpotqa import HotpotqaTask
 from haps_search.config.tables import TableConfig
 
 
+class HashSplits(Config):
+    """By hashes of the normalised text: `held_out` of the texts are test, and the others fall into folds."""
+
+    type: Literal["hash"] = "hash"
+
+
+class ColumnSplits(Config):
+    """The table's own: what its column of splits calls the rows of each. Rows of other names are left out."""
+
+    type: Literal["column"] = "column"
+    train: tuple[str, ...] = Field(default=("train",), min_length=1)
+    validation: tuple[str, ...] = ()
+    """Empty: the training questions fall into folds that take turns, as they do under `hash`."""
+    test: tuple[str, ...] = Field(default=("test",), min_length=1)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        names = [*self.train, *self.validation, *self.test]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"got `{twice}` twice, needs each name once, since splits are disjoint")
+        return self
+
+
+Splits = Annotated[HashSplits | ColumnSplits, Field(discriminator="type")]
+
+
 class ReplayTask(Config):
     """A single role answers, and what an answer earns stands in a table."""
 
@@ -18,17 +45,27 @@ class ReplayTask(Config):
     description: str = "Answer the question."
     table: TableConfig
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the different texts that are the test split, by a hash of the normalised text. The table's own splits
-    are not used."""
+    """Share of the different texts that are the test split under `splits: {type: hash}`."""
+    splits: Splits = HashSplits()
+    """Which questions are train, validation and test."""
     folds: int = Field(default=5, ge=2)
-    """The other questions fall into so many folds, by another hash of the text: one validates, the others train."""
+    """The other questions fall into so many folds, by another hash of the text: one validates, the others train.
+    Where the table says which questions validate, references are tuned on folds and routers are not."""
     fold: NonNegativeInt = 0
     """The fold that validates. All trials of a sweep share it; `haps confirm` goes on to the others."""
     task_name: bool = False
     """Put the name of a question's task before its text, where the table has one, so that routers read it."""
 
+    @property
+    def rotation(self) -> int:
+        """How many folds take turns validating: one, where the table says which questions do."""
+        given = isinstance(self.splits, ColumnSplits) and self.splits.validation
+        return 1 if given else self.folds
+
     @model_validator(mode="after")
     def _a_fold_that_is_there(self) -> Self:
+        if self.rotation == 1 and self.fold:
+            raise ValueError(f"fold: got {self.fold}, needs 0, since the table says which questions validate")
         if self.fold >= self.folds:
             raise ValueError(f"fold: got {self.fold}, needs 0 to {self.folds - 1}, since folds is {self.folds}")
         return self
@@ -57,18 +94,27 @@ class SkillsTask(Config):
 
 
 class QaFields(Config):
-    """Names of the user's JSON fields."""
+    """Names of the user's fields: dotted paths such as `answers.text`, or templates such as `{premise} {hypothesis}`.
+
+    Left at their defaults, rows of SQuAD, HotpotQA, TriviaQA, ARC, MMLU, GSM8K and chats are recognised.
+    """
 
     id: str | None = "id"
     """null: rows are named by their line number."""
     question: str = "question"
     reference: str = "reference"
+    """A text, or a list of texts of which each is right."""
     context: str | None = None
     """Text, or a list of [title, [sentences]] as HotpotQA has it."""
     supporting: str | None = None
     """A field listing [title, sentence] pairs: only those paragraphs of the context are kept."""
-    choices: str | None = None
-    """A field with the list of options, for multiple choice."""
+    choices: str | tuple[str, ...] | None = None
+    """A field with the list of options, for multiple choice, or a field for each option."""
+    labels: str | None = None
+    """A field with the options' labels in their order: the reference is one of them."""
+    messages: str | None = None
+    """A field with a chat, [{role, content}]: the last user's message is the question, what the assistant says to it
+    the reference (where it says something), and candidates read the messages before that as they are."""
 
 
 class F1Reward(Config):
@@ -106,16 +152,42 @@ class FunctionReward(Config):
 Reward = Annotated[F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")]
 
 
+class HubSource(Config):
+    """A data set of the Hugging Face hub, read by the library `datasets`."""
+
+    hub: str
+    config: str | None = None
+    split: str | None = None
+    """null: the split of the same name."""
+    revision: str | None = None
+    """A commit, so that the questions stay the same."""
+
+
+class FolderSource(Config):
+    """A folder that `Dataset.save_to_disk` wrote."""
+
+    folder: str
+    split: str | None = None
+    """null: the split of the same name, where the folder has several."""
+
+
+Source = str | HubSource | FolderSource
+Scalar = str | int | float | bool
+
+
 class QaTask(Config):
     """A single role answers the user's questions."""
 
     type: Literal["qa"] = "qa"
     description: str = "Answer the question."
-    train: str
-    """JSONL files, relative to the working directory or absolute."""
-    validation: str
-    test: str | None = None
+    train: Source
+    """A JSON, JSONL, CSV, TSV or Parquet file or a folder of `datasets`, relative to the working directory or absolute;
+    or {hub: NAME, config: ..., split: ...}."""
+    validation: Source
+    test: Source | None = None
     fields: QaFields = QaFields()
+    where: dict[str, Scalar | tuple[Scalar, ...]] = {}
+    """Field to the value, or the values, that a row must have there to be asked."""
     reward: Reward = F1Reward()
     system: str = "Answer the question with a short phrase and nothing else."
     prompt: str = "{context}\n\nQuestion: {question}\nAnswer:"

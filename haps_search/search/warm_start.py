@@ -72,7 +72,7 @@ def _reading(experiment: Experiment) -> dict[str, str]:
 def _held_out(experiment: Experiment) -> dict[str, str]:
     """What a replay keeps from its router, which weights of another replay may know."""
     task = experiment.task if experiment.task.type == "replay" else None
-    return {f"task.{name}": str(getattr(task, name, "")) for name in ("held_out", "folds", "fold")}
+    return {f"task.{name}": str(getattr(task, name, "")) for name in ("held_out", "splits", "folds", "fold")}
 
 
 def _headings(experiment: Experiment) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haps_search.records.remote import pulled
+from haps_search.records.result import has_steps_left
 
 Kind = Literal["search", "comparison", "confirm"]
 Ended = Literal["finished", "stopped", "failed"]
@@ -202,8 +203,6 @@ def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> 
 
 def written_ending(number: int, folder: Path, steps: int = 0) -> TrialEnded | None:
     """The end of a run that reached its end or broke for good; None where it could go on, to `steps` at least."""
-    from haps_search.records.run_folder import has_steps_left  # torch, which who only reads the journal needs not
-
     pulled(folder)
     result, error = folder / "result.json", folder / "error.json"
     if result.exists():

@@ -84,7 +84,7 @@ def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: 
 
 def _fold(study: Study, index: int) -> dict[str, int]:
     task = study.experiment.task
-    return {"task.fold": (task.fold + 1 + index) % task.folds} if task.type == "replay" else {}
+    return {"task.fold": (task.fold + 1 + index) % task.rotation} if task.type == "replay" else {}
 
 
 def missing(settings: Sequence[Setting], trials: Sequence[TrialRecord]) -> list[Setting]:

@@ -26,7 +26,7 @@ Score = Callable[[Question, str], float]
 
 
 class QaTask:
-    """Questions from JSONL files. A split's file is read when its questions are first asked for.
+    """The user's questions. A split's file is read when its questions are first asked for.
 
     Raises:
         ConfigError: all that is missing or contradictory in the configuration, files included.
@@ -36,7 +36,11 @@ class QaTask:
     roles = (Role("answerer", "Answers the question."),)
 
     def __init__(self, task: config.QaTask) -> None:
-        names: dict[Split, str | None] = {"train": task.train, "validation": task.validation, "test": task.test}
+        names: dict[Split, config.Source | None] = {
+            "train": task.train,
+            "validation": task.validation,
+            "test": task.test,
+        }
         self._files = SplitFiles(names, partial(read_questions, config=task))
         problems = (*self._files.problems(), *_problems(task))
         if problems:
@@ -72,6 +76,9 @@ class QaTask:
         if episode.completions:
             return None
         system = (Message("system", self._config.system),) if self._config.system.strip() else ()
+        chat: tuple[Message, ...] | None = episode.question.attributes.get("messages")
+        if chat is not None:
+            return Turn("answerer", chat if chat[0].role == "system" else (*system, *chat))
         return Turn("answerer", (*system, Message("user", _prompt(self._config.prompt, episode.question))))
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:
@@ -130,7 +137,7 @@ def _problems(task: config.QaTask) -> Iterator[str]:
     if task.fields.supporting is not None and task.fields.context is None:
         yield "task.fields.supporting: picks paragraphs of the context: name task.fields.context too"
     if isinstance(task.reward, config.ChoiceReward):
-        if task.fields.choices is None:
+        if task.fields.choices is None and task.fields != config.QaFields():
             yield "task.reward: multiple_choice needs task.fields.choices, the field with the options"
         if "{choices}" not in task.prompt:
             yield "task.prompt: has no {choices}, so no candidate would see the options: put {choices} in"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from haps_search.errors import ConfigError, DataError
-from haps_search.types import Question, Split
+from haps_search.errors import DataError
+from haps_search.tasks.paths import NoField, value_at
+from haps_search.tasks.rows import BadRow, Row, Rows, at, objects
+from haps_search.types import Question
 
 MOST_PROBLEMS = 10
 CONTEXT_CUT = "context_cut"
@@ -34,17 +35,25 @@ class QuestionFile:
         return sum(CONTEXT_CUT in question.attributes for question in self.questions)
 
 
+class LeftOut(BadRow):
+    """Why a row is rightly no question, as one that its data set calls unanswerable."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """How a file is read: up to `limit` questions, malformed rows refused or left out."""
+    """How rows become questions: up to `limit` of those that it `keeps`, malformed ones refused or left out."""
 
     make: MakeQuestion
     limit: int | None
     id_field: str
     malformed: Literal["error", "skip"] = "error"
+    keeps: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a row is wanted; it may raise BadRow."""
+    expand: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any] | BadRow]] | None = None
+    """The rows that a row of the file holds, where it is not one itself."""
 
-    def read(self, path: Path, split: Split) -> QuestionFile:
-        """Read a file.
+    def read(self, rows: Rows) -> QuestionFile:
+        """Read a split.
 
         Raises:
             DataError: no good row; or up to ten malformed rows with file, line, field, what was got and what is
@@ -53,11 +62,14 @@ class RowReader:
         """
         questions: list[Question] = []
         problems: list[str] = []
-        for place, found in self._rows(path, split):
+        skipped: list[str] = []
+        for place, found in self._found(rows):
             if isinstance(found, Question):
                 questions.append(found)
+            elif isinstance(found, LeftOut):
+                skipped.append(f"{at(rows.name, place)}: {found}")
             else:
-                problems.append(f"{path}:{place}: {found.reason}")
+                problems.append(f"{at(rows.name, place)}: {found}")
                 if found.final:
                     raise _malformed(problems)
             full = self.malformed == "error" and len(problems) == MOST_PROBLEMS
@@ -66,27 +78,43 @@ class RowReader:
         if problems and (self.malformed == "error" or not questions):
             raise _malformed(problems)
         if not questions:
-            raise DataError(f"{path}: got no rows, needs one JSON object per line or an array of them")
-        return QuestionFile(tuple(questions), tuple(problems))
+            raise DataError(f"{rows.name}: {self._nothing(skipped)}")
+        return QuestionFile(tuple(questions), tuple(problems + skipped))
 
-    def _rows(self, path: Path, split: Split) -> Iterator[tuple[str, Question | Unreadable]]:
+    def _nothing(self, skipped: Sequence[str]) -> str:
+        if skipped:
+            return f"all {len(skipped)} rows are left out: {skipped[0]}"
+        if self.keeps is not None:
+            return "no row is kept by task.where, needs one at least"
+        return "got no rows, needs one JSON object per line or an array of them"
+
+    def _found(self, rows: Rows) -> Iterator[tuple[str, Question | BadRow]]:
         places: dict[str, str] = {}
-        for row in json_rows(path, split):
-            if isinstance(row.value, Unreadable):
-                yield row.place, row.value
-                continue
-            try:
-                yield row.place, self._question(row, places)
-            except BadRow as problem:
-                yield row.place, Unreadable(str(problem))
+        for row, value in objects(rows):
+            for each in self._parts(value):
+                try:
+                    yield row.place, self._question(each, row, places)
+                except BadRow as problem:
+                    yield row.place, problem
 
-    def _question(self, row: Row, places: dict[str, str]) -> Question:
-        if not isinstance(row.value, dict):
-            raise BadRow(f"got {got(row.value)}, needs a JSON object")
-        question = self.make(row.value, row.number)
+    def _parts(self, value: Mapping[str, Any] | BadRow) -> Sequence[Mapping[str, Any] | BadRow]:
+        if isinstance(value, BadRow):
+            return [value]
+        try:
+            if self.keeps is not None and not self.keeps(value):
+                return []
+            return [value] if self.expand is None else self.expand(value)
+        except BadRow as problem:
+            return [problem]
+
+    def _question(self, value: Mapping[str, Any] | BadRow, row: Row, places: dict[str, str]) -> Question:
+        if isinstance(value, BadRow):
+            raise value
+        question = self.make(value, row.number)
         if question.id in places:
-            own = question.id.partition(":")[2]
-            raise BadRow(f"`{self.id_field}`: got `{own}`, which line {places[question.id]} has too; ids must differ")
+            own, first = question.id.partition(":")[2], places[question.id]
+            before = first if first.startswith("row ") else f"line {first}"
+            raise BadRow(f"`{self.id_field}`: got `{own}`, which {before} has too; ids must differ")
         places[question.id] = row.place
         return question
 
@@ -99,120 +127,34 @@ def _malformed(problems: Sequence[str]) -> DataError:
     return DataError("\n  - ".join([f"{len(shown)} malformed rows{more}", *shown]))
 
 
-_BOM = b"\xef\xbb\xbf"
-_SPACE = re.compile(r"[ \t\r\n]*")
-_NOT_UTF8 = "got bytes that are not UTF-8 (at byte {}), save the file as UTF-8"
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Why a row is no question. After a `final` one nothing of the file can be read."""
-
-    reason: str
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A value, or why it is none. `number` is its line, or its number in an array; `place` is for messages."""
-
-    number: int
-    place: str
-    value: Any
-
-
-def json_rows(path: Path, split: Split) -> Iterator[Row]:
-    """The rows of a JSONL file, or of the array that the file holds; blank lines are skipped.
-
-    An array is decoded row by row, with the whole text in memory.
-
-    Raises:
-        ConfigError: the file cannot be opened.
-    """
-    begun = False
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.removeprefix(_BOM) if number == 1 else line
-                if not begun and line.lstrip().startswith(b"["):
-                    yield from _array(line + file.read(), number)
-                    return
-                if line.strip():
-                    begun = True
-                    yield Row(number, str(number), _value(line))
-    except OSError as error:
-        reason = f"task.{split}: cannot read `{path}` ({error.strerror})"
-        raise ConfigError(f"{reason}: name a JSON or JSONL file") from error
-
-
-def _value(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        return Unreadable(_NOT_UTF8.format(error.start))
-    except json.JSONDecodeError as error:
-        return Unreadable(f"bad JSON ({error.msg} at character {error.pos + 1}), needs one object per line")
-
-
-def _array(content: bytes, line: int) -> Iterator[Row]:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        yield Row(1, str(line), Unreadable(_NOT_UTF8.format(error.start), final=True))
-        return
-    counted, number, at = 0, 0, _past_space(text, text.index("[") + 1)
-    while not text.startswith("]", at):
-        line, counted, number = line + text.count("\n", counted, at), at, number + 1
-        value, at = _element(text, at)
-        yield Row(number, f"{line} (row {number})", value)
-        if at < 0:
-            return
-    if text[at + 1 :].strip():
-        line += text.count("\n", counted, at)
-        reason = "text goes on after the array's `]`, needs one array or one object per line"
-        yield Row(number + 1, str(line), Unreadable(reason, final=True))
-
-
-def _element(text: str, at: int) -> tuple[Any, int]:
-    """A value of the array and where the next one starts; -1 where it cannot be told."""
-    try:
-        value, end = json.JSONDecoder().raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        return _broken(f"{error.msg} at character {error.pos + 1} of the file"), -1
-    after = _past_space(text, end)
-    if text.startswith(",", after):
-        return value, _past_space(text, after + 1)
-    if text.startswith("]", after):
-        return value, after
-    return _broken(f"neither `,` nor `]` at character {after + 1} of the file"), -1
-
-
-def _broken(what: str) -> Unreadable:
-    return Unreadable(f"bad JSON ({what}), needs an array of objects", final=True)
-
-
-def _past_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
-
-
 NEEDS_PARAGRAPHS = "a list of [title, [sentences]]"
-
-
-class BadRow(Exception):
-    """One row's problem, without file and line."""
+_BRACES = re.compile(r"\{([^{}]+)\}")
 
 
 def field(row: Mapping[str, Any], name: str, way_out: str) -> Any:
-    """The value under a name; `way_out` says what a user can do where it is missing."""
-    if name not in row:
-        raise BadRow(missing(row, name, way_out))
-    return row[name]
+    """The value under a name, a dotted path, or a template: `{premise} {hypothesis}` is filled in with texts and
+    numbers. `way_out` says what a user can do where one is missing. Raises BadRow."""
+    if name not in row and _BRACES.search(name):
+        return _BRACES.sub(lambda found: _filled(row, found[1], way_out), name)
+    try:
+        return value_at(row, name)
+    except NoField as absent:
+        reason = missing(absent.known or row, name, way_out, absent.name)
+        raise BadRow(reason, f"`{name}`: no such field") from absent
 
 
-def missing(row: Mapping[str, Any], name: str, way_out: str) -> str:
-    near = difflib.get_close_matches(name, list(row), n=1)
-    has = f"did you mean `{near[0]}`" if near else f"the row has {', '.join(list(row)[:8]) or 'no fields'}"
+def _filled(row: Mapping[str, Any], name: str, way_out: str) -> str:
+    value = field(row, name, way_out)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadRow(f"`{name}`: got {got(value)}, needs a text or a number to fill in")
+    return str(value)
+
+
+def missing(known: Iterable[str], name: str, way_out: str, part: str) -> str:
+    """What to say where a field is not there; of a path `part` is what was looked for last, among the `known`."""
+    names = list(known)
+    near = difflib.get_close_matches(part, names, n=1)
+    has = f"did you mean `{near[0]}`" if near else f"the row has {', '.join(names[:8]) or 'no fields'}"
     return f"`{name}`: got no such field ({has}), {way_out}"
 
 
@@ -222,6 +164,16 @@ def text(row: Mapping[str, Any], name: str, way_out: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRow(f"`{name}`: got {got(value)}, needs text that is not empty")
     return value.strip()
+
+
+def texts(row: Mapping[str, Any], name: str, way_out: str) -> tuple[str, ...]:
+    """A text or several, each once and without its margins; none and empty ones are refused."""
+    value = field(row, name, way_out)
+    if not isinstance(value, list):
+        return (text(row, name, way_out),)
+    if not value or not all(isinstance(each, str) and each.strip() for each in value):
+        raise BadRow(f"`{name}`: got {got(value)}, needs text or a list of texts that are not empty")
+    return tuple(dict.fromkeys(each.strip() for each in value))
 
 
 def identity(row: Mapping[str, Any], name: str, way_out: str) -> str:

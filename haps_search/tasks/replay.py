@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,27 +13,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.config.schema import suggest
+from haps_search.config.tasks import ColumnSplits
 from haps_search.config.tasks import ReplayTask as ReplayConfig
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.rewards import normalise
 from haps_search.tasks.tables.reading import held
 from haps_search.tasks.tables.splits import folds, hash_split
 from haps_search.tasks.task import KnownOutcomes
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
-TEST, EMPTY = -1, -2
+TEST, EMPTY, UNNAMED = -1, -2, -3
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def partition(config: ReplayConfig, table: OutcomeTable) -> NDArray[np.int64]:
-    """Where each of N rows belongs, (N,): its fold, or `TEST`, or `EMPTY` for a row without any reward.
+    """Where each of N rows belongs, (N,): its fold, or `TEST`, or `EMPTY` for a row without any reward, or `UNNAMED`
+    for one of a split that nobody asked for.
 
-    It depends on a row's own normalised text, so duplicates stay together and new rows move no old one.
+    By hashes it depends on a row's own normalised text, so duplicates stay together and new rows move no old one.
+    Where the table says which questions validate they are fold 0, and folds from 1 on train.
+
+    Raises:
+        DataError: a name of a split that no row has.
     """
     texts = [question.text for question in table.questions]
     part = folds(texts, config.folds)
-    part[hash_split(texts, config.held_out)] = TEST
+    if isinstance(config.splits, ColumnSplits):
+        part = _by_column(config.splits, table, part)
+    else:
+        part[hash_split(texts, config.held_out)] = TEST
     part[np.isnan(table.rewards).all(axis=1)] = EMPTY
+    return part
+
+
+def _by_column(splits: ColumnSplits, table: OutcomeTable, dealt: NDArray[np.int64]) -> NDArray[np.int64]:
+    there = dict.fromkeys(name for name in table.splits if name is not None)
+    for name in (*splits.train, *splits.validation, *splits.test):
+        if name not in there:
+            hint = suggest(name, there, "it has") if there else "no row names any: name its column under `layout`"
+            raise DataError(f"task.splits: the table has no split `{name}` ({hint})")
+    named = np.array([name or "" for name in table.splits])
+    part = np.full(len(dealt), UNNAMED)
+    learnt = np.isin(named, splits.train)
+    part[learnt] = dealt[learnt] + (1 if splits.validation else 0)
+    part[np.isin(named, splits.validation)] = 0
+    part[np.isin(named, splits.test)] = TEST
     return part
 
 
@@ -45,10 +70,15 @@ def candidate_names(table: OutcomeTable) -> tuple[str, ...]:
     """
     models: dict[str, str] = {}
     for (model,) in table.assignments:
-        name = _FORBIDDEN.sub("-", model)
+        name = candidate_name(model)
         if models.setdefault(name, model) != model:
             raise ConfigError(f"task.table: models `{models[name]}` and `{model}` are both named {name}: rename one")
     return tuple(models)
+
+
+def candidate_name(model: str) -> str:
+    """What a candidate is called that stands for a model."""
+    return _FORBIDDEN.sub("-", model)
 
 
 class ReplayTask:
@@ -86,8 +116,8 @@ class ReplayTask:
         }[split]
         if not wanted.any():
             raise DataError(
-                f"{self.config.table.file}: {len(self.part)} questions leave none for {split}: it needs more of "
-                "different texts, or other task.held_out and task.folds"
+                f"{self.config.table.name}: {len(self.part)} questions leave none for {split}: it needs more of "
+                "different texts, or other task.splits, task.held_out and task.folds"
             )
         return np.flatnonzero(wanted)
 
@@ -121,19 +151,28 @@ class ReplayTask:
         """What the table gives; reads it. Raises ConfigError, DataError."""
         counts = {split: len(self.rows(split)) for split in ("train", "validation", "test")}
         missing = np.isnan(self.table.rewards)
-        empty, gaps = int((self.part == EMPTY).sum()), int(missing[self.part != EMPTY].sum())
-        found = [
-            ", ".join(f"{count} {split}" for split, count in counts.items()) + f" questions (fold {self.config.fold})"
-        ]
+        empty, gaps = int((self.part == EMPTY).sum()), int(missing[self.part > EMPTY].sum())
+        by = f"fold {self.config.fold}" if self.config.rotation > 1 else "the table's own splits"
+        found = [", ".join(f"{count} {split}" for split, count in counts.items()) + f" questions ({by})"]
         if empty:
             found.append(f"warning: {empty} questions without any score left out")
         if gaps:
             found.append(f"warning: {gaps} missing cells: left out of the loss, and never chosen when measuring")
         if self.table.costs is not None and (unpaid := int((np.isnan(self.table.costs) & ~missing).sum())):
             found.append(f"warning: {unpaid} missing costs: taken at the model's mean cost over training questions")
-        if any(self.table.splits):
-            found.append("the table's own splits are not used: replay splits by a hash of the text")
-        return found
+        return [*found, *self._of_splits()]
+
+    def _of_splits(self) -> Iterator[str]:
+        if not isinstance(self.config.splits, ColumnSplits):
+            if any(self.table.splits):
+                yield "the table's own splits are not used: `splits: {type: column}` takes them"
+            return
+        if unnamed := int((self.part == UNNAMED).sum()):
+            yield f"{unnamed} questions of other splits left out"
+        learnt = {normalise(self.table.questions[row].text) for row in np.flatnonzero(self.part >= 0)}
+        tested = [normalise(self.table.questions[row].text) for row in np.flatnonzero(self.part == TEST)]
+        if leaks := sum(text in learnt for text in tested):
+            yield f"warning: {leaks} test questions stand in train or validation too; the table's split has them so"
 
     def answered(self, questions: Sequence[Question], models: Sequence[str]) -> list[Question]:
         """Those on which one of these models at least has a score: of the others a router can neither learn anything
@@ -146,7 +185,7 @@ class ReplayTask:
         known = np.flatnonzero((~np.isnan(self.table.rewards[np.ix_(rows, columns)])).any(axis=1))
         if not len(known):
             raise DataError(
-                f"{self.config.table.file}: none of {len(questions)} questions has a score of {', '.join(models)}: "
+                f"{self.config.table.name}: none of {len(questions)} questions has a score of {', '.join(models)}: "
                 "it needs some of each split, or other candidates"
             )
         return [questions[int(place)] for place in known]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from haps_search.errors import ConfigError
 from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
 from haps_search.records.remote import pushed
 from haps_search.records.sealed import replace_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from haps_search.verbs.judge import Judged
+    from haps_search.verbs.logged import JudgedByLog
 
 Held = Literal["validation", "test"]
 """The splits that a router was not trained on."""
@@ -44,19 +46,36 @@ class Evaluation:
 
 
 def evaluate(
-    run: str, split: Held = "validation", again: bool = False, runs: str | Path = "runs", report: Report = silent
-) -> Evaluation | Judged:
-    """Measure the best checkpoint of a run, on the test split beside validation. A sweep or run on an outcome table is
-    judged beside all references instead, and its test split is read once unless `again`.
+    run: str,
+    split: Held = "validation",
+    again: bool = False,
+    runs: str | Path = "runs",
+    report: Report = silent,
+    *,
+    table: str | Path | None = None,
+    logged: str | Path | None = None,
+) -> Evaluation | Judged | JudgedByLog:
+    """Measure the best checkpoint of a run, on the test split beside validation.
+
+    A sweep or run on an outcome table is judged beside all references instead, and its test split is read once unless
+    `again`; or on another `table` with the same models; or by what it would have earned on a log with one outcome per
+    question (`logged`).
 
     Raises:
-        ConfigError: no such run, or a test split that was read before. CheckpointError: a run without a checkpoint.
+        ConfigError: no such run, a test split that was read before, or a table for a run that asks its candidates.
+        CheckpointError: a run without a checkpoint. DataError: malformed rows, or a log that cannot say it.
     """
     found = find_run(runs, run)
+    if found.experiment.task.type != "replay" and (table or logged) is not None:
+        raise ConfigError(f"{found.folder} asks its candidates, and only a replay is judged on a table or a log")
+    if logged is not None:
+        from haps_search.verbs.logged import judge_log
+
+        return judge_log(run, logged, runs)
     if found.experiment.task.type == "replay":
         from haps_search.verbs.judge import judge_replay
 
-        return judge_replay(run, split, again, runs, report)
+        return judge_replay(run, split, again, runs, report, None if table is None else Path(table))
     return _measured(found, split, report)
 
 

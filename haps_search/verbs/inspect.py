@@ -7,14 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haps_search.config.load import load_table, parse_table
 from haps_search.config.tables import TableConfig
 from haps_search.errors import ConfigError
-from haps_search.evaluation.pool.pool_report import PoolReport, pool_report
 from haps_search.records.sealed import replace_text
-from haps_search.tasks.tables.reading import LoadedTable, load_outcomes
+from haps_search.tasks.tables.reading import LoadedTable, survey
+
+if TYPE_CHECKING:
+    from haps_search.evaluation.pool.pool_report import PoolReport
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class Inspection:
     def write(self, file: str | Path) -> Path:
         """All numbers as JSON; what is not finite is null."""
         loaded = self.loaded
-        counted = {"dropped": loaded.dropped, "repeated": loaded.repeated, "cost_unit": loaded.cost_unit}
-        content = {"file": self.config.file, "layout": loaded.layout, **counted, **asdict(self.report)}
+        counted: dict[str, Any] = {"dropped": loaded.dropped, "repeated": loaded.repeated}
+        counted |= {"cost_unit": loaded.cost_unit, "unread": [asdict(each) for each in loaded.unread]}
+        content = {"file": self.config.name, "layout": loaded.layout, **counted, **asdict(self.report)}
         replace_text(Path(file), json.dumps(plain(content), indent=1) + "\n")
         return Path(file)
 
@@ -44,15 +47,18 @@ def inspect(table: str | Path | None = None, layout: str = "auto", config: str |
         ConfigError: both or neither are given, or the layout cannot be told. DataError: malformed rows.
     """
     described = described_table(table, layout, config)
-    loaded = load_outcomes(described)
-    return Inspection(described, loaded, pool_report(loaded.table))
+    loaded, texts = survey(described)
+    # What judges a table takes seconds to load: a table that cannot be read is answered before.
+    from haps_search.evaluation.pool.pool_report import pool_report
+
+    return Inspection(described, loaded, pool_report(loaded.table, texts))
 
 
 def candidates(table: str | Path | None = None, layout: str = "auto", config: str | Path | None = None) -> list[str]:
     """The names of a table's models, as the candidates of a replay study. Raises as `inspect`."""
     from haps_search.tasks.replay import candidate_names
 
-    return list(candidate_names(load_outcomes(described_table(table, layout, config)).table))
+    return list(candidate_names(survey(described_table(table, layout, config))[0].table))
 
 
 def described_table(table: str | Path | None, layout: str, config: str | Path | None) -> TableConfig:

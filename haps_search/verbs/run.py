@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from haps_search.engines.local import LoadedRun
     from haps_search.search.deciding import Decision
     from haps_search.verbs.judge import Judged
+    from haps_search.verbs.logged import JudgedByLog
 
 Questions = Sequence[str | Question]
 
@@ -207,7 +208,9 @@ class Run:
                 export_adapter(adapters[index, c.name], folder / question.id / c.name, base, revision)
         return Exported(folder, len(asked) * len(self.experiment.candidates))
 
-    def evaluate(self, split: Held = "validation", again: bool = False, report: Report = silent) -> Evaluation | Judged:
+    def evaluate(
+        self, split: Held = "validation", again: bool = False, report: Report = silent
+    ) -> Evaluation | Judged | JudgedByLog:
         """As `haps_search.evaluate` of this run."""
         return evaluate(self.name, split, again, self.runs, report)
 

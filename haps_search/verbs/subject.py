@@ -12,7 +12,7 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.local import load_run
 from haps_search.errors import ConfigError
-from haps_search.evaluation.replay.asked import Held
+from haps_search.evaluation.replay.asked import JudgedOn
 from haps_search.evaluation.replay.policies import Member, Policy, Yardstick, best_count, ensembles, mean_policy
 from haps_search.evaluation.routing_metrics.routes import Floats
 from haps_search.learning.utility import with_cost_weight
@@ -146,7 +146,7 @@ def chosen_settings(subject: Subject) -> Chosen:
 
 
 def routers(
-    subject: Subject, split: Held, questions: Sequence[Question], chosen: Sequence[Setting]
+    subject: Subject, split: JudgedOn, questions: Sequence[Question], chosen: Sequence[Setting]
 ) -> dict[str, tuple[Policy, ...]]:
     """Label to one policy per seed, the judged one first: every router of the subject on the questions of a split.
 
@@ -162,15 +162,18 @@ def routers(
     return found
 
 
-def policy(run: FoundRun, split: Held, questions: Sequence[Question], models: Sequence[str]) -> Policy:
-    """What a run's best checkpoint would do on questions of a split, which it reads in its own way.
+def policy(run: FoundRun, split: JudgedOn, questions: Sequence[Question], models: Sequence[str]) -> Policy:
+    """What a run's best checkpoint would do on questions of a split or of another table, read in its own way.
 
     Columns are `models`; one that is no candidate of the run has probability 0. Raises CheckpointError, ConfigError.
     """
     loaded = load_run(run.folder, run.experiment)
     assert isinstance(loaded.task, ReplayTask)
-    own = {question.id: question for question in loaded.task.questions(split)}
-    asked = [own[question.id] for question in questions]
+    if split == "other":
+        asked = [loaded.task.worded(question) for question in questions]
+    else:
+        own = {question.id: question for question in loaded.task.questions(split)}
+        asked = [own[question.id] for question in questions]
     columns = [models.index(candidate.name) for candidate in run.experiment.candidates]
 
     def probabilities(texts: Sequence[Question]) -> Floats:
@@ -184,9 +187,9 @@ def policy(run: FoundRun, split: Held, questions: Sequence[Question], models: Se
     return Policy(probabilities(asked), priced)
 
 
-def _members(subject: Subject, setting: Setting, split: Held, questions: Sequence[Question]) -> list[Member]:
+def _members(subject: Subject, setting: Setting, split: JudgedOn, questions: Sequence[Question]) -> list[Member]:
     own = _fold(setting.searched)
-    runs = [run for run in setting.runs if split == "test" or _fold(run) == own]
+    runs = [run for run in setting.runs if split != "validation" or _fold(run) == own]
     return [Member(setting.label, _fold(run), policy(run, split, questions, _models(subject))) for run in runs]
 
 

@@ -10,11 +10,12 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import ArrayLike
 
-from haps_search.evaluation.pool.census import census
+from haps_search.evaluation.pool.census import Census, census
 from haps_search.evaluation.pool.gains import Complete, complete, gains, model_lines
 from haps_search.evaluation.pool.likeness import likeness, luck
 from haps_search.evaluation.pool.pool_report import pool_report
 from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.tables.splits import Digests, digests
 from haps_search.types import Question
 
 NAN = float("nan")
@@ -41,8 +42,16 @@ def a_table(
     )
 
 
+def texts_of(table: OutcomeTable) -> Digests:
+    return digests([question.text for question in table.questions])
+
+
+def census_of(table: OutcomeTable) -> Census:
+    return census(table, texts_of(table))
+
+
 def part_of(table: OutcomeTable) -> Complete:
-    part = complete(table)
+    part = complete(table, texts_of(table))
     assert part is not None
     return part
 
@@ -51,7 +60,7 @@ def test_planted_gaps_duplicates_and_leaks_are_counted_exactly() -> None:
     texts = ["Who?", "who", "Where is it?", "Where is it?", "WHERE, is it", "The end", "unique", "Who!"]
     splits = ["train", "test", "train", "train", "test", "train", None, "validation"]
     table = a_table([[1, 0], [NAN, 1], [0, 0], [NAN, NAN], [1, 1], [1, 0], [0, NAN], [1, 1]], texts, splits=splits)
-    found = census(table)
+    found = census_of(table)
     assert (found.missing_cells, found.incomplete, found.unanswered) == (4, 3, 1)
     assert found.splits == {"train": 4, "test": 2, "validation": 1}
     duplicates = found.duplicates
@@ -63,7 +72,9 @@ def test_planted_gaps_duplicates_and_leaks_are_counted_exactly() -> None:
 
 
 def test_duplicates_to_the_letter_are_told_apart_and_unknown_splits_leak_nothing() -> None:
-    found = census(a_table([[1, 0]] * 4, ["same", "same", "other?", "Other"], splits=["train", None, "train", "train"]))
+    found = census_of(
+        a_table([[1, 0]] * 4, ["same", "same", "other?", "Other"], splits=["train", None, "train", "train"])
+    )
     assert (found.duplicates.texts, found.duplicates.same_letters) == (2, 1)
     assert found.leaks.texts == 0
 
@@ -211,7 +222,7 @@ def test_correlations_by_hand() -> None:
 
 def test_models_are_listed_best_first_with_what_only_they_can() -> None:
     table = a_table([[0, 1, NAN], [0, 1, 1], [1, 0, 0], [1, 1, 1], [0, 1, NAN]], costs=[1.0, 2.0, NAN])
-    lines = model_lines(table, complete(table))
+    lines = model_lines(table, complete(table, texts_of(table)))
     assert [line.name for line in lines] == ["m1", "m2", "m0"]
     assert [line.answered for line in lines] == [5, 3, 5]
     assert [line.only_best for line in lines] == pytest.approx([0, 0, 1 / 3])

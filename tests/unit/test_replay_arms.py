@@ -24,7 +24,7 @@ from haps_search.config.sweep import Study
 from haps_search.engines.cluster import trial
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError
-from haps_search.evaluation import arms as tables
+from haps_search.evaluation import intervals as tables
 from haps_search.records.readings import readings
 from haps_search.sweep.events import SweepStarted
 from haps_search.sweep.journal import Journal

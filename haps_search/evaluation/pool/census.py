@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from haps_search.seeds import derive_seed
 from haps_search.tasks.outcomes import OutcomeTable
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.tables.splits import Digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,10 @@ class Census:
     leaks: Leaks
 
 
-def census(table: OutcomeTable) -> Census:
-    """Count a table. `incomplete` questions lack some score, `unanswered` ones all."""
+def census(table: OutcomeTable, texts: Digests) -> Census:
+    """Count a table whose questions have these texts. `incomplete` questions lack some score, `unanswered` ones all."""
     gaps = np.isnan(table.rewards)
-    repeated = _repeated([q.text for q in table.questions])
+    repeated = _repeated(texts)
     return Census(
         questions=len(table.questions),
         models=len(table.assignments),
@@ -65,24 +64,24 @@ def census(table: OutcomeTable) -> Census:
         incomplete=int(gaps.any(axis=1).sum()),
         unanswered=int(gaps.all(axis=1).sum()),
         most_samples=int(table.samples.max(initial=0)),
-        duplicates=_duplicates(table, repeated),
+        duplicates=_duplicates(table, texts, repeated),
         leaks=_leaks(table, repeated),
     )
 
 
-def _repeated(texts: Sequence[str]) -> list[list[int]]:
-    """Places of questions with the same normalised text; by a hash of it, since texts may be long."""
+def _repeated(texts: Digests) -> list[list[int]]:
+    """Places of questions with the same normalised text."""
     places: dict[int, list[int]] = defaultdict(list)
-    for place, text in enumerate(texts):
-        places[derive_seed(normalise(text))].append(place)
+    for place, key in enumerate(texts.same.tolist()):
+        places[key].append(place)
     return [group for group in places.values() if len(group) > 1]
 
 
-def _duplicates(table: OutcomeTable, repeated: Sequence[Sequence[int]]) -> Repeats:
+def _duplicates(table: OutcomeTable, texts: Digests, repeated: Sequence[Sequence[int]]) -> Repeats:
     return Repeats(
         texts=len(repeated),
         questions=sum(map(len, repeated)),
-        same_letters=sum(len({table.questions[i].text for i in group}) == 1 for group in repeated),
+        same_letters=sum(len(np.unique(texts.exact[list(group)])) == 1 for group in repeated),
         example=_ids(table, repeated[0]) if repeated else (),
     )
 

@@ -12,7 +12,7 @@ from haps_search.evaluation.references.best_per_task import BestPerTask
 from haps_search.evaluation.references.labelled import Labelled
 from haps_search.evaluation.routing_metrics.routes import assignment_means, filled, prices
 from haps_search.tasks.outcomes import OutcomeTable
-from haps_search.tasks.tables.splits import folds
+from haps_search.tasks.tables.splits import Digests
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Complete:
     """
 
     names: tuple[str, ...]
-    texts: tuple[str, ...]
+    digests: Digests
     tasks: tuple[str, ...]
     rewards: NDArray[np.float64]
     samples: NDArray[np.int32]
@@ -31,8 +31,11 @@ class Complete:
     best: int
 
 
-def complete(table: OutcomeTable) -> Complete | None:
-    """The complete part of a table, None where no question is complete. Of equally good models the cheaper is best."""
+def complete(table: OutcomeTable, texts: Digests) -> Complete | None:
+    """The complete part of a table, None where no question is complete; `texts` are those of all its questions.
+
+    Of equally good models the cheaper is best.
+    """
     rows = np.flatnonzero(~np.isnan(table.rewards).any(axis=1))
     if not len(rows):
         return None
@@ -40,7 +43,7 @@ def complete(table: OutcomeTable) -> Complete | None:
     costs = _costs(table)
     return Complete(
         names=names(table),
-        texts=tuple(table.questions[i].text for i in rows),
+        digests=texts.take(rows),
         tasks=tuple(table.tasks[i] for i in rows),
         rewards=rewards,
         samples=table.samples[rows],
@@ -169,7 +172,7 @@ def _oracle_choice(part: Complete) -> NDArray[np.intp]:
 
 def _task_choice(part: Complete) -> NDArray[np.intp]:
     """Per question, the model that is best on its task among the questions of the other hash half."""
-    half = folds(part.texts, 2)
+    half = part.digests.folds(2)
     chosen = np.full(len(half), part.best)
     for side in (0, 1):
         learnt, judged = half != side, half == side

@@ -10,6 +10,7 @@ from haps_search.evaluation.pool.census import Census, census
 from haps_search.evaluation.pool.gains import Gains, ModelLine, complete, gains, model_lines
 from haps_search.evaluation.pool.likeness import Likeness, Luck, likeness, luck
 from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.tables.splits import Digests, digests
 
 WORTH = 0.01
 """A gain below this is not worth a router: a hundredth of the way from the worst score to the best."""
@@ -109,13 +110,17 @@ class PoolReport:
     verdict: Verdict
 
 
-def pool_report(table: OutcomeTable) -> PoolReport:
-    """Look at a table of one question and two models at least; the same table gives the same report."""
-    part = complete(table)
+def pool_report(table: OutcomeTable, texts: Digests | None = None) -> PoolReport:
+    """Look at a table of one question and two models at least; the same table gives the same report.
+
+    `texts` stand for the questions' texts where the table was read without them.
+    """
+    known = digests([question.text for question in table.questions]) if texts is None else texts
+    part = complete(table, known)
     compared = None if part is None else gains(part)
     chance = None if part is None else luck(part)
     return PoolReport(
-        census=census(table),
+        census=census(table, known),
         models=model_lines(table, part),
         gains=compared,
         luck=chance,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from haps_search.config.hotpotqa import HotpotqaTask as Config
 from haps_search.config.hotpotqa import Prompts, RolePrompt
+from haps_search.config.tasks import Source
 from haps_search.errors import ConfigError
 from haps_search.tasks.hotpotqa.dialogue import STUDENT, TEACHER, Dialogue, Reading, Rules, follow, read
 from haps_search.tasks.passages import Passage, Passages
 from haps_search.tasks.question_rows import (
     CONTEXT_CUT,
     NEEDS_PARAGRAPHS,
-    BadRow,
     QuestionFile,
     RowReader,
     field,
@@ -24,8 +23,10 @@ from haps_search.tasks.question_rows import (
     paragraphs,
     text,
 )
+from haps_search.tasks.question_sources import open_source
 from haps_search.tasks.retrieval import Retriever
 from haps_search.tasks.rewards import exact_match, token_f1
+from haps_search.tasks.rows import BadRow
 from haps_search.tasks.split_files import SplitFiles
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
@@ -47,7 +48,11 @@ class HotpotqaTask:
     )
 
     def __init__(self, config: Config) -> None:
-        names: dict[Split, str | None] = {"train": config.train, "validation": config.validation, "test": config.test}
+        names: dict[Split, Source | None] = {
+            "train": config.train,
+            "validation": config.validation,
+            "test": config.test,
+        }
         self._files = SplitFiles(names, partial(read_hotpotqa, config=config))
         found = (*self._files.problems(), *problems(config.prompts))
         if found:
@@ -114,7 +119,7 @@ _WAY_OUT = "needs HotpotQA's own fields (`type: qa` takes other names)"
 _PASSAGES = "passages"
 
 
-def read_hotpotqa(path: Path, split: Split, config: Config) -> QuestionFile:
+def read_hotpotqa(source: Source, split: Split, config: Config) -> QuestionFile:
     """Read `_id`, `question`, `answer` and `context` of a split's rows; other fields are not looked at.
 
     Raises:
@@ -122,7 +127,7 @@ def read_hotpotqa(path: Path, split: Split, config: Config) -> QuestionFile:
         ConfigError: the file cannot be opened.
     """
     make = partial(_question, split=split, most=config.max_context_chars)
-    return RowReader(make, config.limit.get(split), "_id", config.malformed).read(path, split)
+    return RowReader(make, config.limit.get(split), "_id", config.malformed).read(open_source(source, split))
 
 
 def passages_of(question: Question) -> Passages:

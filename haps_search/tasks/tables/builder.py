@@ -14,36 +14,44 @@ from haps_search.config.complaints import show
 from haps_search.config.schema import nearest
 from haps_search.errors import DataError
 from haps_search.tasks.outcomes import OutcomeTable
+from haps_search.tasks.rows import BadRow
 from haps_search.tasks.tables.cells import Cell, Entry
-from haps_search.tasks.tables.rows import BadRow
+from haps_search.tasks.tables.splits import Digests, TextDigests, exact
 from haps_search.types import Question
 
 Repeats = Literal["error", "first", "mean"]
+Where = Callable[[int], str]
 
 
 class TableBuilder:
     """Takes entries one at a time; per cell it keeps twelve bytes, as much as the table that `build` makes.
 
-    `whole_rows` says that an id stands in one row only, `repeats` what happens where it does not.
+    `whole_rows` says that an id stands in one row only, `repeats` what happens where it does not. Without `texts`
+    the questions' texts are not kept, and only what is compared of them is.
     """
 
-    def __init__(self, repeats: Repeats, whole_rows: bool) -> None:
-        self._repeats, self._whole_rows = repeats, whole_rows
+    def __init__(self, repeats: Repeats, whole_rows: bool, texts: bool = True) -> None:
+        self._repeats, self._whole_rows, self._keep = repeats, whole_rows, texts
         self._places: dict[str, int] = {}
         self._questions: list[Question] = []
         self._tasks: list[str] = []
         self._splits: list[str | None] = []
         self._models: dict[str, _Column] = {}
-        self.lines = array("q")
-        """The line that each question came on first."""
+        self._texts = TextDigests()
+        self._parts, self._numbers = array("H"), array("q")
+        self._wheres: list[Where] = []
         self.repeated = 0
         """Rows whose id (in long tables: whose id and model) came again."""
 
-    def add(self, entry: Entry, line: int) -> None:
-        """Take one entry. Raises BadRow where it repeats or contradicts an earlier one."""
+    def begin(self, where: Where) -> None:
+        """The rows of another file follow; `where` says where a number stands in it."""
+        self._wheres.append(where)
+
+    def add(self, entry: Entry, number: int) -> None:
+        """Take one entry of row `number`. Raises BadRow where it repeats or contradicts an earlier one."""
         place = self._places.get(entry.id)
         if place is None:
-            place = self._append(entry, line)
+            place = self._append(entry, number)
             again = False
         else:
             self._refuse_contradiction(entry, place)
@@ -55,6 +63,18 @@ class TableBuilder:
                 return
         for cell in entry.cells:
             self._models.setdefault(cell.model, _Column()).add(place, cell)
+
+    def part(self, place: int) -> int:
+        """The number of the file that a question came in first."""
+        return self._parts[place]
+
+    def where(self, place: int) -> str:
+        """Where the row stands that a question came in first."""
+        return self._wheres[self._parts[place]](self._numbers[place])
+
+    def digests(self) -> Digests:
+        """What is compared of the texts, where they are not kept."""
+        return self._texts.done()
 
     def build(self) -> OutcomeTable:
         """The table of what came; the builder is empty afterwards."""
@@ -75,12 +95,15 @@ class TableBuilder:
             costs=None if np.isnan(costs).all() else costs,
         )
 
-    def _append(self, entry: Entry, line: int) -> int:
+    def _append(self, entry: Entry, number: int) -> int:
         place = self._places[entry.id] = len(self._questions)
-        self._questions.append(Question(entry.id, entry.text, entry.reference))
+        self._questions.append(Question(entry.id, entry.text if self._keep else "", entry.reference))
+        if not self._keep:
+            self._texts.add(entry.text)
         self._tasks.append(entry.task)
         self._splits.append(entry.split)
-        self.lines.append(line)
+        self._parts.append(len(self._wheres) - 1)
+        self._numbers.append(number)
         return place
 
     def _measured(self, model: str, place: int) -> bool:
@@ -90,21 +113,35 @@ class TableBuilder:
     def _refuse_repeated(self, entry: Entry, place: int) -> None:
         if self._repeats == "error":
             what = f"got {show(entry.id)}" if self._whole_rows else f"got {show(entry.id)} with {entry.cells[0].model}"
-            raise BadRow(f"id: {what} again, first on {self.lines[place]}; needs different ids, or `duplicate_ids: "
-                         "first` or `mean`")  # fmt: skip
+            raise BadRow(
+                f"id: {what} again, first on {self._first(place)}; needs different ids, or `duplicate_ids: "
+                "first` or `mean`",
+                "an id that came before",
+            )
 
     def _refuse_contradiction(self, entry: Entry, place: int) -> None:
         if self._repeats == "first" and self._whole_rows:
             return
         pairs = (
-            ("text", entry.text, self._questions[place].text),
+            ("text", *self._compared(entry.text, place)),
             ("task", entry.task, self._tasks[place]),
             ("split", entry.split, self._splits[place]),
         )
         for name, got, first in pairs:
             if got != first:
-                before = f"{show(first)} on {self.lines[place]}"
-                raise BadRow(f"{name}: got {show(got)} for id {show(entry.id)}, which had {before}; needs the same")
+                before = f"{show(first)} on {self._first(place)}"
+                raise BadRow(
+                    f"{name}: got {show(got)} for id {show(entry.id)}, which had {before}; needs the same",
+                    f"an id that came before with another {name}",
+                )
+
+    def _compared(self, text: str, place: int) -> tuple[object, object]:
+        return (text, self._questions[place].text) if self._keep else (exact(text), self._texts.exact[place])
+
+    def _first(self, place: int) -> str:
+        """Where a question came first; of the file that is being read, its line or row alone."""
+        whole = self.where(place)
+        return whole if self._parts[place] < len(self._wheres) - 1 else whole.rpartition(":")[2].strip()
 
 
 class _Column:
@@ -145,8 +182,8 @@ _MOST_SHOWN = 5
 _RARE = 0.05
 
 
-def checked(table: OutcomeTable, missing: Missing, place: Place) -> tuple[OutcomeTable, int]:
-    """The table under its policy for missing cells, and how many questions were dropped.
+def checked(table: OutcomeTable, missing: Missing, place: Place) -> tuple[OutcomeTable, NDArray[np.bool_]]:
+    """The table under its policy for missing cells, and which of its N questions are kept, (N,).
 
     Raises:
         DataError: fewer than two models, missing cells where none may be, or nothing left.
@@ -159,12 +196,12 @@ def checked(table: OutcomeTable, missing: Missing, place: Place) -> tuple[Outcom
     if missing == "error" and gaps.any():
         raise DataError(_gaps(gaps, names, place))
     if missing == "keep" or not gaps.any():
-        return table, 0
+        return table, np.ones(len(gaps), np.bool_)
     kept = np.asarray(~gaps.any(axis=1), np.bool_)
     if not kept.any():
         raise DataError(f"{place(0, names[0])}: got no question that all {len(names)} models answered, so that "
                         "`missing: drop` leaves none; needs `missing: keep` or fewer models")  # fmt: skip
-    return _select(table, kept), int((~kept).sum())
+    return _select(table, kept), kept
 
 
 def _select(table: OutcomeTable, kept: NDArray[np.bool_]) -> OutcomeTable:

@@ -1,4 +1,4 @@
-"""Which layout a file has, by the names in its first row."""
+"""How each layout's rows are read."""
 
 from __future__ import annotations
 
@@ -11,56 +11,42 @@ from typing import Any
 from haps_search.config.complaints import show
 from haps_search.config.schema import suggest
 from haps_search.config.tables import (
-    CollectedLayout,
     Layout,
     LlmrouterLayout,
     LongLayout,
+    NestedLayout,
     RouterbenchLayout,
     WideLayout,
 )
 from haps_search.errors import ConfigError, DataError
+from haps_search.seeds import derive_seed
+from haps_search.tasks.rows import BadRow
 from haps_search.tasks.tables import cells
-from haps_search.tasks.tables.cells import Cell, Entry, Range
-from haps_search.tasks.tables.rows import BadRow, Row, open_rows, place
-
-_NESTED = {"query", "scores"}
-_LONG = {"id", "text", "model", "score"}
-_COLLECTED = {"question", "assignment", "sample", "reward"}
-_MOST_NAMES = 20
+from haps_search.tasks.tables.cells import Cell, Entry, Reader, Row, Units
 
 
-def recognise(path: Path) -> Layout:
-    """The layout of a table that does not say.
+def reader_of(layout: Layout, path: Path) -> Reader:
+    """The reader of a layout that is neither `auto` nor `collected`, for a file.
 
     Raises:
-        ConfigError: none that is known; the message lists the columns and the way out.
-        DataError: no row, or a first row that cannot be read.
+        ConfigError, DataError: a file of prices that cannot be read.
     """
-    rows = open_rows(path)
-    number, first = next(rows.stream, (0, None))
-    if first is None:
-        raise DataError(f"{path}: got 0 rows, needs one for each question at least")
-    if isinstance(first, BadRow):
-        raise DataError(f"{place(path, number)}: {first}")
-    columns = list(first)
-    if set(columns) >= _COLLECTED:
-        return CollectedLayout()
-    if set(columns) >= _NESTED:
-        return RouterbenchLayout() if "cost" in columns else LlmrouterLayout()
-    if set(columns) >= _LONG:
-        task, split, cost = (name if name in columns else None for name in ("task", "split", "cost"))
-        return LongLayout(task=task, split=split, cost=cost)
-    raise ConfigError(_unknown(columns), str(path))
+    match layout:
+        case LlmrouterLayout():
+            return NestedReader(_NAMED, lenient=True, prices=find_prices(path, layout.prices))
+        case RouterbenchLayout():
+            return NestedReader(_NAMED.model_copy(update={"costs": "cost"}), lenient=True)
+        case NestedLayout():
+            return NestedReader(layout)
+        case WideLayout():
+            return WideReader(layout)
+        case LongLayout():
+            return LongReader(layout)
+    raise AssertionError(f"layout {layout.type} has no reader")
 
 
-def _unknown(columns: list[str]) -> str:
-    shown = ", ".join(columns[:_MOST_NAMES])
-    more = f" and {len(columns) - _MOST_NAMES} more" if len(columns) > _MOST_NAMES else ""
-    return (
-        f"layout: cannot be told from the columns {shown}{more}; say which ones hold the question and the scores, "
-        "in a YAML with `layout: {type: wide, id: ..., text: ..., scores: {MODEL: COLUMN, ...}}` "
-        "or `{type: long, id: ..., text: ..., model: ..., score: ...}`"
-    )
+_NAMED = NestedLayout(task="task", split="split", reference="ground_truth")
+"""What LLMRouter's and RouterBench's rows are called here."""
 
 
 @dataclass(frozen=True)
@@ -79,24 +65,28 @@ class WideReader:
     def optional(self) -> tuple[str, ...]:
         return ()
 
-    def entry(self, row: Row, number: int, allowed: Range) -> Entry:
+    def entry(self, row: Row, number: int, units: Units) -> Entry:
         layout = self.layout
         return Entry(
             id=str(number) if layout.id is None else cells.identifier(row, layout.id),
-            text=cells.text(row, layout.text),
+            text=cells.text(row, layout.text, layout.listed),
             task=cells.named_label(row, layout.task) or "",
             split=cells.named_label(row, layout.split),
             reference="",
-            cells=tuple(self._cell(row, model, column, allowed) for model, column in layout.scores.items()),
+            cells=tuple(self._cell(row, model, column, units) for model, column in layout.scores.items()),
         )
+
+    @property
+    def numbered(self) -> bool:
+        return self.layout.id is None
 
     def column(self, model: str) -> str:
         return self.layout.scores[model]
 
-    def _cell(self, row: Row, model: str, column: str, allowed: Range) -> Cell:
+    def _cell(self, row: Row, model: str, column: str, units: Units) -> Cell:
         price = self.layout.costs.get(model)
-        cost = None if price is None else cells.cost(row.get(price), price)
-        return Cell(model, cells.score(row.get(column), column, allowed), cost)
+        cost = None if price is None else units.cost(cells.optional(row, price), price)
+        return Cell(model, units.score(cells.optional(row, column), column), cost)
 
 
 @dataclass(frozen=True)
@@ -116,68 +106,94 @@ class LongReader:
     def optional(self) -> tuple[str, ...]:
         return ()
 
-    def entry(self, row: Row, number: int, allowed: Range) -> Entry:
+    def entry(self, row: Row, number: int, units: Units) -> Entry:
         layout = self.layout
         model = cells.named_label(row, layout.model)
         if model is None:
             raise BadRow(f"`{layout.model}`: got nothing, needs the name of a model")
-        cost = None if layout.cost is None else cells.cost(row.get(layout.cost), layout.cost)
+        cost = None if layout.cost is None else units.cost(cells.optional(row, layout.cost), layout.cost)
+        text, task = cells.text(row, layout.text), cells.named_label(row, layout.task) or ""
         return Entry(
-            id=cells.identifier(row, layout.id),
-            text=cells.text(row, layout.text),
-            task=cells.named_label(row, layout.task) or "",
+            id=f"{derive_seed(task, text):x}" if layout.id is None else cells.identifier(row, layout.id),
+            text=text,
+            task=task,
             split=cells.named_label(row, layout.split),
             reference="",
-            cells=(Cell(model, cells.score(cells.field(row, layout.score), layout.score, allowed), cost),),
+            cells=(Cell(model, units.score(cells.field(row, layout.score), layout.score), cost),),
         )
+
+    @property
+    def numbered(self) -> bool:
+        return False
 
     def column(self, model: str) -> str:
         return self.layout.model
 
 
-PRICES = "prices.json"
-_PRICE_FIELDS = ("input_price", "output_price")
-
-
 @dataclass(frozen=True)
 class NestedReader:
-    """`cost` is the field of each row's costs; `prices`, from model to cost, stand for it where rows have none."""
+    """`prices`, from model to cost, stand for the costs where rows have none; a `lenient` one does without task,
+    split, reference and costs where they are not there."""
 
-    cost: str | None = None
+    layout: NestedLayout
+    lenient: bool = False
     prices: Mapping[str, float] | None = None
-    required: tuple[str, ...] = ("id", "query", "scores")
     whole_rows: bool = True
 
     @property
-    def optional(self) -> tuple[str, ...]:
-        return ("task", "split", "ground_truth", *([self.cost] if self.cost else []))
+    def required(self) -> tuple[str, ...]:
+        layout = self.layout
+        named = () if self.lenient else (layout.task, layout.split, layout.reference, layout.costs)
+        return tuple(name for name in (layout.id, layout.text, layout.scores, *named) if name is not None)
 
-    def entry(self, row: Row, number: int, allowed: Range) -> Entry:
-        scores = _mapping(row, "scores")
-        costs = _mapping(row, self.cost) if self.cost else {}
+    @property
+    def optional(self) -> tuple[str, ...]:
+        layout = self.layout
+        named = (layout.task, layout.split, layout.reference, layout.costs)
+        return tuple(name for name in named if name is not None) if self.lenient else ()
+
+    def entry(self, row: Row, number: int, units: Units) -> Entry:
+        layout = self.layout
+        scores = _mapping(row, layout.scores)
+        costs = _mapping(row, layout.costs) if layout.costs else {}
         scored = (
-            Cell(model, cells.score(value, f"scores.{model}", allowed), self._cost(model, costs))
+            Cell(model, units.score(value, f"{layout.scores}.{model}"), self._cost(model, costs, units))
             for model, value in scores.items()
         )
-        reference = row.get("ground_truth")
+        reference = self._value(row, layout.reference)
         return Entry(
-            id=cells.identifier(row, "id"),
-            text=cells.text(row, "query"),
-            task=cells.label(row.get("task"), "task") or "",
-            split=cells.label(row.get("split"), "split"),
+            id=str(number) if layout.id is None else cells.identifier(row, layout.id),
+            text=cells.text(row, layout.text),
+            task=cells.label(self._value(row, layout.task), str(layout.task)) or "",
+            split=cells.label(self._value(row, layout.split), str(layout.split)),
             reference=reference if isinstance(reference, str) else "",
             cells=tuple(scored),
         )
 
-    def column(self, model: str) -> str:
-        return f"scores.{model}"
+    @property
+    def numbered(self) -> bool:
+        return self.layout.id is None
 
-    def _cost(self, model: str, costs: Mapping[str, Any]) -> float | None:
+    def column(self, model: str) -> str:
+        return f"{self.layout.scores}.{model}"
+
+    def _value(self, row: Row, name: str | None) -> Any:
+        if name is None:
+            return None
+        return cells.optional(row, name) if self.lenient else cells.field(row, name)
+
+    def _cost(self, model: str, costs: Mapping[str, Any], units: Units) -> float | None:
         if self.prices is None:
-            return cells.cost(costs.get(model), f"{self.cost}.{model}")
+            return units.cost(costs.get(model), f"{self.layout.costs}.{model}")
         if model not in self.prices:
-            raise BadRow(f"`scores.{model}`: got a model without a price ({suggest(model, self.prices, 'priced')})")
+            raise BadRow(
+                f"`{self.column(model)}`: got a model without a price ({suggest(model, self.prices, 'priced')})"
+            )
         return self.prices[model]
+
+
+PRICES = "prices.json"
+_PRICE_FIELDS = ("input_price", "output_price")
 
 
 def find_prices(table: Path, named: str | None) -> dict[str, float] | None:
@@ -205,7 +221,7 @@ def _price(file: Path, model: str, fields: Any) -> float:
     try:
         if not isinstance(fields, dict):
             raise BadRow(f"got {show(fields)}, needs an object with {' and '.join(_PRICE_FIELDS)}")
-        prices = [cells.cost(cells.field(fields, name), name) for name in _PRICE_FIELDS]
+        prices = [Units().cost(cells.field(fields, name), name) for name in _PRICE_FIELDS]
     except BadRow as problem:
         raise DataError(f"{file}: {model}: {problem}") from problem
     known = [price for price in prices if price is not None]
@@ -217,5 +233,5 @@ def _price(file: Path, model: str, fields: Any) -> float:
 def _mapping(row: Row, name: str) -> Mapping[str, Any]:
     value = cells.field(row, name)
     if not isinstance(value, dict):
-        raise BadRow(f"`{name}`: got {show(value)}, needs an object from model to number")
+        raise cells.refusal(name, value, "an object from model to number")
     return value
