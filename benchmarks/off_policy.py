@@ -1,8 +1,8 @@
 """How often the intervals of off-policy estimates cover the truth: `python -m benchmarks.off_policy TABLE`.
 
-Half of the table's questions, by a hash of the texts, teach the policy that is judged. The other half is the population:
-what the policy earns on all of it is the truth. A repetition draws questions with replacement, and for each of them one
-action of a logging policy whose propensities are 0.05 at least; only what that action earned is seen.
+Half of the table's questions, by a hash of the texts, teach the policy that is judged. The other half is the
+population: what the policy earns on all of it is the truth. A repetition draws questions with replacement, and for each
+of them one action of a logging policy whose propensities are 0.05 at least; only what that action earned is seen.
 """
 
 from __future__ import annotations

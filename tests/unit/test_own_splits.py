@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,9 @@ def test_routerdcs_published_split_runs_from_its_files_to_its_verdict(
         *("run.steps=40", "run.validation.every=10", "learning.learning_rate.high=0.05", "tracking.mlflow=false"),
     ]
     study = load_study("replay_routerdc", few)
-    assert read_task(study.experiment)[0].startswith("280 train, 70 validation, 150 test questions (fold 0)")
+    counted = re.match(r"(\d+) train, (\d+) validation, 150 test questions \(fold 0\)", read_task(study.experiment)[0])
+    assert counted is not None
+    assert int(counted[1]) + int(counted[2]) == 350
     replay_sweep(tmp_path / "runs" / "dc", study, rates=(0.05,))
     judge_replay(tmp_path / "runs", "dc", "test", again=False)
     found = json.loads((tmp_path / "runs" / "dc" / "references.json").read_text())
