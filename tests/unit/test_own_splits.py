@@ -202,6 +202,16 @@ def _rewards(study: Any) -> list[tuple[Sequence[float], str | None]]:
     return list(zip(table.rewards.tolist(), table.splits, strict=True))
 
 
+def test_the_files_of_a_table_in_parts_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = load_study("replay_routerdc").experiment.task
+    assert task.type == "replay"
+    files = [part.file for part in task.table.parts]
+    assert len(files) == 10
+    assert all(file.startswith(f"{tmp_path}/RouterDC/datasets/split2_model7") for file in files)
+    assert task.table.file == ""
+
+
 def test_another_table_is_read_by_what_was_learnt_here(tmp_path: Path) -> None:
     """By hand: which questions are left out, what references know, and that names decide about columns."""
     own = fruit_table(tmp_path / "own.jsonl", questions=60, costs=False)
