@@ -11,7 +11,7 @@ import typer
 def inspect(
     table: Annotated[Path | None, typer.Argument(help="Outcomes: JSON, JSONL, CSV, TSV or Parquet.")] = None,
     layout: Annotated[
-        str, typer.Option(help="auto, llmrouter, routerbench, long or collected; others by --config.")
+        str, typer.Option(help="auto, llmrouter, routerbench, nested, long or collected; others by --config.")
     ] = "auto",
     config: Annotated[Path | None, typer.Option(help="A YAML that says which columns of which file hold what.")] = None,
     candidates: Annotated[

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -82,7 +83,7 @@ def _locate(model: type[BaseModel], error: Any) -> _Found:
 
 def _label(member: Any, part: str) -> bool:
     if is_model(member):
-        return bool(member.__name__ == part)
+        return part == member.__name__ or part.endswith(f" {member.__name__}]")  # of one with a validator
     name = getattr(get_origin(member) or member, "__name__", str(get_origin(member) or member))
     return part.startswith(f"{name.lower()}[") or part == name
 
@@ -117,6 +118,8 @@ def _words(member: Any) -> str:
     args = get_args(member)
     if get_origin(member) is tuple:
         return f"a list of {_words(args[0])}"
+    if args and get_origin(member) in (Union, UnionType):
+        return " or ".join(_words(each) for each in args)
     names = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
     return names.get(member) or ", ".join(str(a) for a in args) or str(member)
 

@@ -152,26 +152,35 @@ class FunctionReward(Config):
 Reward = Annotated[F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")]
 
 
-class HubSource(Config):
-    """A data set of the Hugging Face hub, read by the library `datasets`."""
+class DatasetSource(Config):
+    """A data set of Hugging Face, read by the library `datasets`: from the hub, or from a folder that
+    `Dataset.save_to_disk` wrote."""
 
-    hub: str
+    hub: str | None = None
+    folder: str | None = None
     config: str | None = None
     split: str | None = None
-    """null: the split of the same name."""
+    """null: the split of the same name, where there are several."""
     revision: str | None = None
-    """A commit, so that the questions stay the same."""
+    """A commit of the hub's, so that the questions stay the same."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        named = self.folder or self.hub or ""
+        return named if self.config is None else f"{named} ({self.config})"
+
+    @model_validator(mode="after")
+    def _of_one_place(self) -> Self:
+        if (self.hub is None) == (self.folder is None):
+            got = "neither" if self.hub is None else "both"
+            raise ValueError(f"got {got} of hub and folder, needs one of them")
+        if self.folder is not None and (self.config is not None or self.revision is not None):
+            raise ValueError("config: got one for a folder, which has none, nor a revision: leave both out")
+        return self
 
 
-class FolderSource(Config):
-    """A folder that `Dataset.save_to_disk` wrote."""
-
-    folder: str
-    split: str | None = None
-    """null: the split of the same name, where the folder has several."""
-
-
-Source = str | HubSource | FolderSource
+Source = str | DatasetSource
 Scalar = str | int | float | bool
 
 

@@ -24,13 +24,13 @@ class ArrayBroken(Exception):
         self.reason, self.line, self.inside = reason, line, inside
 
 
-def elements(file: IO[bytes], begun: bytes = b"", line: int = 1) -> Iterator[tuple[int, Any]]:
-    """(line, value) of each element of the array in `begun` (what was read already, from `line` on) and `file`.
+def elements(file: IO[bytes], begun: bytes = b"") -> Iterator[tuple[int, Any]]:
+    """(line, value) of each element of the array in `begun` (what was read already) and `file`.
 
     Raises:
         ArrayBroken: text that is no array, or no UTF-8.
     """
-    text = _Text(file, begun, line)
+    text = _Text(file, begun)
     text.pass_over("[")
     while not text.follows("]"):
         yield text.value()
@@ -44,10 +44,10 @@ def elements(file: IO[bytes], begun: bytes = b"", line: int = 1) -> Iterator[tup
 class _Text:
     """Decoded text that grows at its end as more is needed, and is forgotten behind the place that was read."""
 
-    def __init__(self, file: IO[bytes], begun: bytes, line: int) -> None:
+    def __init__(self, file: IO[bytes], begun: bytes) -> None:
         self._file, self._pending, self._decoder = file, begun, codecs.getincrementaldecoder("utf-8")()
         self._text, self._at, self._bytes, self._before = "", 0, 0, 0
-        self.line = line
+        self.line = 1
 
     def follows(self, character: str) -> bool:
         """Whether a character comes next, but for spaces."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from haps_search.config.tasks import FolderSource, HubSource, Source
+from haps_search.config.tasks import DatasetSource, Source
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.tasks.rows import Header, Row, Rows, open_rows
 from haps_search.types import Split
@@ -20,16 +20,11 @@ INSTALL = "`pip install haps-search[datasets]` brings the library for it"
 
 def source_problem(source: Source, split: Split) -> str | None:
     """What keeps a source from being read, as far as it shows without reading it."""
-    if isinstance(source, str):
-        path = Path(source).expanduser()
-        if not path.exists():
-            return f"task.{split}: no file `{source}`: give a path that is absolute or relative to {Path.cwd()}"
-        folder = path.is_dir()
-    else:
-        folder = True
-        if isinstance(source, FolderSource) and not Path(source.folder).expanduser().is_dir():
-            return f"task.{split}: no folder `{source.folder}`: give one that `Dataset.save_to_disk` wrote"
-    if folder and importlib.util.find_spec("datasets") is None:
+    path = _path(source)
+    if path is not None and not path.exists():
+        way_out = f"give a path that is absolute or relative to {Path.cwd()}"
+        return f"task.{split}: no file `{_named(source)}`: {way_out}"
+    if (path is None or path.is_dir()) and importlib.util.find_spec("datasets") is None:
         return f"task.{split}: `{_named(source)}` is a data set of Hugging Face: {INSTALL}"
     return None
 
@@ -43,21 +38,24 @@ def open_source(source: Source, split: Split, header: Header | None = None) -> R
         DataError: a file that is not what its ending says, or a folder that nobody saved.
         PoolError: the hub does not answer.
     """
-    if isinstance(source, HubSource):
-        return _rows(_of_hub(source, split), _named(source))
-    path = Path(source if isinstance(source, str) else source.folder).expanduser()
+    path = _path(source)
+    if path is None:
+        assert isinstance(source, DatasetSource)
+        return _rows(_of_hub(source, split), source.name)
     if path.is_dir():
-        wanted = source.split if isinstance(source, FolderSource) else None
+        wanted = source.split if isinstance(source, DatasetSource) else None
         return _rows(_of_folder(path, wanted, split), str(path))
     return open_rows(path, header=header)
 
 
+def _path(source: Source) -> Path | None:
+    """Of what lies on this machine; None for the hub's."""
+    name = source if isinstance(source, str) else source.folder
+    return None if name is None else Path(name).expanduser()
+
+
 def _named(source: Source) -> str:
-    if isinstance(source, str):
-        return source
-    if isinstance(source, FolderSource):
-        return source.folder
-    return source.hub if source.config is None else f"{source.hub} ({source.config})"
+    return source if isinstance(source, str) else source.name
 
 
 def _of_folder(path: Path, wanted: str | None, split: Split) -> Dataset:
@@ -79,7 +77,7 @@ def _of_folder(path: Path, wanted: str | None, split: Split) -> Dataset:
     return found[name]
 
 
-def _of_hub(source: HubSource, split: Split) -> Dataset:
+def _of_hub(source: DatasetSource, split: Split) -> Dataset:
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
@@ -87,9 +85,9 @@ def _of_hub(source: HubSource, split: Split) -> Dataset:
     try:
         return load_dataset(source.hub, source.config, split=name, revision=source.revision)
     except (DatasetNotFoundError, ValueError) as error:
-        raise ConfigError(f"task.{split}: cannot read split {name} of `{_named(source)}` ({error})") from error
+        raise ConfigError(f"task.{split}: cannot read split {name} of `{source.name}` ({error})") from error
     except OSError as error:
-        raise PoolError(f"task.{split}: `{_named(source)}` cannot be fetched ({error})") from error
+        raise PoolError(f"task.{split}: `{source.name}` cannot be fetched ({error})") from error
 
 
 def _rows(dataset: Dataset, name: str) -> Rows:

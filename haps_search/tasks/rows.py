@@ -94,14 +94,17 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _begins_like_json(path: Path) -> bool:
+    return _start(path)[:1] in (b"{", b"[")
+
+
+def _start(path: Path) -> bytes:
     with _open(path) as file:
-        return file.read(1024).removeprefix(_BOM).lstrip()[:1] in (b"{", b"[")
+        return file.read(1024).removeprefix(_BOM).lstrip()
 
 
 def _by_line(path: Path) -> bool:
-    """Whether a JSON file has a row per line, as far as its first character says."""
-    with _open(path) as file:
-        start = file.read(1024).removeprefix(_BOM).lstrip()
+    """Whether a JSON file has a row per line, as far as its beginning says."""
+    start = _start(path)
     return not start.startswith(b"[") and not _is_document(path, start.split(b"\n", 1)[0])
 
 
@@ -114,17 +117,17 @@ def _is_document(path: Path, line: bytes) -> bool:
 def _json(path: Path) -> Iterator[Row]:
     """The rows of a JSON array, of an object that holds one, or of lines; blank lines are skipped."""
     try:
+        listed = _start(path).startswith(b"[")
         with _open(path) as file:
+            if listed:  # it may be one line, so it is never read as one
+                yield from _array(file)
+                return
             for number, line in enumerate(file, start=1):
                 line = line.removeprefix(_BOM) if number == 1 else line
                 if not line.strip():
                     continue
-                if line.lstrip().startswith(b"["):
-                    yield from _array(file, line, number)
-                elif _is_document(path, line.strip()):
-                    yield from _document(line + file.read(), number)
-                else:
-                    yield from _lines(file, line, number)
+                rows = _document(line + file.read(), number) if _is_document(path, line.strip()) else None
+                yield from _lines(file, line, number) if rows is None else rows
                 return
     except OSError as error:
         raise ConfigError(f"cannot read `{path}` ({error.strerror or error})") from error
@@ -176,12 +179,13 @@ def _listed(value: Any) -> list[Any] | None:
     return found[0] if found and all(isinstance(each, dict) for each in found[0]) else None
 
 
-def _array(file: IO[bytes], first: bytes, line: int) -> Iterator[Row]:
+def _array(file: IO[bytes]) -> Iterator[Row]:
     """Broken arrays are told once, since nothing after the break can be read."""
     number = 0
     try:
-        for number, (at, value) in enumerate(elements(file, first, line), start=1):
-            yield Row(number, f"{at} (row {number})", value)
+        begun = file.read(len(_BOM) + 1).removeprefix(_BOM)
+        for number, (line, value) in enumerate(elements(file, begun), start=1):
+            yield Row(number, f"{line} (row {number})", value)
     except ArrayBroken as problem:
         place = f"{problem.line} (row {number + 1})" if problem.inside else str(problem.line)
         yield Row(number + 1, place, BadRow(problem.reason, "bad JSON", final=True))

@@ -36,6 +36,10 @@ def write(path: Path) -> None:
     if path.suffix == ".jsonl":
         with path.open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows())
+    elif path.suffix == ".json":
+        with path.open("w") as file:
+            file.writelines(f"{',' if n else '['}{json.dumps(row)}" for n, row in enumerate(rows()))
+            file.write("]")
     elif path.suffix == ".csv":
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, FIELDS)
@@ -46,7 +50,7 @@ def write(path: Path) -> None:
         pq.write_table(table, path, compression="none", use_dictionary=False, row_group_size=1000)
 
 
-@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv", "t.parquet"])
 def test_two_hundred_megabytes_pass_through_forty(tmp_path: Path, name: str) -> None:
     write(tmp_path / name)
     assert (tmp_path / name).stat().st_size > 190_000_000

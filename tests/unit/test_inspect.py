@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,10 @@ from typer.testing import CliRunner
 
 from haps_search.cli.main import app
 from haps_search.config.candidates import CandidateConfig
+from haps_search.config.load import parse_table
 from haps_search.errors import ConfigError, DataError
+from haps_search.tasks.tables.reading import read_table, survey
+from haps_search.tasks.tables.splits import digests, folds
 
 ASSETS = Path(__file__).parents[1] / "assets" / "tables"
 
@@ -83,6 +89,64 @@ def test_a_description_in_yaml_decides_about_policies(tmp_path: Path) -> None:
     config.write_text(f"file: {table}\n")
     with pytest.raises(DataError, match="1 missing cells"):
         haps("--config", config)
+
+
+def test_what_cannot_be_read_is_counted_on_the_screen_and_kept(tmp_path: Path) -> None:
+    file = planted(tmp_path / "t.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for i in (3, 5, 9):
+        rows[i]["scores"]["m0 [bold]"] = "n/a"
+    rows[11]["query"] = None
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    shown = haps(file, "--json", tmp_path / "report.json")
+    assert "119 x 3 models" in shown
+    assert "3 times: " in shown
+    assert '`scores.m0 [bold]`: got "n/a", needs a number' in " ".join(shown.split())
+    kept = json.loads((tmp_path / "report.json").read_text())
+    assert [(u["kind"], u["count"]) for u in kept["unread"]] == [
+        ("`scores.m0 [bold]`: needs a number", 3), ("`query`: needs text that is not empty", 1), ("bad JSON", 1),
+    ]  # fmt: skip
+    assert kept["unread"][0]["first"].startswith(f"{file}:4: ")
+
+
+@pytest.mark.parametrize("content", ["", "{", '[{"a": 1}]'])
+def test_a_table_that_cannot_be_read_is_answered_before_anything_heavy_is_loaded(tmp_path: Path, content: str) -> None:
+    (tmp_path / "t.json").write_text(content)
+    code = (
+        "import sys\nfrom haps_search.cli.main import main\nsys.argv = ['haps', 'inspect', 't.json']\n"
+        "try:\n    main()\nexcept SystemExit as left:\n    print(left.code, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    code_, *modules = done.stdout.split()
+    assert code_ in "12"
+    assert {module.partition(".")[0] for module in modules} & {
+        "sklearn",
+        "scipy",
+        "torch",
+        "matplotlib",
+        "ray",
+    } == set()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_texts_are_not_held(tmp_path: Path, ending: str) -> None:
+    """2,000 questions of 5 kB; what is kept of each is a few numbers."""
+    rows = [{"id": i, "query": f"{i} " + "x" * 5000, "scores": {"a": 1, "b": i % 2}} for i in range(2000)]
+    file = tmp_path / f"t.{ending}"
+    file.write_text(json.dumps(rows) if ending == "json" else "".join(json.dumps(row) + "\n" for row in rows))
+    config = parse_table({"file": str(file)})
+    del rows
+    tracemalloc.start()
+    try:
+        loaded, texts = survey(config)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(loaded.table.questions) == len(set(texts.exact.tolist())) == 2000
+    assert peak < 6_000_000, f"{peak} bytes for texts of 10 MB"
+    table = read_table(config)
+    assert (digests([q.text for q in table.questions]).folds(2) == texts.folds(2)).all()
+    assert (folds([q.text for q in table.questions], 2) == texts.folds(2)).all()
 
 
 def test_one_table_is_needed_and_one_only(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,9 @@ def test_routerdcs_published_split_runs_from_its_files_to_its_verdict(
         *("run.steps=40", "run.validation.every=10", "learning.learning_rate.high=0.05", "tracking.mlflow=false"),
     ]
     study = load_study("replay_routerdc", few)
-    assert read_task(study.experiment)[0].startswith("280 train, 70 validation, 150 test questions (fold 0)")
+    counted = re.match(r"(\d+) train, (\d+) validation, 150 test questions \(fold 0\)", read_task(study.experiment)[0])
+    assert counted is not None
+    assert int(counted[1]) + int(counted[2]) == 350
     replay_sweep(tmp_path / "runs" / "dc", study, rates=(0.05,))
     judge_replay("dc", "test", again=False, runs=tmp_path / "runs")
     found = json.loads((tmp_path / "runs" / "dc" / "references.json").read_text())
@@ -197,6 +200,16 @@ def test_routerdcs_published_split_runs_from_its_files_to_its_verdict(
 def _rewards(study: Any) -> list[tuple[Sequence[float], str | None]]:
     table = ReplayTask(study.experiment.task).table
     return list(zip(table.rewards.tolist(), table.splits, strict=True))
+
+
+def test_the_files_of_a_table_in_parts_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = load_study("replay_routerdc").experiment.task
+    assert task.type == "replay"
+    files = [part.file for part in task.table.parts]
+    assert len(files) == 10
+    assert all(file.startswith(f"{tmp_path}/RouterDC/datasets/split2_model7") for file in files)
+    assert task.table.file == ""
 
 
 def test_another_table_is_read_by_what_was_learnt_here(tmp_path: Path) -> None:

@@ -359,7 +359,7 @@ def test_splits_and_folders_that_are_not_there_are_named(saved: Path, tmp_path: 
         a_task(saved, **CHOICE).questions("validation")
     with pytest.raises(ConfigError, match="is one data set without splits"):
         read({"folder": str(saved.with_name("single")), "split": "dev"}, **CHOICE)
-    with pytest.raises(ConfigError, match=r"task\.train: no folder `nowhere`"):
+    with pytest.raises(ConfigError, match=r"task\.train: no file `nowhere`"):
         a_task({"folder": "nowhere"})
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"not a folder that `Dataset\.save_to_disk` wrote"):
@@ -394,6 +394,23 @@ def test_without_the_library_the_extra_is_named(saved: Path, monkeypatch: pytest
     for source in (str(saved), {"folder": str(saved)}, {"hub": "cais/mmlu"}):
         with pytest.raises(ConfigError, match=r"pip install haps-search\[datasets\]"):
             a_task(source)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ({"split": "test"}, "got neither of hub and folder, needs one of them"),
+        ({"hub": "a", "folder": "b"}, "got both of hub and folder"),
+        ({"folder": "b", "revision": "c"}, "got one for a folder, which has none"),
+        ({"hub": "a", "confg": "b"}, r"train\.confg: unknown key; did you mean config\?"),
+        (5, "got 5, needs texts, or a mapping with hub, folder, config"),
+    ],
+)
+def test_sources_that_cannot_be_are_refused(train: Any, said: str) -> None:
+    task = {"type": "qa", "train": train, "validation": "b.csv"}
+    candidates = [{"name": m, "source": {"type": "zoo", "name": m}} for m in ("adder", "sorter")]
+    with pytest.raises(ConfigError, match=said):
+        parse_study({"name": "s", "experiment": {"task": task, "candidates": candidates}})
 
 
 def test_folders_of_a_study_become_absolute_and_names_of_the_hub_stay(

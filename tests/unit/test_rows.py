@@ -77,10 +77,11 @@ def test_bytes_that_are_no_text_are_told_by_their_place(monkeypatch: pytest.Monk
         list(elements(io.BytesIO(data)))
 
 
-def test_a_long_array_passes_through_a_few_stretches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", [",\n", ","])
+def test_a_long_array_passes_through_a_few_stretches(tmp_path: Path, between: str) -> None:
     file = tmp_path / "long.json"
     with file.open("w") as out:
-        out.write("[" + ",\n".join(json.dumps({"n": n, "said": "x" * 1000}) for n in range(20_000)) + "]")
+        out.write("[" + between.join(json.dumps({"n": n, "said": "x" * 1000}) for n in range(20_000)) + "]")
     assert file.stat().st_size > 20_000_000
     tracemalloc.start()
     try:
