@@ -173,13 +173,13 @@ class Sweep:
         path = trial_folder(self.folder, 0) / "metrics.jsonl"
         return read_records(path) if path.exists() else []
 
-    def wait_for(self, event: Callable[[], bool], otherwise: str) -> float:
+    def wait_for(self, event: Callable[[], bool], otherwise: str, every_s: float = 0.02) -> float:
         """While the driver lives, prints and records; how many seconds it took."""
 
         def said() -> str:
             return f"{otherwise}\n{self.printed()[-3000:]}"
 
-        return wait_for(event, said, self.driver, growth(self.folder, self.log), every_s=0.02)
+        return wait_for(event, said, self.driver, growth(self.folder, self.log), every_s)
 
     def reached(self, step: int) -> None:
         self.wait_for(lambda: len(self.records()) >= step, f"step {step} never came")
@@ -217,7 +217,7 @@ class Sweep:
             self._look()
             return self.driver.poll() is not None
 
-        self.wait_for(ended, "the sweep goes on for ever")
+        self.wait_for(ended, "the sweep goes on for ever", every_s=0.1)
         assert self.driver.poll() == 0, self.printed()[-3000:]
         return self.printed()
 

@@ -11,6 +11,8 @@ from typing import Protocol
 
 STALLED_S = 900.0
 """Nothing has moved for so long."""
+LOOK_S = 1.0
+"""Progress is looked at so seldom, since a folder is walked for it on a machine that is slow as it is."""
 LONGEST_S = 5400.0
 """Something moves, and what is waited for does not come of it."""
 
@@ -53,15 +55,20 @@ class Patience:
 
     def __init__(self, progress: Callable[[], object] = nothing) -> None:
         self._progress, self._last = progress, progress()
-        self._began = self._moved = time.monotonic()
+        self._began = self._moved = self._looked = time.monotonic()
 
     def spend(self, otherwise: str | Callable[[], str]) -> None:
         """AssertionError where it is at its end."""
-        if (now := self._progress()) != self._last:
-            self._last, self._moved = now, time.monotonic()
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._look()
         still = time.monotonic() - self._moved
         assert still < STALLED_S, f"{_said(otherwise)}\nnothing has moved for {still:.0f} s"
         assert self.spent() < LONGEST_S, f"{_said(otherwise)}\nnot in {self.spent():.0f} s, though something moves"
+
+    def _look(self) -> None:
+        self._looked, now = time.monotonic(), self._progress()
+        if now != self._last:
+            self._last, self._moved = now, self._looked
 
     def spent(self) -> float:
         return time.monotonic() - self._began

@@ -75,11 +75,12 @@ UNMARKED = """open("pid", "w").write(str(subprocess.Popen(["sleep", "600"], env=
 NOTHING = """open("pid", "w").write("4194305")  # above the highest"""
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
 @pytest.mark.parametrize(
     ("body", "status"), [(ORPHANED, 1), (UNMARKED, 1), (NOTHING, 0)], ids=["orphan", "unmarked child", "nothing"]
 )
 def test_a_run_of_tests_that_leaves_a_process_fails_says_which_and_ends_it(
-    body: str, status: int, tmp_path: Path
+    body: str, status: int, workers: list[str], tmp_path: Path
 ) -> None:
     """With the fixture of tests/cluster itself."""
     (tmp_path / "conftest.py").write_text(
@@ -90,7 +91,7 @@ def test_a_run_of_tests_that_leaves_a_process_fails_says_which_and_ends_it(
         f"nothing_is_left = module.nothing_is_left\n"
     )
     (tmp_path / "test_it.py").write_text(f"import subprocess\ndef test_it():\n    {body}\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *workers, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
     done = completed(command, tmp_path, environment)
     assert done.returncode == status, done.stdout + done.stderr
