@@ -68,7 +68,7 @@ def closing(console: Console, journal: Journal, best: TrialRecord, uri: str | No
         f"best trial  {best.number:03d}: {parameters(best)}",
         f"checkpoint  {folder / 'checkpoints'}",
         f"log         {journal.folder / 'logs' / 'driver.log'}",
-        f"mlflow      mlflow ui --backend-store-uri {uri}" if uri else "mlflow      off",
+        f"mlflow      haps mlflow {journal.folder.name}    ({uri})" if uri else "mlflow      off",
         *_next(journal),
     ]
     for line in lines:
