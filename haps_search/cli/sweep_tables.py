@@ -124,7 +124,7 @@ def closing(result: SweepResult, best: TrialRecord) -> list[str]:
         f"best trial  {best.number:03d}: {parameters(best)}",
         f"checkpoint  {result.checkpoints}",
         f"log         {result.folder / 'logs' / 'driver.log'}",
-        f"mlflow      mlflow ui --backend-store-uri {uri}" if uri else "mlflow      off",
+        f"mlflow      haps mlflow {result.name}    ({uri})" if uri else "mlflow      off",
         *_next(result),
     ]
 

@@ -38,7 +38,7 @@ def share_view(store: MlflowStore, sweep: Sweep, metrics: Sequence[str], paramet
 
 def runs_page(base: str, experiment_id: str, key: str) -> str:
     """The runs table of an experiment under a shared view."""
-    return f"{base}/#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
+    return f"{base}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={key}"
 
 
 def compare_page(base: str, store: MlflowStore, sweep: Sweep) -> str | None:

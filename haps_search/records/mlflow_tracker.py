@@ -48,7 +48,8 @@ SWEEP_TAG, BEGUN_TAG, TRIAL_TAG = "haps.sweep", "haps.begun", "haps.trial"
 KIND_TAG, LAST_STEP_TAG = "haps.kind", "haps.last_step"
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT_KIND, CUSTOM_MODELS = "mlflow.experimentKind", "custom_model_development"
-"""Without it MLflow 3 guesses, and opens an experiment on its overview of traces, of which we have none."""
+"""So that MLflow 3 shows an experiment of runs, not of traces. MLflow 3.17's pages go by the browser's last choice
+(`workflowType`) instead, at first GenAI: `records.mlflow_pages` puts it into the address."""
 SUMMARY = "summary/"
 """Before the names of a run's summary metrics, so that they never meet a step's."""
 

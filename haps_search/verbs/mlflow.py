@@ -76,9 +76,13 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", LOOPBACK]
         command += ["--port", str(port), "--workers", "1", "--allowed-hosts", hosts]
         command += ["--artifacts-destination", str(runs.resolve() / "mlflow-artifacts")]
+        # Its queues of jobs are ten processes that nobody here asks for anything.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._log = runs.resolve() / "mlflow-server.log"
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
         self._wait()
 
     def serve(self) -> None:

@@ -124,7 +124,8 @@ def test_the_pages_show_one_sweep_s_runs_best_first_and_its_trials_compared(open
     assert compared is not None
     assert json.loads(unquote(compared.partition("runs=")[2].partition("&")[0])) == ids
     key = share_view(store, SKILLS, ["validation_reward", "validation_cost"], ["lora.rank"], "-validation_cost")
-    assert runs_page("http://x", "1", key) == f"http://x/#/experiments/1/runs?viewStateShareKey={key}"
+    page = runs_page("http://x", "1", key)
+    assert page == f"http://x/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey={key}"
     view = json.loads(store.client.get_experiment(store.experiment_id).tags[VIEW_TAG + key])
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`validation_cost`", True)
     assert view["selectedColumns"][:3] == [
