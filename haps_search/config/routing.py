@@ -109,6 +109,10 @@ class LmHighLevel(Config):
     """
 
     type: Literal["lm"] = "lm"
+    ids: Literal["single_token", "names"] = "single_token"
+    """What stands for a candidate in the JSON. `single_token`: a letter or digit, which the instruction explains; what
+    the LM answers to a question without content is taken off its scores, and kept with every checkpoint. `names`: the
+    names; summed over their tokens, the shortest is likeliest whatever is asked."""
     temperature: PositiveFloat = 1.0
     """Scores, summed log-probabilities in nats, are divided by it before the softmax."""
     max_joint: PositiveInt = 64

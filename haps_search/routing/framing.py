@@ -41,8 +41,8 @@ def bare(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Framing:
     return Framing(lambda text: list(tokenizer(text)["input_ids"]), max_tokens, tokenizer.pad_token_id)
 
 
-def asking(tokenizer: PreTrainedTokenizerBase, instruction: str, max_tokens: int) -> Framing:
-    """Prompts as a user's message that ends with `instruction`, ready for the assistant to answer.
+def asking(tokenizer: PreTrainedTokenizerBase, instruction: str, max_tokens: int, lead: Sequence[int] = ()) -> Framing:
+    """Prompts as a user's message that ends with `instruction`; the assistant's answer has begun with `lead`.
 
     Without a chat template: prompt, instruction and a line feed, after a BOS where the tokenizer adds one. Prompt
     and instruction are data: special tokens and template marks that stand in them are read as their characters.
@@ -59,6 +59,7 @@ def asking(tokenizer: PreTrainedTokenizerBase, instruction: str, max_tokens: int
         begun = tokenizer("")["input_ids"][:1]
         head = begun if begun == [tokenizer.bos_token_id] else []
         closing += plain_ids(tokenizer, "\n")
+    closing += lead
     room = max_tokens - len(head) - len(closing)
     if room < 1:
         raise ConfigError(

@@ -46,24 +46,39 @@ class Constant(nn.Module):
 class Lm(nn.Module):
     """What the backbone scores, made a distribution (paper, high-level router).
 
-    joint: p(z) = softmax over all K^R assignments of score / temperature; otherwise p(z) is the product over roles
-    of a softmax over the K candidates. No weights of its own: it learns where the backbone does, and on a frozen
-    one it routes zero-shot.
+    joint: p(z) = softmax over all K^R assignments of (score - prior) / temperature; otherwise p(z) is the product over
+    roles of a softmax over the K candidates. No weights of its own: it learns where the backbone does, and on a frozen
+    one it routes zero-shot. The prior is 0 until it is taken.
     """
+
+    prior: Tensor
 
     def __init__(self, config: LmHighLevel, roles: int, names: tuple[str, ...], joint: bool, learns: bool) -> None:
         super().__init__()
         self.learns = learns
+        self.calibrated = config.ids == "single_token"
         self._temperature, self._joint = config.temperature, joint
         self._roles, self._names = roles, names
+        count = len(names) ** roles if joint else roles * len(names)
+        self.register_buffer("prior", torch.zeros(count), persistent=False)
 
     def forward(self, scores: Tensor) -> AssignmentDistribution | JointDistribution:
         """`scores` are (n, K^R) where joint, otherwise (n, R * K), roles first."""
-        logits = scores / self._temperature
+        log_p = self._normalised((scores - self.prior.to(scores)) / self._temperature)
         if self._joint:
-            return JointDistribution(torch.log_softmax(logits, -1), self._names, self._roles)
-        apart = logits.unflatten(-1, (self._roles, len(self._names)))
-        return AssignmentDistribution(torch.log_softmax(apart, -1), self._names)
+            return JointDistribution(log_p.squeeze(1), self._names, self._roles)
+        return AssignmentDistribution(log_p, self._names)
+
+    @torch.no_grad()
+    def take_prior(self, scores: Tensor) -> None:
+        """Take off from now on what is answered without content: the log of the mean p over the `scores` of prompts
+        that ask nothing (contextual calibration: Zhao et al., ICML 2021)."""
+        self.prior = self._normalised(scores).exp().mean(0).log().flatten()
+
+    def _normalised(self, logits: Tensor) -> Tensor:
+        """log p, (n, 1, K^R) where joint, otherwise (n, R, K)."""
+        groups = (1, -1) if self._joint else (self._roles, len(self._names))
+        return torch.log_softmax(logits.unflatten(-1, groups), -1)
 
 
 def build_high_level(

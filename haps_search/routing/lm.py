@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from haps_search.candidates.decoder import pad_left, positions
 from haps_search.candidates.exact import exact
-from haps_search.candidates.sources import load_lm
-from haps_search.config.routing import BackboneConfig, FrozenTuning
+from haps_search.candidates.sources import LoadedLM, load_lm
+from haps_search.config.routing import BackboneConfig, FrozenTuning, LmHighLevel
 from haps_search.routing.backbone import Backbone, pooled, tuned
-from haps_search.routing.choices import Choices, continuations
+from haps_search.routing.choices import Spoken, by_id, choices, continuations
 from haps_search.routing.framing import Framing, asking, end_token
 
 if TYPE_CHECKING:
@@ -35,41 +35,40 @@ class _Prompts:
 class LmBackbone(nn.Module):
     """Texts to pooled states (n, H), as `Backbone`, and to scores (n, C) of C choices.
 
-    score(c) = sum over tokens t of choice c, end token included, of log p(t | prompt, tokens before t).
+    score(c) = sum over tokens t of choice c of log p(t | prompt, tokens before t).
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         framing: Framing,
-        choices: Sequence[Sequence[int]],
+        spoken: Spoken,
         learns: bool,
         batch_rows: int,
     ) -> None:
-        """`choices` are token ids with their end token; at least two tokens each."""
+        """`framing` ends with the lead of `spoken`."""
         super().__init__()
         # Dropout stays off: the update's forward must be the route's (design section 3a).
         self.model = model.eval()
         self.width = int(self.model.config.get_text_config().hidden_size)
-        self.learns = learns
+        self.learns, self.joint = learns, spoken.joint
         self._framing, self._batch_rows = framing, batch_rows
-        longest = max(map(len, choices))
-        padded = [[*row, *[framing.pad_id] * (longest - len(row))] for row in choices]
+        longest = max(map(len, spoken.ids))
+        padded = [[*row, *[framing.pad_id] * (longest - len(row))] for row in spoken.ids]
         self.register_buffer("_tokens", torch.tensor(padded, device=self.device), persistent=False)
-        lengths = torch.tensor([len(row) for row in choices], device=self.device)
+        lengths = torch.tensor([len(row) for row in spoken.ids], device=self.device)
         self.register_buffer("_there", torch.arange(longest, device=self.device) < lengths[:, None], persistent=False)
 
     @classmethod
-    def load(cls, config: BackboneConfig, choices: Choices, batch_rows: int) -> Self:
+    def load(cls, config: BackboneConfig, high: LmHighLevel, roles: Sequence[str], names: Sequence[str]) -> Self:
         """Raises CandidateError for a model that does not load, ConfigError for one that cannot say the choices."""
         loaded = load_lm("router backbone", config.source, config.dtype, config.device, config.trust_remote_code)
-        end = end_token(loaded.tokenizer, loaded.stop_ids)
-        ids = continuations(loaded.tokenizer, choices.texts, end)
+        spoken = _spoken(loaded, high, roles, names)
         readable = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        limit = config.max_tokens if readable is None else min(config.max_tokens, readable - max(map(len, ids)))
-        framing = asking(loaded.tokenizer, choices.instruction, limit)
+        room = config.max_tokens if readable is None else min(config.max_tokens, readable - max(map(len, spoken.ids)))
+        framing = asking(loaded.tokenizer, spoken.instruction, room, spoken.lead)
         tuned(loaded.model, config)
-        return cls(loaded.model, framing, ids, not isinstance(config.tuning, FrozenTuning), batch_rows)
+        return cls(loaded.model, framing, spoken, not isinstance(config.tuning, FrozenTuning), high.batch_rows)
 
     @property
     def device(self) -> torch.device:
@@ -126,8 +125,11 @@ class LmBackbone(nn.Module):
         return pooled(kept[0], mask, self.head_dtype), _Prompts(mask, next_log_p, out.past_key_values)
 
     def _scores(self, prompts: _Prompts) -> Tensor:
-        """(n, C): every prompt with every choice, `batch_rows` pairs at a time."""
-        n, count = len(prompts.mask), len(self.get_buffer("_tokens"))
+        """(n, C): every prompt with every choice, `batch_rows` pairs at a time; of one token each, all at once."""
+        tokens = self.get_buffer("_tokens")
+        n, count = len(prompts.mask), len(tokens)
+        if tokens.shape[1] == 1:
+            return prompts.next_log_p[:, tokens[:, 0]]
         pairs = torch.cartesian_prod(
             torch.arange(n, device=self.device), torch.arange(count, device=self.device)
         ).split(self._batch_rows)  # fmt: skip
@@ -156,6 +158,14 @@ class LmBackbone(nn.Module):
             )
         log_p = torch.log_softmax(out.logits.to(self.head_dtype), -1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
         return prompts.next_log_p[which, tokens[:, 0]] + torch.where(there[:, 1:], log_p, 0.0).sum(1)
+
+
+def _spoken(loaded: LoadedLM, high: LmHighLevel, roles: Sequence[str], names: Sequence[str]) -> Spoken:
+    if high.ids == "single_token":
+        return by_id(loaded.tokenizer, roles, names, high.max_joint)
+    asked = choices(roles, names, high.max_joint)
+    end = end_token(loaded.tokenizer, loaded.stop_ids)
+    return Spoken((), continuations(loaded.tokenizer, asked.texts, end), asked.instruction, asked.joint)
 
 
 def _rows_of(cache: Any, rows: Tensor) -> Any:

@@ -18,6 +18,10 @@ class RoutingPrompt:
     roles: tuple[Role, ...]
     cards: tuple[CandidateCard, ...]
 
+    def without_content(self) -> list[str]:
+        """Prompts whose question asks nothing (Zhao et al., ICML 2021)."""
+        return self.render([Question("", text, "") for text in ("N/A", "[MASK]", "")])
+
     def render(self, questions: Sequence[Question]) -> list[str]:
         if self.form == "question":
             return [q.text for q in questions]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from haps_search.routing.lm import LmBackbone
 
 Level = str
+_PRIOR = "prior"
 
 
 @dataclass(frozen=True)
@@ -147,15 +148,25 @@ class Router(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     def fitted(self) -> dict[str, Tensor]:
-        """What was fitted on training texts before the first step, and stays; empty for an LM."""
-        return self.backbone.fitted() if isinstance(self.backbone, FeaturesBackbone) else {}
+        """What was taken before the first step, and stays: of training texts for features, the prior of an LM."""
+        if isinstance(self.backbone, FeaturesBackbone):
+            return self.backbone.fitted()
+        return {_PRIOR: self.high.prior} if isinstance(self.high, Lm) and self.high.calibrated else {}
 
     def refit(self, fitted: Mapping[str, Tensor]) -> None:
-        """Read texts by what another router was fitted on. Raises ValueError where it does not fit this one."""
+        """Read texts as another router does. Raises ValueError where that does not fit this one."""
         if isinstance(self.backbone, FeaturesBackbone):
             self.backbone.refit(fitted)
-        elif fitted:
-            raise ValueError(f"got {', '.join(fitted)}, an LM is fitted on nothing")
+            return
+        own = self.fitted()
+        if own.keys() != fitted.keys():
+            raise ValueError(
+                f"got {', '.join(fitted) or 'nothing'}, needs {', '.join(own) or 'nothing'} (an lm without a prior has "
+                "routing.high_level.ids: names)"
+            )
+        if own:
+            assert isinstance(self.high, Lm)
+            self.high.prior = fitted[_PRIOR].to(self.high.prior)
 
 
 def _high_level(
@@ -176,12 +187,14 @@ def _high_level(
 
         plain = Backbone.load(config.backbone)
         return plain, build_high_level(high, plain.width, len(roles), names)
-    from haps_search.routing.choices import choices
     from haps_search.routing.lm import LmBackbone
 
-    asked = choices(roles, names, high.max_joint)
-    lm = LmBackbone.load(config.backbone, asked, high.batch_rows)
-    return lm, Lm(high, len(roles), names, asked.joint, lm.learns)
+    lm = LmBackbone.load(config.backbone, high, roles, names)
+    decides = Lm(high, len(roles), names, lm.joint, lm.learns)
+    if high.ids == "single_token":
+        with torch.no_grad():
+            decides.take_prior(lm.read(prompt.without_content())[1])
+    return lm, decides
 
 
 def users(assignments: Sequence[Sequence[Assignment]], among: Mapping[str, object]) -> Iterator[tuple[str, list[int]]]:

@@ -61,6 +61,7 @@ def _reading(experiment: Experiment) -> dict[str, str]:
         "candidates' descriptions, which the full prompt shows": cards,
         "routing.prompt": routing.prompt,
         **_backbone(routing.backbone),
+        "routing.high_level.ids": str(getattr(routing.high_level, "ids", "")),
         "routing.high_level.temperature": str(getattr(routing.high_level, "temperature", "")),
         "routing.high_level.max_joint": str(getattr(routing.high_level, "max_joint", "")),
         "learning.cost_conditioned": str(experiment.learning.cost_conditioned or ""),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from haps_search.candidates.exact import exact
 from haps_search.engines.assembly import build_learner
+from haps_search.errors import CheckpointError
 from haps_search.learning.update import Learner
 from haps_search.routing.lm import LmBackbone
 from haps_search.routing.router import Router
@@ -26,7 +27,9 @@ NAMES = ("a", "b.2", "cc")
 ROLES = ("role0", "role1")
 QUESTIONS = [question("p", "2?"), question("q", "What is the capital of everything?"), question("r", "why so")]
 INSTRUCTION = 'Reply with one JSON object that names a candidate for each role: {"role0": "...", "role1": "..."}'
+LEGEND = "Candidates by id: A = a, B = b.2, C = cc\nReply with one JSON object that gives a candidate's id for "
 PER_ROLE = 'Reply with one JSON object that names a candidate for one role: {"role": "..."}'
+NAMED, CODED = {"type": "lm", "ids": "names"}, {"type": "lm"}
 TUNINGS = [{"type": "full"}, {"type": "lora", "rank": 2, "targets": ["q_proj", "v_proj"]}]
 Build = Callable[..., Learner]
 
@@ -45,7 +48,7 @@ def build(tiny_lms: dict[str, Path], instruct_lms: dict[str, Path]) -> Build:
         source = {"type": "path", "path": str(tiny_lms["llama"])}
         candidates = [{"name": n, "source": source, "dtype": "float64", "device": "cpu"} for n in names]
         described: dict[str, Any] = {
-            "routing__high_level": {"type": "lm"},
+            "routing__high_level": NAMED,
             "routing__backbone__source": {"type": "path", "path": str(instruct_lms[lm])},
             **changes,
         }
@@ -97,14 +100,14 @@ def test_probabilities_are_the_likelihoods_of_each_json(build: Build, lm: str) -
 
 
 def test_the_temperature_flattens_the_choice(build: Build) -> None:
-    learner = build(routing__high_level={"type": "lm", "temperature": 5.0})
+    learner = build(routing__high_level={**NAMED, "temperature": 5.0})
     with torch.no_grad():
         assert_close(read_all(learner)[0], joint(learner.router, QUESTIONS[0].text, 5.0))
 
 
 @pytest.mark.parametrize("lm", SHAPES)
 def test_beyond_the_limit_each_role_is_scored_by_itself(build: Build, lm: str) -> None:
-    learner = build(lm, routing__high_level={"type": "lm", "max_joint": 8})
+    learner = build(lm, routing__high_level={**NAMED, "max_joint": 8})
     router = learner.router
     with torch.no_grad():
         found = router.read(QUESTIONS).distribution
@@ -115,6 +118,94 @@ def test_beyond_the_limit_each_role_is_scored_by_itself(build: Build, lm: str) -
             assert_close(found.marginals()[q], torch.stack([first, second]).exp())
             assert_close(found.log_p_all()[q], (first[:, None] + second[None]).flatten())
     assert_close(found.log_p_all().exp().sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def written(learner: Learner, text: str, asked: str, said: str) -> Tensor:
+    """log p of what the assistant writes after a prompt, without an end."""
+    return likelihood(learner.router, prompt_ids(learner.router, text, LEGEND + asked), said, end="")
+
+
+def by_ids(learner: Learner, texts: Sequence[str], asked: str, said: Sequence[str]) -> Tensor:
+    """(n, C) by brute force: log-probabilities of C texts, less the log of their mean over prompts without content."""
+    scores = [torch.stack([written(learner, text, asked, each) for each in said]) for text in texts]
+    empty = [torch.stack([written(learner, text, asked, each) for each in said]) for text in ("N/A", "[MASK]", "")]
+    prior = torch.stack(empty).softmax(-1).mean(0).log()
+    return (torch.stack(scores) - prior).log_softmax(-1)
+
+
+@pytest.mark.parametrize("lm", SHAPES)
+def test_ids_of_one_token_are_scored_and_the_prior_is_taken_off(build: Build, lm: str) -> None:
+    learner = build(lm, routing__high_level=CODED)
+    said = [f'{{"role0": "{one}", "role1": "{other}' for one, other in product("ABC", repeat=2)]
+    with torch.no_grad():
+        found = read_all(learner)
+        asked = 'each role: {"role0": "...", "role1": "..."}'
+        assert_close(found, by_ids(learner, [q.text for q in QUESTIONS], asked, said))
+    assert (found[0] - found[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("max_joint", [64, 2])
+def test_of_one_role_an_id_is_the_next_token(build: Build, max_joint: int) -> None:
+    learner = build(roles=1, routing__high_level={**CODED, "max_joint": max_joint})
+    said = [f'{{"role0": "{one}' for one in "ABC"]
+    asked = 'each role: {"role0": "..."}' if max_joint == 64 else 'one role: {"role": "..."}'
+    with torch.no_grad():
+        assert_close(read_all(learner), by_ids(learner, [q.text for q in QUESTIONS], asked, said))
+        assert learner.router.backbone.get_buffer("_tokens").shape == (3, 1)
+
+
+def test_the_gradient_of_an_id_is_that_of_brute_force(build: Build) -> None:
+    router = (learner := build(roles=1, routing__high_level=CODED)).router
+    weights = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    learned = [p for p in router.backbone.parameters() if p.requires_grad]
+    found = torch.autograd.grad((read_all(learner)[0] * weights).sum(), learned)
+    said, asked = [f'{{"role0": "{one}' for one in "ABC"], 'each role: {"role0": "..."}'
+    scores = torch.stack([written(learner, QUESTIONS[0].text, asked, each) for each in said])
+    prior = learner.snapshot().fitted["prior"]
+    wanted = torch.autograd.grad(((scores - prior).log_softmax(-1) * weights).sum(), learned)
+    assert max(float(g.norm()) for g in wanted) > 1e-4
+    for f, w in zip(found, wanted, strict=True):
+        assert_close(f, w)
+
+
+def test_beyond_the_limit_ids_are_scored_role_by_role(build: Build) -> None:
+    learner = build(routing__high_level={**CODED, "max_joint": 8})
+    texts, asked = [q.text for q in QUESTIONS], 'one role: {"role": "..."}'
+    with torch.no_grad():
+        first, second = (by_ids(learner, texts, asked, [f'{{"{role}": "{one}' for one in "ABC"]) for role in ROLES)
+        assert_close(learner.router.read(QUESTIONS).distribution.marginals(), torch.stack([first, second], 1).exp())
+
+
+def test_a_router_starts_on_neither_name_in_either_order(build: Build) -> None:
+    """By names the shorter one had p > 0.999: log-probabilities are summed over its tokens."""
+    names, many = ("short", "a-name-that-is-much-longer"), [question(str(i), f"{i}?") for i in range(40)]
+
+    def highest(high: dict[str, Any], ordered: Sequence[str]) -> float:
+        with torch.no_grad():
+            read = build(roles=1, names=ordered, routing__high_level=high).router.read(many)
+            return float(read.distribution.log_p_all().exp().mean(0).max())
+
+    for ordered in (names, names[::-1]):
+        assert highest(NAMED, ordered) > 0.999
+        assert highest(CODED, ordered) < 0.65
+
+
+def test_the_prior_is_taken_once_and_kept_with_the_checkpoint(build: Build) -> None:
+    """A router that has learnt would answer otherwise to nothing, and a resumed one must decide as before."""
+    learner, fresh = build(routing__high_level=CODED), build(routing__high_level=CODED, run__seed=1)
+    at_start = learner.snapshot().fitted["prior"].tolist()
+    for _ in range(3):
+        learner.update(QUESTIONS, _paying(learner, ("b.2", "a")))
+    assert learner.snapshot().fitted["prior"].tolist() == at_start
+    fresh.router.high.prior = fresh.router.high.prior + torch.arange(9)  # as if its LM answered otherwise to nothing
+    fresh.restore(learner.snapshot())
+    with torch.no_grad():
+        assert torch.equal(read_all(fresh), read_all(learner))
+
+
+def test_a_checkpoint_from_before_ids_is_refused_with_the_way_out(build: Build) -> None:
+    with pytest.raises(CheckpointError, match=r"got nothing, needs prior.*routing\.high_level\.ids: names"):
+        build(routing__high_level=CODED).restore(build(routing__high_level=NAMED).snapshot())
 
 
 def test_an_lm_without_chat_template_reads_plain_text(build: Build) -> None:
@@ -144,7 +235,7 @@ def test_the_pooled_state_is_that_of_a_plain_forward(build: Build, lm: str) -> N
 
 @pytest.mark.parametrize("lm", SHAPES)
 def test_a_question_is_read_as_alone_and_in_any_chunks(build: Build, lm: str) -> None:
-    router, chunked = build(lm).router, build(lm, routing__high_level={"type": "lm", "batch_rows": 2}).router
+    router, chunked = build(lm).router, build(lm, routing__high_level={**NAMED, "batch_rows": 2}).router
     with torch.no_grad():
         together, apart = router.read(QUESTIONS), chunked.read(QUESTIONS)
         assert_close(apart.pooled, together.pooled)
@@ -157,7 +248,7 @@ def test_a_question_is_read_as_alone_and_in_any_chunks(build: Build, lm: str) ->
 
 @pytest.mark.parametrize(("lm", "tuning"), [*zip(SHAPES, TUNINGS * 2, strict=False), ("llama", TUNINGS[1])])
 def test_the_gradient_through_the_cache_is_that_of_brute_force(build: Build, lm: str, tuning: dict[str, Any]) -> None:
-    high = {"type": "lm", "batch_rows": 4}
+    high = {**NAMED, "batch_rows": 4}
     router = build(lm, routing__backbone__tuning=tuning, routing__high_level=high).router
     _stir(router)
     weights = torch.randn(2, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -225,7 +316,7 @@ WIDE_LORA = {"type": "lora", "rank": 8, "alpha": 32, "targets": ["q_proj", "v_pr
 def test_the_assignment_that_pays_becomes_likelier(build: Build, tuning: dict[str, Any], max_joint: int) -> None:
     learner = build(
         routing__backbone__tuning=tuning,
-        routing__high_level={"type": "lm", "max_joint": max_joint, "temperature": 2.0},
+        routing__high_level={**NAMED, "max_joint": max_joint, "temperature": 2.0},
         learning__learning_rate={"high": 0.02, "low": 0.001},
         learning__entropy_bonus=0.0,
         learning__schedule={"type": "constant"},
@@ -252,10 +343,10 @@ def _paying(learner: Learner, best: tuple[str, ...]) -> Rollouts:
 
 
 UNSHARED = {"routing__share_backbone": False}
-HIGHS = [{"type": "head"}, {"type": "lm"}]
+HIGHS = [{"type": "head"}, NAMED, CODED]
 
 
-@pytest.mark.parametrize("high", HIGHS, ids=["head", "lm"])
+@pytest.mark.parametrize("high", HIGHS, ids=["head", "names", "ids"])
 @pytest.mark.parametrize("tuning", TUNINGS, ids=["full", "lora"])
 def test_unshared_backbones_begin_as_the_shared_one(build: Build, high: dict[str, Any], tuning: dict[str, Any]) -> None:
     changes = {"routing__high_level": high, "routing__backbone__tuning": tuning}
@@ -269,7 +360,7 @@ def test_unshared_backbones_begin_as_the_shared_one(build: Build, high: dict[str
         assert_close(adapter.values, everything[key].values)
 
 
-@pytest.mark.parametrize("high", HIGHS, ids=["head", "lm"])
+@pytest.mark.parametrize("high", HIGHS, ids=["head", "names", "ids"])
 def test_unshared_levels_do_not_move_each_other(build: Build, high: dict[str, Any]) -> None:
     router = build(routing__high_level=high, **UNSHARED).router
     with torch.no_grad():
@@ -283,7 +374,7 @@ def test_unshared_levels_do_not_move_each_other(build: Build, high: dict[str, An
             assert (moved > 0) == (level == reached), (level, reached)
 
 
-@pytest.mark.parametrize("high", HIGHS, ids=["head", "lm"])
+@pytest.mark.parametrize("high", HIGHS, ids=["head", "names", "ids"])
 def test_each_copy_learns_at_its_levels_rate(build: Build, high: dict[str, Any]) -> None:
     router = build(routing__high_level=high, **UNSHARED).router
     levels = {level: {id(p) for p in parameters} for level, parameters in router.levels().items()}
@@ -309,7 +400,7 @@ def _low_loss(router: Router) -> Tensor:
     return router.adapter_values(router.read(QUESTIONS), "a", [0, 2]).square().sum()
 
 
-@pytest.mark.parametrize("high", HIGHS, ids=["head", "lm"])
+@pytest.mark.parametrize("high", HIGHS, ids=["head", "names", "ids"])
 def test_a_snapshot_holds_both_backbones(build: Build, high: dict[str, Any]) -> None:
     learner, other = (build(routing__high_level=high, **UNSHARED, run__seed=seed) for seed in (0, 1))
     with torch.no_grad():
