@@ -11,6 +11,7 @@ import typer
 from haps_search import __version__
 from haps_search.cli import (
     ask,
+    check_reward,
     collect,
     compare,
     confirm,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 VERBS: tuple[Callable[..., None], ...] = (
     validate.validate,
+    check_reward.check_reward,
     plan.plan,
     sweep.sweep,
     resume.resume,

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from haps_search.config.base import Config, Hook
+from haps_search.config.base import Config
 from haps_search.config.hotpotqa import HotpotqaTask
+from haps_search.config.rewards import F1Reward, Reward
 from haps_search.config.tables import TableConfig
 
 
@@ -63,47 +64,13 @@ class QaFields(Config):
     """null: rows are named by their line number."""
     question: str = "question"
     reference: str = "reference"
+    """A text, or a list of texts of which the best one counts."""
     context: str | None = None
     """Text, or a list of [title, [sentences]] as HotpotQA has it."""
     supporting: str | None = None
     """A field listing [title, sentence] pairs: only those paragraphs of the context are kept."""
     choices: str | None = None
     """A field with the list of options, for multiple choice."""
-
-
-class F1Reward(Config):
-    """Token F1 after the usual normalisation; yes, no and noanswer count only when equal (HotpotQA)."""
-
-    type: Literal["f1"] = "f1"
-
-
-class ExactReward(Config):
-    """1 where the normalised texts are equal."""
-
-    type: Literal["exact"] = "exact"
-
-
-class ChoiceReward(Config):
-    """1 where the option named is the reference's."""
-
-    type: Literal["multiple_choice"] = "multiple_choice"
-
-
-class RegexReward(Config):
-    """1 where the first group of `pattern` (or its whole match) equals the reference, normalised."""
-
-    type: Literal["regex"] = "regex"
-    pattern: str
-
-
-class FunctionReward(Config):
-    """The user's own `function(question, answer) -> float in [0, 1]`, as `module:function`."""
-
-    type: Literal["function"] = "function"
-    function: Hook
-
-
-Reward = Annotated[F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")]
 
 
 class QaTask(Config):

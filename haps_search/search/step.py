@@ -67,7 +67,7 @@ async def played(engine: Engine, task: Task, routed: Routed, experiment: Experim
 async def learn(engine: Engine, task: Task, said: Played, experiment: Experiment) -> dict[str, float]:
     began = time.perf_counter()
     episodes, routes = said.episodes, said.routed.routes
-    rewards = [[earned(task, episode) for episode in row] for row in episodes]
+    rewards = [[earned(task, episode, learning=True) for episode in row] for row in episodes]
     price = prices(experiment.candidates)
     paid = utilities(rewards, episodes, price, experiment.learning.cost_weight)
     signal = rollouts(routes, episodes, paid, experiment.learning)

@@ -9,6 +9,7 @@ from typing import Any
 
 from haps_search.config.tasks import QaFields, QaTask
 from haps_search.errors import ConfigError
+from haps_search.tasks.choice_labels import LETTERS, choice_label, choice_labels
 from haps_search.tasks.question_rows import (
     CONTEXT_CUT,
     NEEDS_PARAGRAPHS,
@@ -21,7 +22,7 @@ from haps_search.tasks.question_rows import (
     paragraphs,
     text,
 )
-from haps_search.tasks.rewards import LETTERS, choice_letter, normalise
+from haps_search.tasks.split_key import split_key
 from haps_search.types import Question, Split
 
 _SHOWN = 3
@@ -66,8 +67,8 @@ class SplitFiles:
 
     def leaks(self) -> int:
         """How many validation questions have the normalised text of one in train; reads both."""
-        learnt = {normalise(question.text) for question in self.questions("train")}
-        return sum(normalise(question.text) in learnt for question in self.questions("validation"))
+        learnt = {split_key(question.text) for question in self.questions("train")}
+        return sum(split_key(question.text) in learnt for question in self.questions("validation"))
 
     def remarks(self, max_context_chars: int) -> list[str]:
         """Cut contexts, rows left out and leaks of train and validation, which are read; a line each."""
@@ -104,19 +105,52 @@ def read_questions(path: Path, split: Split, config: QaTask) -> QuestionFile:
 def _question(row: Mapping[str, Any], number: int, split: Split, config: QaTask) -> Question:
     fields = config.fields
     own_id = str(number) if fields.id is None else identity(row, fields.id, _ID_WAY_OUT)
-    asked, reference = text(row, fields.question, _WAY_OUT), text(row, fields.reference, _WAY_OUT)
+    asked, references = text(row, fields.question, _WAY_OUT), _references(row, config)
     attributes: dict[str, Any] = {}
     if fields.choices is not None:
         choices = attributes["choices"] = _choices(row, fields.choices)
-        letter = choice_letter(reference, choices)
-        if letter is None:
-            last = LETTERS[len(choices) - 1]
-            raise BadRow(f"`{fields.reference}`: got {got(reference)}, needs one of the choices or A to {last}")
-        reference = letter if config.reward.type == "multiple_choice" else reference
+        labels = tuple(_label(reference, choices, config) for reference in references)
+        references = labels if config.reward.type == "multiple_choice" else references
     context = _context(row, fields)
     if len(context) > config.max_context_chars:
         attributes[CONTEXT_CUT] = True
-    return Question(f"{split}:{own_id}", asked, reference, context[: config.max_context_chars], attributes)
+    reference, *others = map(str, references)
+    context = context[: config.max_context_chars]
+    return Question(f"{split}:{own_id}", asked, reference, context, attributes, tuple(dict.fromkeys(others)))
+
+
+def _references(row: Mapping[str, Any], config: QaTask) -> tuple[str | int, ...]:
+    """The text, or each of the texts, of the reference field; whole numbers where the reward says what they count."""
+    name = config.fields.reference
+    value = field(row, name, _WAY_OUT)
+    counts = config.reward.type == "multiple_choice" and config.reward.reference in ("zero_based", "one_based")
+    if isinstance(value, list) and value:
+        return tuple(
+            _reference({f"{name}[{place}]": each}, f"{name}[{place}]", counts) for place, each in enumerate(value)
+        )
+    return (_reference(row, name, counts),)
+
+
+def _reference(row: Mapping[str, Any], name: str, counts: bool) -> str | int:
+    value = row[name]
+    if counts and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and not counts:
+        raise BadRow(f"`{name}`: got {got(value)}, needs text; {_COUNTS}")
+    return text(row, name, _WAY_OUT)
+
+
+_COUNTS = "a number that counts the choices needs `task.reward.reference: zero_based` or `one_based`"
+
+
+def _label(reference: str | int, choices: Sequence[str], config: QaTask) -> str:
+    name, labels = config.fields.reference, choice_labels(config.reward, len(choices))
+    if len(labels) < len(choices):
+        raise BadRow(f"`{config.fields.choices}`: got {len(choices)} choices, and task.reward.labels has {len(labels)}")
+    label = choice_label(reference, choices, labels, config.reward)
+    if label is None:
+        raise BadRow(f"`{name}`: got {got(reference)}, needs one of the choices or {labels[0]} to {labels[-1]}")
+    return label
 
 
 def _choices(row: Mapping[str, Any], name: str) -> tuple[str, ...]:

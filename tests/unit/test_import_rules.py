@@ -12,7 +12,7 @@ import haps_search
 
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
-    *("cli", "sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
+    *("cli", "verbs", "sweep.importance", "sweep.tune", "engines.cluster", "records.mlflow_tracker"),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("evaluation.routing_metrics", "evaluation.intervals"),
     *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from haps_search.seeds import derive_seed
 from haps_search.tasks.outcomes import OutcomeTable
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def _repeated(texts: Sequence[str]) -> list[list[int]]:
     """Places of questions with the same normalised text; by a hash of it, since texts may be long."""
     places: dict[int, list[int]] = defaultdict(list)
     for place, text in enumerate(texts):
-        places[derive_seed(normalise(text))].append(place)
+        places[derive_seed(split_key(text))].append(place)
     return [group for group in places.values() if len(group) > 1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.seeds import derive_seed
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 
 
 def hash_split(texts: Sequence[str], fraction: float, salt: str = "") -> NDArray[np.bool_]:
@@ -33,5 +33,5 @@ def folds(texts: Sequence[str], k: int, salt: str = "") -> NDArray[np.int64]:
 
 
 def _uniform(texts: Sequence[str], kind: str, salt: str) -> NDArray[np.float64]:
-    draws = (derive_seed(kind, salt, normalise(text)) / 2**63 for text in texts)
+    draws = (derive_seed(kind, salt, split_key(text)) / 2**63 for text in texts)
     return np.fromiter(draws, np.float64, len(texts))

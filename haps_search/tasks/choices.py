@@ -1,0 +1,320 @@
+"""Which option a chat answer states.
+
+Thinking is cut, markup seen through. Then, in this order: the answer that is stated ("the answer is B", "B is correct",
+a box, an answer tag; the last one where there are several), what the text comes to ("so C"), a label that stands alone,
+and an option's own words. What is denied ("not A but B", "A: no") is not stated, and an answer that names two options
+at once ("A or B") states none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from haps_search.tasks.choice_labels import labels_of
+from haps_search.tasks.choice_mentions import Mention, mentions, only_mentions, sentence_ends
+from haps_search.tasks.choice_words import (
+    ALSO,
+    ANSWER,
+    BUT,
+    CHOOSE,
+    CLOSE_RIGHT,
+    IF,
+    IS,
+    MAYBE,
+    NOT,
+    REASON,
+    RIGHT,
+    WEAK,
+    WRONG,
+)
+from haps_search.tasks.markup import boxes, plain, spoken
+from haps_search.tasks.normalise import fold
+from haps_search.types import Parsed
+
+Stance = Literal["stated", "concluded", "denied", "open"]
+"""`concluded` is weaker than `stated`; of what is `open` a text says nothing."""
+_BOXED = "\ue000"
+
+
+def read_choice(text: str, options: Sequence[str], labels: Sequence[str] = ()) -> Parsed:
+    """The label of the option that a text states, or the reason why it states none.
+
+    `Parsed.stated` has all of them, where it states several one after the other. `labels` are what the prompt called
+    the options; without any, A, B, C.
+    """
+    names = tuple(labels) or labels_of(len(options))
+    said = spoken(text)
+    if not said:
+        return Parsed(None, "the text is empty" if not text.strip() else "nothing is said after the thinking")
+    shown = _lines(fold(plain(_opened(said, options, names))))
+    found = mentions(shown, tuple(options), names)
+    groups = list(_groups(shown, found))
+    for stance in ("stated", "concluded"):
+        if chosen := [group for group in groups if group.stance == stance]:
+            return _last(chosen, names)
+    return _alone(shown, groups, names)
+
+
+def _opened(text: str, options: Sequence[str], names: tuple[str, ...]) -> str:
+    """Boxes, answer tags and `####` that hold options, as sentences that say so; others as they are."""
+    for start, end, content in reversed(list(boxes(text))):
+        if _is_option(content, options, names):
+            text = f"{text[:start]}\nanswer {_BOXED}: {content}\n{text[end:]}"
+    text = _TAG.sub(lambda found: f"\nanswer: {found[2]}\n", text)
+    return _MARK.sub(lambda found: f"\nanswer: {found[1] or found[2]}\n", text)
+
+
+_TAG = re.compile(r"<((?:final[_ ]?)?(?:answer|choice|option|response|solution|output|result))\b[^>]*>(.*?)(?:</\1\s*>|$)", re.I | re.S)  # fmt: skip  # noqa: E501
+_MARK = re.compile(r"^#{4}[ \t]*([^#\s].{0,40})$|\[\[\s*([^\[\]]{1,20})\s*\]\]", re.MULTILINE)
+
+
+def _is_option(content: str, options: Sequence[str], names: tuple[str, ...]) -> bool:
+    return only_mentions(fold(plain(content)), tuple(options), names)
+
+
+_HEADING = re.compile(
+    rf"^[ \t]*#*[ \t]*(?P<name>(?:\w+[ \t]+){{0,3}}(?:{ANSWER}))[ \t]*$", re.IGNORECASE | re.MULTILINE
+)
+_CARRIED = re.compile(r"(?<=[:=])[ \t]*\n\s*|(?<=\bis)[ \t]*\n\s*|(?<=\bist)[ \t]*\n\s*")
+_SPACES = re.compile(r"[ \t]{2,}")
+_HASHES = re.compile(r"^[ \t]*#+[ \t]*", re.MULTILINE)
+
+
+def _lines(text: str) -> str:
+    """A heading or a colon goes on in the next line that says something."""
+    text = _SPACES.sub(" ", text)
+    return _CARRIED.sub(" ", _HASHES.sub("", _HEADING.sub(r"\g<name>:", text)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Options that are named together ("A or B"), and how the text stands to them."""
+
+    members: tuple[Mention, ...]
+    stance: Stance
+    boxed: bool = False
+
+    @property
+    def options(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(member.option for member in self.members))
+
+
+def _groups(text: str, found: Sequence[Mention]) -> Iterator[_Group]:
+    """The groups in order, mentions that are too loose to count left out."""
+    ends = [*sentence_ends(text, found), len(text)]
+    at, begin = 0, 0
+    for end in ends:
+        here = []
+        while at < len(found) and found[at].start < end:
+            here.append(found[at])
+            at += 1
+        if here:
+            yield from _sentence(text, begin, end, here)
+        begin = end
+
+
+def _sentence(text: str, begin: int, end: int, here: Sequence[Mention]) -> Iterator[_Group]:
+    asks = text[begin:end].rstrip().endswith("?")
+    previous: Stance = "open"
+    left = begin
+    parts = list(_together(text, here))
+    for place, part in enumerate(parts):
+        right = parts[place + 1][0].start if place + 1 < len(parts) else end
+        before, after = text[left : part[0].start], text[part[-1].end : right]
+        stance = "open" if asks else _stance(before, after, previous, part)
+        if stance != "open" or not any(member.loose for member in part):
+            yield _Group(tuple(part), stance, _BOXED in before)
+        previous, left = stance, part[-1].end
+
+
+def _together(text: str, here: Sequence[Mention]) -> Iterator[list[Mention]]:
+    part = [here[0]]
+    for one, following in pairwise(here):
+        between = text[one.end : following.start]
+        if _JOINED.fullmatch(between) and not (following.loose and not one.loose and following.option != one.option):
+            part.append(following)
+        else:
+            yield part
+            part = [following]
+    yield part
+
+
+def _stance(before: str, after: str, previous: Stance, part: Sequence[Mention]) -> Stance:
+    led, followed = _led(before, strict=part[0].loose), _followed(after)
+    if previous == "denied" and led == "open" and _CONTRAST.match(before):
+        return "stated"
+    if led in ("stated", "denied"):
+        return led
+    return followed if followed != "open" else led
+
+
+_JOINED = re.compile(rf"(?:\s|[()\"']|{ALSO})*", re.IGNORECASE)
+_CONTRAST = re.compile(rf"[\s,)\"']*(?:{BUT}|[;-])", re.IGNORECASE)
+_CLAUSE = re.compile(r"[,;]\s|、")
+_FEW = r"[\s\"'(\[{]*(?:[^\s.,;:!?]+[\s\"'(\[{]+){0,5}"
+_TOUCHING = r"[\s\"'(\[{:=-]*"
+_NAMED = (
+    rf"{_TOUCHING}(?:(?:the|option|choice|letter|letra|lettre|opci[oó]n|buchstabe|la|el|le|il|die|der)\s+)*[\"'(\[]*"
+)
+_CUE_ANSWER = re.compile(rf"(?:{ANSWER})", re.IGNORECASE)
+_LINK = re.compile(rf"(?:{IS})", re.IGNORECASE)
+_CUE_CHOOSE = re.compile(rf"(?:{CHOOSE}){_FEW}$", re.IGNORECASE)
+_CUE_WEAK = re.compile(rf"(?:{WEAK}){_FEW}$", re.IGNORECASE)
+_MAYBE = re.compile(MAYBE, re.IGNORECASE)
+_NOT = re.compile(rf"(?:{NOT})", re.IGNORECASE)
+_NOT_CLOSE = re.compile(rf"(?:{NOT}){_FEW}$", re.IGNORECASE)
+_WRONG_CALLED = re.compile(rf"(?:{WRONG}|{NOT})\s*(?:\w+\s+){{0,1}}$", re.IGNORECASE)
+_CALLED_WRONG = re.compile(rf"(?:{WRONG})(?:\s+(?:{ANSWER}))?\s*(?:{IS}){_TOUCHING}$", re.IGNORECASE)
+_REASON = re.compile(rf"(?:{REASON})", re.IGNORECASE)
+_LONG = 120
+
+
+def _led(before: str, strict: bool) -> Stance:
+    """What the words before an option make of it."""
+    before = before[-_LONG:]
+    clause = before[[0, *(found.end() for found in _CLAUSE.finditer(before))][-1] :]
+    if _CALLED_WRONG.search(clause):
+        return "denied"
+    for part in dict.fromkeys((clause, before)):
+        if cue := _stated(part, clause, strict):
+            return cue
+    if strict:
+        return "open"
+    if _NOT_CLOSE.search(clause):
+        return "denied"
+    return "concluded" if _CUE_WEAK.search(clause) and not _MAYBE.search(clause) else "open"
+
+
+def _stated(part: str, clause: str, strict: bool) -> Stance | None:
+    if chosen := _CUE_CHOOSE.search(part):
+        negated = _NOT.search(part, chosen.start()) or _WRONG_CALLED.search(part[: chosen.start()])
+        return "denied" if negated else "stated"
+    cues = list(_CUE_ANSWER.finditer(part))
+    for cue in reversed(cues):
+        gap = part[cue.end() :]
+        links = list(_LINK.finditer(gap))
+        if not links and not (_bare_cue(part, cue) and not gap.strip()):
+            continue
+        rest = gap[links[-1].end() :] if links else gap
+        if not re.fullmatch(_NAMED if strict else _FEW, rest, re.IGNORECASE) or _REASON.search(rest):
+            continue
+        negated = _NOT.search(gap if len(gap) <= len(clause) else clause) or _WRONG_CALLED.search(part[: cue.start()])
+        return "denied" if negated else "stated"
+    return None
+
+
+def _bare_cue(part: str, cue: re.Match[str]) -> bool:
+    """ "Answer B" and 答案B state; "option B" only names."""
+    first = not part[: cue.start()].strip() and cue[0].casefold() in _NAMES
+    return first or not cue[0].isascii()
+
+
+_NAMES = frozenset({"answer", "antwort", "ans", "solution", "lösung", "réponse", "respuesta", "risposta", "resposta"})
+_BREAK = re.compile(rf",(?!\s*(?:which|who|that|qui|que|der|die|das|was|что)\b)|[;\n]|{REASON}|{BUT}", re.IGNORECASE)
+_CONDITION = re.compile(rf"(?:{IF})", re.IGNORECASE)
+_CLOSELY = re.compile(rf"[\s\"')\]]*(?:{CLOSE_RIGHT})", re.IGNORECASE)
+_POLE = re.compile(rf"(?P<right>{RIGHT})|(?P<wrong>{WRONG})|(?P<no>{NOT})", re.IGNORECASE)
+_NEAR = 45
+
+
+def _followed(after: str) -> Stance:
+    """What the words after an option make of it: its predicate, within the clause."""
+    cut = _BREAK.search(after)
+    predicate = (after[: cut.start()] if cut else after)[:120]
+    if condition := _CONDITION.search(predicate):
+        predicate = predicate[: condition.start()] if _NOT.search(predicate[: condition.start()]) else ""
+    poles = [found for found in _POLE.finditer(predicate) if found.start() < _NEAR or found["no"] is None]
+    if not poles or poles[0].start() >= _NEAR:
+        return "stated" if _CLOSELY.match(after) else "open"
+    negated, stance = False, "open"
+    for pole in poles:
+        if pole["no"]:
+            negated, stance = True, "denied"
+        elif pole["right"]:
+            stance = "denied" if negated else "stated"
+        else:
+            stance = "open" if negated else "denied"
+    return stance  # type: ignore[return-value]
+
+
+def _last(chosen: Sequence[_Group], names: tuple[str, ...]) -> Parsed:
+    """The last group that is stated, if it is one option."""
+    options = chosen[-1].options
+    every = tuple(dict.fromkeys(name for group in chosen for option in group.options if (name := _name(option, names))))
+    how = "boxed" if chosen[-1].boxed else chosen[-1].stance
+    if len(options) > 1 and not _explained(chosen[-1]):
+        return Parsed(None, f"the text states several options at once: {', '.join(_names(options, names))}")
+    return _parsed(options[0], names, how, every if len(every) > 1 else ())
+
+
+def _explained(group: _Group) -> bool:
+    """ "B (cherry)": a label and the words of another option. The label counts."""
+    first, *others = group.members
+    return first.form != "text" and len(others) == 1 and others[0].form == "text"
+
+
+def _alone(text: str, groups: Sequence[_Group], names: tuple[str, ...]) -> Parsed:
+    """The option of a text that states none: the one it begins or ends with, or else the only one it names."""
+    denied = {option for group in groups if group.stance == "denied" for option in group.options}
+    listed = _listed(groups)
+    loose = [group for group in groups if group.stance == "open" and group not in listed]
+    leads = {one.option for group in loose for one in group.members if one.lead and not one.full}
+    if (
+        len(groups) > 1
+        and len(leads) < 2
+        and (found := _begins(text, groups[0], loose) or _ends(text, groups[-1], loose))
+    ):
+        return _parsed(found.option, names, _HOW[found.form], ())
+    left = [member for group in loose for member in group.members if member.option not in denied and not member.loose]
+    for form in ("label", "text"):
+        options = dict.fromkeys(member.option for member in left if (member.form == "text") == (form == "text"))
+        if len(options) > 1:
+            return Parsed(None, f"the text names several options: {', '.join(_names(tuple(options), names))}")
+        if options:
+            return _parsed(next(iter(options)), names, _HOW[form], ())
+    if denied or listed:
+        return Parsed(None, "the text states none of the options that it names")
+    return Parsed(None, f"the text names none of the options {names[0]} to {names[-1]}")
+
+
+_HOW = {"label": "lone label", "numbered": "lone label", "text": "option's words"}
+
+
+def _listed(groups: Sequence[_Group]) -> list[_Group]:
+    """Labels with their own words at the beginning of lines, two or more: the options are repeated, none is meant."""
+    found = [g for g in groups if g.stance == "open" and all(member.full and member.lead for member in g.members)]
+    return found if len({option for group in found for option in group.options}) > 1 else []
+
+
+def _begins(text: str, first: _Group, loose: Sequence[_Group]) -> Mention | None:
+    """The option that the text begins with, set off from what follows: "B, because A ..."."""
+    one = first.members[0]
+    alone = first in loose and len(first.options) == 1 and one.lead
+    return one if alone and not text[: one.start].strip(" \t\n\"'([{-") else None
+
+
+def _ends(text: str, last: _Group, loose: Sequence[_Group]) -> Mention | None:
+    """The option that the last of several lines consists of."""
+    said = text.rstrip()
+    line = said[said.rfind("\n") + 1 :] if "\n" in said else ""
+    one = last.members[-1]
+    alone = last in loose and len(last.options) == 1 and last.members[0].start >= len(said) - len(line)
+    return one if alone and len(line.strip(" \t\"'()[]{}.:-")) <= one.end - last.members[0].start else None
+
+
+def _parsed(option: int, names: tuple[str, ...], how: str, stated: tuple[str, ...]) -> Parsed:
+    if option >= len(names):
+        return Parsed(None, f"the text names {_name(option, names)}, and the options are {names[0]} to {names[-1]}")
+    return Parsed(names[option], stated=stated, how=how)
+
+
+def _name(option: int, names: tuple[str, ...]) -> str:
+    return names[option] if option < len(names) else labels_of(option + 1)[option]
+
+
+def _names(options: Sequence[int], names: tuple[str, ...]) -> list[str]:
+    return [_name(option, names) for option in sorted(options)]
