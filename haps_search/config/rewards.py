@@ -20,13 +20,21 @@ class Normalised(Config):
     setting; a stored study without it means `v1`."""
 
 
-class F1Reward(Normalised):
+class Answered(Normalised):
+    """Rewards that compare an answer, not all that is said around it."""
+
+    answer: Literal["stated", "whole"] = "stated"
+    """`stated`: what stands in a box, an answer tag, a JSON field or behind "the answer is", in a dozen languages; the
+    whole text where nothing does. `squad` and `v1` always compare the whole text."""
+
+
+class F1Reward(Answered):
     """Token F1; but for `squad`, yes, no and noanswer count only when equal (HotpotQA)."""
 
     type: Literal["f1"] = "f1"
 
 
-class ExactReward(Normalised):
+class ExactReward(Answered):
     """1 where the normalised texts are equal."""
 
     type: Literal["exact"] = "exact"

@@ -18,20 +18,26 @@ def words(*alternatives: str) -> str:
     return rf"(?<![a-zA-Z\u00c0-\u024f])(?:{'|'.join(alternatives)})(?![a-zA-Z\u00c0-\u024f])"
 
 
-ANSWER = _any(
-    words("answers?", "ans", "solution", "response", "choice", "option", "selection", "pick", "verdict", "conclusion"),
-    words("final", "correct(?: one)?", "selected", "chosen", "result"),  # "Correct: B"; see `choices`, which wants a colon
-    words("(?:antwort|lösung|wahl)(?:en)?", "antwortmöglichkeit", "richtig(?: ist)?", "option", "ergebnis", "auswahl"),
-    words("réponses?", "solution", "choix", "option", "proposition", "résultat"),
-    words("respuestas?", "soluci[oó]n", "opci[oó]n", "elecci[oó]n", "alternativa", "resultado", "inciso", "correcta"),
-    words("rispost[ae]", "soluzione", "scelta", "opzione", "alternativa"),
-    words("respostas?", "solução", "escolha", "opção", "alternativa", "gabarito"),
-    words("antwoord", "oplossing", "keuze", "optie", "svar(?:et)?", "odpowiedź", "odpověď", "cevap", "doğru cevap"),
-    "ответ(?:ом)?", "вариант", "решение", "выбор", "відповідь",
-    "答案", "答", "正解", "解答", "回答", "正确选项", "正確選項", "选项", "選項", "選択肢", "结论", "結論", "結果", "选择", "選擇",
-    "정답", "답변", "답", "선택지", "보기", "الإجابة", "الجواب", "उत्तर", "jawaban", "đáp án", "câu trả lời",
+NAME = _any(
+    words("answers?", "ans", "antwort(?:en)?", "lösung", "réponses?", "respuestas?", "rispost[ae]", "respostas?", "antwoord"),
+    words("svar(?:et)?", "odpowiedź", "odpověď", "cevap", "jawaban", "đáp án", "câu trả lời", "gabarito"),
+    "ответ(?:ом)?", "відповідь", "答案", "答え", "正解", "解答", "回答", "정답", "답변", "답", "الإجابة", "الجواب", "उत्तर",
 )  # fmt: skip
-"""What an answer is called."""
+"""What an answer, and nothing else, is called."""
+
+ANSWER = _any(
+    NAME,
+    words("solution", "response", "choice", "option", "selection", "pick", "verdict", "conclusion"),
+    words("final", "correct(?: one)?", "selected", "chosen", "result"),
+    words("wahl(?:en)?", "antwortmöglichkeit", "richtig(?: ist)?", "option", "ergebnis", "auswahl"),
+    words("solution", "choix", "option", "proposition", "résultat"),
+    words("soluci[oó]n", "opci[oó]n", "elecci[oó]n", "alternativa", "resultado", "inciso", "correcta"),
+    words("soluzione", "scelta", "opzione", "alternativa", "solução", "escolha", "opção"),
+    words("oplossing", "keuze", "optie"),
+    "вариант", "решение", "выбор",
+    "答", "正确选项", "正確選項", "选项", "選項", "選択肢", "结论", "結論", "結果", "选择", "選擇", "선택지", "보기",
+)  # fmt: skip
+"""What an answer may be called where an option or a number follows."""
 
 IS = _any(
     r"[:=]|[-=]+>|→|⇒|(?<=\s)-(?=\s)",
@@ -176,6 +182,25 @@ ORDINALS: tuple[str, ...] = (
 )
 """The first to the fifth."""
 OPTION = r"option|choice|answer|one|antwort|möglichkeit|réponse|proposition|opci[oó]n|respuesta|alternativa|risposta|opzione|opção|resposta|вариант|ответ|个|個|の?選択肢|보기|선택지"  # fmt: skip
+
+OTHERS = words(
+    "students?", "people", "many", "most", "some", "others", "they", "you", "one", "might", "could", "may", "beginners?",
+    "(?:test[- ]?)?takers?", "learners", "viele", "manche", "leute", "man", "beaucoup", "certains", "on", "muchos", "algunos",
+    "molti", "muitos",
+) + "|многие|很多|许多|許多"  # fmt: skip
+"""Before a verb of choosing: somebody else chooses."""
+
+UNKNOWN = _any(
+    words(
+        "(?:not|isn't|without) enough information", "insufficient information", "cannot (?:be )?(?:determined?|answer|tell|know|compute)",
+        "can't (?:be )?(?:determined?|answer|tell|know|compute|help)", "unable to", "don't know", "do not know", "not given", "isn't given",
+        "impossible to (?:say|tell|know|determine)", "not possible to", "nicht genug", "kann (?:\\w+ )?nicht", "weiß (?:\\w+ )?nicht",
+        "lässt sich nicht", "pas assez d'", "ne (?:peux|peut|sais) pas", "impossible de", "no (?:puedo|sé|se puede|hay suficiente\\w*)",
+        "non (?:posso|so|si può)", "não (?:posso|sei|é possível)",
+    ),
+    "не могу", "не знаю", "недостаточно", "无法", "無法", "不知道", "不能确定", "わかりません", "分かりません", "できません", "알 수 없",
+)  # fmt: skip
+"""It is said that there is no answer."""
 
 BARE_NOUNS = re.compile(
     r"(?:vitamin|hepatitis|influenza|figure|fig\.|table|appendix|question|problem|part|section|chapter|exhibit|theorem|lemma"

@@ -26,13 +26,15 @@ from haps_search.tasks.choice_words import (
     IS,
     MAYBE,
     NOT,
+    OTHERS,
     REASON,
     RIGHT,
     WEAK,
     WRONG,
 )
-from haps_search.tasks.markup import boxes, plain, spoken
+from haps_search.tasks.markup import plain, spoken
 from haps_search.tasks.normalise import fold
+from haps_search.tasks.stated import marked, nothing
 from haps_search.types import Parsed
 
 Stance = Literal["stated", "concluded", "denied", "open"]
@@ -49,7 +51,7 @@ def read_choice(text: str, options: Sequence[str], labels: Sequence[str] = ()) -
     names = tuple(labels) or labels_of(len(options))
     said = spoken(text)
     if not said:
-        return Parsed(None, "the text is empty" if not text.strip() else "nothing is said after the thinking")
+        return nothing(text)
     shown = _lines(fold(plain(_opened(said, options, names))))
     found = mentions(shown, tuple(options), names)
     groups = list(_groups(shown, found))
@@ -60,16 +62,12 @@ def read_choice(text: str, options: Sequence[str], labels: Sequence[str] = ()) -
 
 
 def _opened(text: str, options: Sequence[str], names: tuple[str, ...]) -> str:
-    """Boxes, answer tags and `####` that hold options, as sentences that say so; others as they are."""
-    for start, end, content in reversed(list(boxes(text))):
-        if _is_option(content, options, names):
-            text = f"{text[:start]}\nanswer {_BOXED}: {content}\n{text[end:]}"
-    text = _TAG.sub(lambda found: f"\nanswer: {found[2]}\n", text)
-    return _MARK.sub(lambda found: f"\nanswer: {found[1] or found[2]}\n", text)
-
-
-_TAG = re.compile(r"<((?:final[_ ]?)?(?:answer|choice|option|response|solution|output|result))\b[^>]*>(.*?)(?:</\1\s*>|$)", re.I | re.S)  # fmt: skip  # noqa: E501
-_MARK = re.compile(r"^#{4}[ \t]*([^#\s].{0,40})$|\[\[\s*([^\[\]]{1,20})\s*\]\]", re.MULTILINE)
+    """Boxes, answer tags and their like as sentences that say so; boxes that hold no option as they are."""
+    for one in reversed(marked(text)):
+        if one.how != "boxed" or _is_option(one.content, options, names):
+            cue = f"answer {_BOXED}" if one.how == "boxed" else "answer"
+            text = f"{text[: one.start]}\n{cue}: {one.content}\n{text[one.end :]}"
+    return text
 
 
 def _is_option(content: str, options: Sequence[str], names: tuple[str, ...]) -> bool:
@@ -149,6 +147,8 @@ def _stance(before: str, after: str, previous: Stance, part: Sequence[Mention]) 
         return "stated"
     if led in ("stated", "denied"):
         return led
+    if led == "concluded" and _CONDITION.search(_clause_of(after)):
+        return "open"  # it would be A only if ...
     return followed if followed != "open" else led
 
 
@@ -165,6 +165,7 @@ _LINK = re.compile(rf"(?:{IS})", re.IGNORECASE)
 _CUE_CHOOSE = re.compile(rf"(?:{CHOOSE}){_FEW}$", re.IGNORECASE)
 _CUE_WEAK = re.compile(rf"(?:{WEAK}){_FEW}$", re.IGNORECASE)
 _MAYBE = re.compile(MAYBE, re.IGNORECASE)
+_OTHERS = re.compile(rf"(?:{OTHERS})\s+(?:\w+\s+){{0,3}}$", re.IGNORECASE)
 _NOT = re.compile(rf"(?:{NOT})", re.IGNORECASE)
 _NOT_CLOSE = re.compile(rf"(?:{NOT}){_FEW}$", re.IGNORECASE)
 _WRONG_CALLED = re.compile(rf"(?:{WRONG}|{NOT})\s*(?:\w+\s+){{0,1}}$", re.IGNORECASE)
@@ -190,7 +191,7 @@ def _led(before: str, strict: bool) -> Stance:
 
 
 def _stated(part: str, clause: str, strict: bool) -> Stance | None:
-    if chosen := _CUE_CHOOSE.search(part):
+    if (chosen := _CUE_CHOOSE.search(part)) and not _OTHERS.search(part[: chosen.start()]):
         negated = _NOT.search(part, chosen.start()) or _WRONG_CALLED.search(part[: chosen.start()])
         return "denied" if negated else "stated"
     cues = list(_CUE_ANSWER.finditer(part))
@@ -223,8 +224,7 @@ _NEAR = 45
 
 def _followed(after: str) -> Stance:
     """What the words after an option make of it: its predicate, within the clause."""
-    cut = _BREAK.search(after)
-    predicate = (after[: cut.start()] if cut else after)[:120]
+    predicate = _clause_of(after)
     if condition := _CONDITION.search(predicate):
         predicate = predicate[: condition.start()] if _NOT.search(predicate[: condition.start()]) else ""
     poles = [found for found in _POLE.finditer(predicate) if found.start() < _NEAR or found["no"] is None]
@@ -239,6 +239,11 @@ def _followed(after: str) -> Stance:
         else:
             stance = "open" if negated else "denied"
     return stance  # type: ignore[return-value]
+
+
+def _clause_of(after: str) -> str:
+    cut = _BREAK.search(after)
+    return (after[: cut.start()] if cut else after)[:_LONG]
 
 
 def _last(chosen: Sequence[_Group], names: tuple[str, ...]) -> Parsed:

@@ -6,7 +6,10 @@ import html
 import re
 from collections.abc import Iterator
 
-_TAGS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis"
+_TAGS = (
+    "think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis|explanation|rationale|razonamiento|pensamiento"
+    "|raisonnement|réflexion|überlegung|gedanken|begründung|ragionamento|raciocínio|рассуждение|思考|推理|分析"
+)
 _PAIRED = re.compile(
     rf"<(?P<tag>{_TAGS})\b[^>]*>.*?</(?P=tag)\s*>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷"
     r"|<\|channel\|>\s*(?:analysis|commentary).*?<\|(?:end|return|call)\|>",
@@ -21,13 +24,21 @@ def spoken(text: str) -> str:
     """The text without what a model thought aloud.
 
     A block that was never opened (some templates open it in the prompt) begins with the text; one that was never
-    closed goes on to the end, and nothing is said after it.
+    closed goes on to the end, and nothing is said after it but what it calls its final answer itself.
     """
     text = _PAIRED.sub("", text)
     closed = [found.end() for found in _CLOSE.finditer(text)]
     text = text[closed[-1] :] if closed else text
     opened = _OPEN.search(text)
-    return _SPECIAL.sub(" ", text[: opened.start()] if opened else text).strip()
+    if opened and not (before := text[: opened.start()]).strip():
+        final = list(_FINAL.finditer(text))
+        text = text[final[-1].start() :] if final else before
+    elif opened:
+        text = before
+    return _SPECIAL.sub(" ", text).strip()
+
+
+_FINAL = re.compile(r"^\W*final answer\b|<(?:final_)?answer>", re.IGNORECASE | re.MULTILINE)
 
 
 _WRAPPER = re.compile(

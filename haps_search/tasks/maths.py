@@ -20,7 +20,8 @@ from typing import Any
 
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.choice_words import ANSWER, IS
-from haps_search.tasks.markup import boxes, spoken
+from haps_search.tasks.markup import spoken
+from haps_search.tasks.stated import marked, nothing
 from haps_search.types import Parsed
 
 _LIBRARY = "math_verify"
@@ -36,25 +37,18 @@ def require_library() -> None:
 
 
 _CUED = re.compile(rf"(?:{ANSWER})[^.!?\n]{{0,60}}?(?:{IS})\s*(?P<said>[^\n]+)", re.IGNORECASE)
-_TAGGED = re.compile(
-    r"<((?:final[_ ]?)?(?:answer|solution|result))\b[^>]*>(.*?)(?:</\1\s*>|$)", re.IGNORECASE | re.DOTALL
-)
-_HASHES = re.compile(r"^#{4}[ \t]*(.+)$", re.MULTILINE)
 
 
 def read_expression(text: str) -> Parsed:
     """Where a text states its expression: the last box, tag or `####`, or else behind "the answer is", or the text."""
     said = spoken(text)
     if not said:
-        return Parsed(None, "the text is empty" if not text.strip() else "nothing is said after the thinking")
-    found = [(at, content, "boxed") for at, _, content in boxes(said)]
-    found += [(m.start(), m[2], "stated") for m in _TAGGED.finditer(said)]
-    found += [(m.start(), m[1], "stated") for m in _HASHES.finditer(said)]
-    found = sorted(found) or [(m.start(), m["said"], "stated") for m in _CUED.finditer(said)]
+        return nothing(text)
+    found = [(one.content, one.how) for one in marked(said)] or [(m["said"], "stated") for m in _CUED.finditer(said)]
     if not found:
         return Parsed(said, how="the whole text")
-    every = tuple(dict.fromkeys("".join(content.split()) for _, content, _ in found))
-    return Parsed(found[-1][1].strip(), stated=every if len(every) > 1 else (), how=found[-1][2])
+    every = tuple(dict.fromkeys("".join(content.split()) for content, _ in found))
+    return Parsed(found[-1][0].strip(), stated=every if len(every) > 1 else (), how=found[-1][1])
 
 
 class Equality:

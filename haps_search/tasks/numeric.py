@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from haps_search.config.rewards import NumericReward
-from haps_search.tasks.choice_words import ANSWER, IS, NOT
-from haps_search.tasks.markup import boxes, plain, spoken
+from haps_search.tasks.choice_words import ANSWER, IS, NOT, UNKNOWN
+from haps_search.tasks.markup import plain, spoken
 from haps_search.tasks.normalise import fold
+from haps_search.tasks.stated import marked, nothing
 from haps_search.tasks.units import converted, unit_name
 from haps_search.types import Parsed
 
@@ -41,7 +42,7 @@ def _number(decimal: str) -> re.Pattern[str]:
     point, comma = (r"\.", ",") if decimal == "." else (",", r"\.")
     digits = rf"(?:\d{{1,3}}(?:[{comma}' ]\d{{3}})+(?!\d)|\d+)(?:{point}\d+)?|{point}\d+"
     return re.compile(
-        rf"(?<![\w.^])(?P<sign>(?:(?<![\w)] )[-+](?![-+])\s?)?)(?P<money>[{_CURRENCY}]?)\s?(?P<sign2>-?)"
+        rf"(?<![A-Za-z0-9_.^])(?P<sign>(?:(?<![\w)] )[-+](?![-+])\s?)?)(?P<money>[{_CURRENCY}]?)\s?(?P<sign2>-?)"
         rf"(?:(?:(?P<whole>\d+) )?(?P<over>{digits})\s?/\s?(?P<under>\d+)(?![\d/])|(?P<digits>{digits}))"
         r"(?:\s?\*\s?10\s?\^\s?\{?(?P<power>[-+]?\d+)\}?|[eE](?P<e>[-+]?\d+))?"
         rf"(?:\s?(?P<percent>{_PERCENT})|\s?(?P<scale>{'|'.join(_SCALES)})(?![^\W\d_]))?"
@@ -94,12 +95,11 @@ def written(text: str) -> str:
 
 
 _CUED = re.compile(rf"(?:{ANSWER})(?P<gap>[^.!?\n]{{0,60}}?)(?:{IS})(?P<said>[^\n]*)", re.IGNORECASE)
-_TAGGED = re.compile(
-    r"<((?:final[_ ]?)?(?:answer|solution|result))\b[^>]*>(.*?)(?:</\1\s*>|$)", re.IGNORECASE | re.DOTALL
-)
-_HASHES = re.compile(r"^#{4}[ \t]*(.+)$", re.MULTILINE)
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n")
 _OR = re.compile(r"[\s,]*(?:or|oder|ou|o|или|或者?|または|and|und|et|y)\s*", re.IGNORECASE)
+
+
+_UNKNOWN = re.compile(rf"(?:{UNKNOWN})", re.IGNORECASE)
 
 
 def read_number(text: str, config: NumericReward) -> Parsed:
@@ -107,7 +107,7 @@ def read_number(text: str, config: NumericReward) -> Parsed:
     else its last one. Numbers joined by "or" are several at once, and none is read."""
     said = spoken(text)
     if not said:
-        return Parsed(None, "the text is empty" if not text.strip() else "nothing is said after the thinking")
+        return nothing(text)
     stated: list[tuple[Quantity, str]] = []
     for place, how in _places(said):
         found = _said(place, config.decimal)
@@ -123,11 +123,8 @@ def read_number(text: str, config: NumericReward) -> Parsed:
 
 def _places(said: str) -> Iterator[tuple[str, str]]:
     """What stands where answers are stated, in order, and which kind of place it is."""
-    found = [(at, content, "boxed") for at, _, content in boxes(said)]
-    found += [(m.start(), m[2], "stated") for m in _TAGGED.finditer(said)]
-    found += [(m.start(), m[1], "stated") for m in _HASHES.finditer(said)]
-    if found:
-        yield from ((written(content), how) for _, content, how in sorted(found))
+    if found := marked(said):
+        yield from ((written(one.content), one.how) for one in found)
         return
     text = re.sub(r"(?<=[:=])\s*\n\s*", " ", written(said))
     for cued in _CUED.finditer(text):
@@ -152,6 +149,8 @@ def _last(text: str, decimal: str) -> Parsed:
     found = list(quantities(text, decimal))
     if not found:
         return Parsed(None, "the text has no number")
+    if unknown := _UNKNOWN.search(text):
+        return Parsed(None, f"the text says that it has no answer: {unknown[0]}")
     if len(found) > 1:
         (before, one), (at, last) = found[-2:]
         if _OR.fullmatch(text[before + len(one.text) : at]) and one.value != last.value:

@@ -14,6 +14,7 @@ from haps_search.tasks.maths import Equality, read_expression, require_library
 from haps_search.tasks.normalise import NORMALISERS
 from haps_search.tasks.numeric import number_of, read_number, same_number
 from haps_search.tasks.overlap import contains, exact_match, token_f1
+from haps_search.tasks.stated import nothing, read_stated
 from haps_search.tasks.user_reward import UserFunction
 from haps_search.tasks.v1_choices import read_choice_v1
 from haps_search.types import Parsed, Question
@@ -74,14 +75,17 @@ class _Scheme(Generic[Own]):
 
 def _whole(text: str) -> Parsed:
     said = spoken(text)
-    return Parsed(said) if said else Parsed(None, "nothing is said after the thinking")
+    return Parsed(said) if said else nothing(text)
 
 
 class _Texts(_Scheme[config.F1Reward | config.ExactReward | config.ContainsReward | config.RegexReward]):
     """Rewards that compare tokens; `v1` takes the text as it is, thinking included."""
 
     def read(self, question: Question, text: str) -> Parsed:
-        return Parsed(text) if self._own.normaliser == "v1" else _whole(text)
+        if self._own.normaliser == "v1":
+            return Parsed(text)
+        stated = self._own.normaliser == "default" and getattr(self._own, "answer", "whole") == "stated"
+        return read_stated(text) if stated else _whole(text)
 
     def compared(self, question: Question, text: str) -> str:
         return " ".join(NORMALISERS[self._own.normaliser](text))
