@@ -19,7 +19,7 @@ from haps_search.records.parts import Parts
 from haps_search.routing.distribution import all_assignments
 from haps_search.seeds import derive_seed
 from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, write_outcomes
-from haps_search.tasks.task import Task, earned
+from haps_search.tasks.task import Task, paid
 from haps_search.types import Assignment, Episode, Question, Split
 
 MOST_ASSIGNMENTS = 256
@@ -129,7 +129,7 @@ def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Map
         task=task.name,
         assignment=episode.assignment,
         sample=sample,
-        reward=earned(task, episode, learning=split == "train"),
+        reward=paid(task, episode, learning=split == "train"),
         prompt_tokens=sum(u.response.prompt_tokens for u in episode.completions),
         completion_tokens=sum(u.response.completion_tokens for u in episode.completions),
         cost=cost(episode, price),

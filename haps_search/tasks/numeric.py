@@ -94,7 +94,7 @@ def written(text: str) -> str:
     return re.sub(r"\^\{\s*([-+]?\d+)\s*\}|\^\(\s*([-+]?\d+)\s*\)", r"^\1\2", fold(plain(text)))
 
 
-_CUED = re.compile(rf"(?:{ANSWER})(?P<gap>[^.!?\n]{{0,60}}?)(?:{IS})(?P<said>[^\n]*)", re.IGNORECASE)
+_CUED = re.compile(rf"(?:{ANSWER})(?P<gap>[^.!?\n]{{0,60}}?)(?:{IS})(?=(?P<said>[^\n]*))", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n")
 _OR = re.compile(r"[\s,]*(?:or|oder|ou|o|или|或者?|または|and|und|et|y)\s*", re.IGNORECASE)
 

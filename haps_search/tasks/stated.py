@@ -42,7 +42,7 @@ def marked(text: str) -> list[Stated]:
     return kept
 
 
-_CUE = re.compile(rf"(?:{NAME})(?P<gap>[^.!?\n,;]{{0,80}}?)(?:{IS})\s*(?P<said>[^\n]+)", re.IGNORECASE)
+_CUE = re.compile(rf"(?:{NAME})(?P<gap>[^.!?\n,;]{{0,80}}?)(?:{IS})\s*(?=(?P<said>[^\n]+))", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[:=])[ \t]*\n\s*")
 # Not after initials and short titles: J. K. Rowling, St. Petersburg.
 _END = re.compile(r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|No|vs))(?<!\b(?:Mrs))[.!?](?=\s|$)|[\u3002\uff01\uff1f]")

@@ -52,13 +52,17 @@ class Task(Protocol):
         ...
 
 
-def earned(task: Task, episode: Episode, learning: bool = False) -> float:
-    """The reward of a finished episode. Raises DataError where it is not in [0, 1], as where it is NaN.
+def paid(task: Task, episode: Episode, learning: bool) -> float:
+    """The reward of a finished episode; while `learning`, nothing for an answer that states several.
 
-    While `learning`, an answer that states several earns nothing: of those the last one counts, and a router should
-    not find out how to make use of that.
+    Of those the last one counts where answers are measured, and a router should not find out how to make use of that.
     """
-    reward = 0.0 if learning and episode.hedged else task.reward(episode)
+    return 0.0 if learning and episode.hedged else task.reward(episode)
+
+
+def earned(task: Task, episode: Episode, learning: bool = False) -> float:
+    """What `paid` pays. Raises DataError where it is not in [0, 1], as where it is NaN."""
+    reward = paid(task, episode, learning)
     if not 0 <= reward <= 1:
         raise DataError(
             f"task {task.name}: got the reward {reward!r} for question {episode.question.id}, needs a number in "

@@ -1,87 +1,128 @@
-"""Assignments as JSON, and tokenizers that cannot write them."""
+"""Which option a text states. Every kind of misreading that was reported has a line here."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from instruct import chat_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers
-from tokenizers.normalizers import Lowercase
-from transformers import PreTrainedTokenizerFast
 
-from haps_search.candidates.zoo import ZOO, zoo_path
-from haps_search.errors import ConfigError
-from haps_search.routing.choices import choices, continuations
-from haps_search.routing.distribution import all_assignments
+from haps_search.tasks.choices import read_choice
 
-ROLES, NAMES = ("teacher", "student"), ("a", "b", "c")
+FRUIT = ("apple", "banana", "cherry", "date")
+CITIES = ("Paris", "London", "York", "New York")
+FORMULA = r"We find \boxed{\langle H\rangle \ll \Delta E}, so the last one holds." + "\n\n**Answer: D**"
 
 
-def characters(known: str, unknown: str | None = "<unk>") -> PreTrainedTokenizerFast:
-    """One token per known character; others are `unknown`, or dropped where that is None."""
-    symbols = ["<eos>", *([unknown] if unknown else []), *known]
-    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
-    backend = Tokenizer(models.BPE(vocabulary, merges=[], unk_token=unknown))
-    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", unk_token=unknown)
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Answer: **D**", "D"),
+        ("The correct answer is **B**.", "B"),
+        (r"\boxed{C}", "C"),
+        ("<answer>B</answer>", "B"),
+        ("The correct answer is d.", "D"),
+        ("b. 4", "B"),
+        ("I would pick B \u2014 a safe choice.", "B"),
+        ("B is correct", "B"),
+        ("The answer would be B", "B"),
+        ("Correct: B", "B"),
+        ("The answer is not A but B.", "B"),
+        ("A and B are both wrong, so C", "C"),
+        ("It can't be A. It is D", "D"),
+        ("Antwort:\nAntwort: C", "C"),
+        ("答案是C", "C"),
+        ("答案\uff1aB", "B"),
+        ("<think>A is red, and so is C. Maybe A?</think>\nB", "B"),
+        (FORMULA, "D"),
+        ("I considered (A), but it is incorrect. Final answer: D.", "D"),
+        ("A: no. B: yes.", "B"),
+        ("The answer is B. Note that A is a common distractor.", "B"),
+        ("The answer is C because I computed the integral.", "C"),
+    ],
+)
+def test_what_is_stated_is_read(text: str, label: str) -> None:
+    parsed = read_choice(text, FRUIT)
+    assert parsed.answer == label
+    assert parsed.stated == ()
+    assert parsed.how
 
 
-def test_few_assignments_are_one_object_each_in_their_order() -> None:
-    found = choices(ROLES, NAMES, 9)
-    assert found.joint
-    assert [tuple(json.loads(t)[r] for r in ROLES) for t in found.texts] == all_assignments(NAMES, 2)
-    assert found.texts[1] == '{"teacher": "a", "student": "b"}'
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Based on the passage, I cannot tell.", "none of the options A to D"),
+        ("banana or cherry", "several options: B, C"),
+        ("The answer is A or B.", "several options at once: A, B"),
+        ("A, B, C, D", "several options: A, B, C, D"),
+        ("Answer: E", "names E, and the options are A to D"),
+        ("A. apple\nB. banana\nC. cherry\nD. date", "none of the options that it names"),
+        ("The answer is not A.", "none of the options that it names"),
+        ("  ", "empty"),
+        ("<think>It is B", "nothing is said after the thinking"),
+        ("A city", "none of the options A to D"),
+    ],
+)
+def test_what_states_nothing_has_a_reason(text: str, reason: str) -> None:
+    parsed = read_choice(text, FRUIT)
+    assert parsed.answer is None
+    assert reason in (parsed.failure or "")
 
 
-def test_more_are_one_object_per_role_and_candidate() -> None:
-    found = choices(ROLES, NAMES, 8)
-    assert not found.joint
-    assert found.texts[:4] == ('{"teacher": "a"}', '{"teacher": "b"}', '{"teacher": "c"}', '{"student": "a"}')
-    assert len(found.texts) == 6
+@pytest.mark.parametrize(
+    ("text", "label", "stated"),
+    [
+        ("Answer: A. Wait. Answer: C.", "C", ("A", "C")),
+        ("The answer is A. The answer is B. The answer is A.", "A", ("A", "B")),
+        (r"The answer is A, or rather \boxed{B}", "B", ("A", "B")),
+        ("Answer: B. The answer is B.", "B", ()),
+    ],
+)
+def test_the_last_of_several_statements_counts_and_all_are_known(
+    text: str, label: str, stated: tuple[str, ...]
+) -> None:
+    parsed = read_choice(text, FRUIT)
+    assert (parsed.answer, parsed.stated) == (label, stated)
 
 
-def test_names_are_written_as_json_writes_them() -> None:
-    (text,) = choices(('the "best" {role}',), ("größe",), 64).texts
-    assert text == '{"the \\"best\\" {role}": "größe"}'
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("B) London, not (B) York", "B"),
+        ("A city like (B)", "B"),
+        ("It must be London!", "B"),
+        ("york", "C"),
+        ("I think it is New York.", "D"),
+        ("Answer: New York", "D"),
+    ],
+)
+def test_options_are_read_by_their_words(text: str, label: str) -> None:
+    assert read_choice(text, CITIES).answer == label
 
 
-def test_a_choice_ends_with_the_end_token() -> None:
-    tokenizer = chat_tokenizer()
-    (ids,) = continuations(tokenizer, ['{"r": "<|end|>"}'], 1)
-    assert ids[-1] == 1
-    assert tokenizer.decode(ids[:-1]) == '{"r": "<|end|>"}'
-    assert not set(ids[:-1]) & set(tokenizer.added_tokens_decoder)
+def test_signs_tell_options_apart() -> None:
+    for text, label in (("-1", "A"), ("\u22121", "A"), ("1", "B"), ("The answer is -1.", "A"), ("x = 1", "B")):
+        assert read_choice(text, ("-1", "1", "2")).answer == label
 
 
-@pytest.mark.parametrize("unknown", ["<unk>", None])
-def test_characters_a_tokenizer_does_not_know_are_named(unknown: str | None) -> None:
-    tokenizer = characters("abcdehnrstu: ,", unknown)
-    with pytest.raises(ConfigError, match=r'needs the JSON .*does not know " { }:'):
-        continuations(tokenizer, choices(ROLES, NAMES, 64).texts, 0)
+def test_a_label_counts_before_an_option_whose_words_are_that_letter() -> None:
+    assert read_choice("B", ("B", "A")).answer == "B"
+    assert read_choice("The answer is B.", ("B", "A")).answer == "B"
 
 
-def test_a_tokenizer_of_whole_words_is_judged_by_its_words() -> None:
-    words = ("<unk>", "<eos>", '{"', '":', '"', '"}', "teacher", "a")
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", unk_token="<unk>")
-    assert continuations(tokenizer, ['{"teacher": "a"}'], 1) == ((2, 6, 3, 4, 7, 5, 1),)
-    with pytest.raises(ConfigError, match=r'the JSON \{"teacher": "z"\}.* does not know'):
-        continuations(tokenizer, ['{"teacher": "a"}', '{"teacher": "z"}'], 1)
+@pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (("1", "2", "3", "4"), "Option 2 is correct.", "2"),
+        (("1", "2", "3", "4"), "There are 4 of them, so the answer is 3.", "3"),
+        (("1", "2", "3", "4"), "4)", "4"),
+        (("one", "two", "three", "four"), "I choose two.", "two"),
+        (("i", "ii", "iii", "iv"), "The answer is (iii).", "iii"),
+        ((), "The second option is right.", "B"),
+        ((), "Option 3", "C"),
+    ],
+)
+def test_labels_may_be_numbers_and_words(labels: tuple[str, ...], text: str, label: str) -> None:
+    assert read_choice(text, FRUIT, labels).answer == label
 
 
-def test_names_that_a_tokenizer_reads_alike_are_refused() -> None:
-    tokenizer = chat_tokenizer()
-    tokenizer.backend_tokenizer.normalizer = Lowercase()
-    with pytest.raises(ConfigError, match=r'reads \{"r": "Qwen"\} and \{"r": "qwen"\} alike'):
-        continuations(tokenizer, choices(("r",), ("Qwen", "llama", "qwen"), 64).texts, 1)
-
-
-@pytest.mark.parametrize("name", ZOO)
-def test_the_shipped_lms_can_write_assignments(name: str) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(zoo_path(name))
-    texts = choices(ROLES, ZOO, 64).texts
-    assert [tokenizer.decode(ids[:-1]) for ids in continuations(tokenizer, texts, 1)] == list(texts)
+def test_long_and_broken_texts_are_read_all_the_same() -> None:
+    for text in ("*" * 4000, r"\boxed{" * 800, "~~" * 2000, "the answer is " * 400, "<answer>" * 500, "(" * 4000):
+        assert read_choice(text, FRUIT).answer is None
