@@ -32,7 +32,7 @@ def choice_labels(reward: config.Reward, count: int) -> tuple[str, ...]:
     return tuple(map(str, range(1, count + 1))) if labels == "numbers" else labels[:count]
 
 
-def choice_label(value: str | int, choices: Sequence[str], labels: Sequence[str], reward: config.Reward) -> str | None:
+def choice_label(value: str, choices: Sequence[str], labels: Sequence[str], reward: config.Reward) -> str | None:
     """The label of the option that a reference means, None where it means none.
 
     A text that is a label is taken for one even where another option's text is the same: `task.reward.reference` says
@@ -41,8 +41,6 @@ def choice_label(value: str | int, choices: Sequence[str], labels: Sequence[str]
     kind = reward.reference if isinstance(reward, config.ChoiceReward) else "auto"
     if kind in ("zero_based", "one_based"):
         return _counted(value, 1 if kind == "one_based" else 0, labels)
-    if not isinstance(value, str):
-        return None
     if getattr(reward, "normaliser", "v1") == "v1":
         return choice_letter_v1(value, choices)
     folded = [label.casefold() for label in labels]
@@ -51,9 +49,9 @@ def choice_label(value: str | int, choices: Sequence[str], labels: Sequence[str]
     return None if kind == "label" else _worded(value, choices, labels)
 
 
-def _counted(value: str | int, base: int, labels: Sequence[str]) -> str | None:
-    text = str(value).strip()
-    place = int(text) - base if text.isascii() and text.isdigit() and not isinstance(value, bool) else -1
+def _counted(value: str, base: int, labels: Sequence[str]) -> str | None:
+    text = value.strip()
+    place = int(text) - base if text.isascii() and text.isdigit() else -1
     return labels[place] if 0 <= place < len(labels) else None
 
 

@@ -36,7 +36,7 @@ def require_library() -> None:
         raise ConfigError("task.reward: type math needs math-verify: pip install 'haps-search[math]'")
 
 
-_CUED = re.compile(rf"(?:{ANSWER})[^.!?\n]{{0,60}}?(?:{IS})\s*(?=(?P<said>[^\n]+))", re.IGNORECASE)
+_CUED = re.compile(rf"(?:{ANSWER})[^.!?\n]{{0,60}}?(?:{IS})[\s:]*(?=(?P<said>[^\n]+))", re.IGNORECASE)
 
 
 def read_expression(text: str) -> Parsed:

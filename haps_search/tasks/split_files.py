@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from haps_search.config.rewards import ChoiceReward, NumericReward
 from haps_search.config.tasks import QaFields, QaTask
 from haps_search.errors import ConfigError
 from haps_search.tasks.choice_labels import LETTERS, choice_label, choice_labels
@@ -114,36 +115,33 @@ def _question(row: Mapping[str, Any], number: int, split: Split, config: QaTask)
     context = _context(row, fields)
     if len(context) > config.max_context_chars:
         attributes[CONTEXT_CUT] = True
-    reference, *others = map(str, references)
+    reference, *others = references
     context = context[: config.max_context_chars]
     return Question(f"{split}:{own_id}", asked, reference, context, attributes, tuple(dict.fromkeys(others)))
 
 
-def _references(row: Mapping[str, Any], config: QaTask) -> tuple[str | int, ...]:
-    """The text, or each of the texts, of the reference field; whole numbers where the reward says what they count."""
+def _references(row: Mapping[str, Any], config: QaTask) -> tuple[str, ...]:
+    """The text, or each of the texts, of the reference field."""
     name = config.fields.reference
     value = field(row, name, _WAY_OUT)
-    counts = config.reward.type == "multiple_choice" and config.reward.reference in ("zero_based", "one_based")
-    if isinstance(value, list) and value:
-        return tuple(
-            _reference({f"{name}[{place}]": each}, f"{name}[{place}]", counts) for place, each in enumerate(value)
-        )
-    return (_reference(row, name, counts),)
+    if not isinstance(value, list) or not value:
+        return (_reference(value, name, config),)
+    return tuple(_reference(each, f"{name}[{place}]", config) for place, each in enumerate(value))
 
 
-def _reference(row: Mapping[str, Any], name: str, counts: bool) -> str | int:
-    value = row[name]
-    if counts and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and not counts:
-        raise BadRow(f"`{name}`: got {got(value)}, needs text; {_COUNTS}")
-    return text(row, name, _WAY_OUT)
+def _reference(value: Any, name: str, config: QaTask) -> str:
+    """A text; a number where numbers are compared, or where the reward says what a whole one counts."""
+    reward, number = config.reward, isinstance(value, int | float) and not isinstance(value, bool)
+    if number and isinstance(reward, NumericReward):
+        return repr(value).replace(".", reward.decimal)
+    if isinstance(reward, ChoiceReward) and number and isinstance(value, int):
+        if reward.reference not in ("zero_based", "one_based"):
+            raise BadRow(f"`{name}`: got {value}, needs text, or `task.reward.reference: zero_based` or `one_based`")
+        return str(value)
+    return text({name: value}, name, _WAY_OUT)
 
 
-_COUNTS = "a number that counts the choices needs `task.reward.reference: zero_based` or `one_based`"
-
-
-def _label(reference: str | int, choices: Sequence[str], config: QaTask) -> str:
+def _label(reference: str, choices: Sequence[str], config: QaTask) -> str:
     name, labels = config.fields.reference, choice_labels(config.reward, len(choices))
     if len(labels) < len(choices):
         raise BadRow(f"`{config.fields.choices}`: got {len(choices)} choices, and task.reward.labels has {len(labels)}")

@@ -42,17 +42,23 @@ def marked(text: str) -> list[Stated]:
     return kept
 
 
-_CUE = re.compile(rf"(?:{NAME})(?P<gap>[^.!?\n,;]{{0,80}}?)(?:{IS})\s*(?=(?P<said>[^\n]+))", re.IGNORECASE)
+_CUE = re.compile(rf"(?:{NAME})(?P<gap>[^.!?\n,;]{{0,80}}?)(?:{IS})[\s:]*(?=(?P<said>[^\n]+))", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[:=])[ \t]*\n\s*")
 # Not after initials and short titles: J. K. Rowling, St. Petersburg.
 _END = re.compile(r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|No|vs))(?<!\b(?:Mrs))[.!?](?=\s|$)|[\u3002\uff01\uff1f]")
+_NONE = re.compile(r"(?:\b(?:no|any|keine?|aucune|ninguna|nessuna|nenhuma)|没有|無)\s*$", re.IGNORECASE)
 
 
 def cued(text: str) -> Iterator[str]:
     """What follows "the answer is", to the end of its sentence; nothing where that is denied."""
-    for found in _CUE.finditer(_JOINED.sub(" ", plain(text))):
+    shown = _JOINED.sub(" ", plain(text))
+    for found in _CUE.finditer(shown):
         said = _END.split(found["said"], maxsplit=1)[0].strip()
-        if said and not re.match(rf"(?:{NOT})(?!\w)\s", said, re.IGNORECASE):
+        if (
+            said
+            and not _NONE.search(shown[: found.start()])
+            and not re.match(rf"(?:{NOT})(?!\w)\s", said, re.IGNORECASE)
+        ):
             yield said
 
 

@@ -39,9 +39,11 @@ def earns(folder: Path, text: str, reference: Any, reward: dict[str, Any]) -> fl
         ({"type": "contains", "max_words": 3}, "I would say it is the Kaal.", "Kaal", 0.0),
         ({"type": "numeric"}, "That makes 1,000 g.", "1 kg", 1.0),
         ({"type": "numeric", "tolerance": 0.1}, "95", "100", 1.0),
+        ({"type": "numeric"}, "That makes 42.", 42, 1.0),
+        ({"type": "numeric"}, "So 1/4.", 0.25, 1.0),
     ],
 )
-def test_what_is_paid(tmp_path: Path, reward: dict[str, Any], text: str, reference: str, worth: float) -> None:
+def test_what_is_paid(tmp_path: Path, reward: dict[str, Any], text: str, reference: Any, worth: float) -> None:
     assert earns(tmp_path, text, reference, reward) == worth
 
 
@@ -93,11 +95,11 @@ def test_numbers_that_count_are_declared(tmp_path: Path) -> None:
     assert _choice(tmp_path, 1, options, reference="zero_based").reference == "B"
     assert _choice(tmp_path, "1", options, reference="one_based").reference == "A"
     settings = {**CHOICE, "reward": {"type": "multiple_choice"}}
-    assert "`task.reward.reference: zero_based` or `one_based`" in failure(
+    assert "got 1, needs text, or `task.reward.reference: zero_based` or `one_based`" in failure(
         tmp_path, row(reference=1, options=options), **settings
     )
     settings["reward"]["reference"] = "zero_based"
-    assert "got 3, needs one of the choices or A to C" in failure(
+    assert 'got "3", needs one of the choices or A to C' in failure(
         tmp_path, row(reference=3, options=options), **settings
     )
     assert "got true" in failure(tmp_path, row(reference=True, options=options), **settings)
