@@ -20,13 +20,22 @@ Assignment = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item of a task with its reference. Made by a task, read by routers and rewards."""
+    """One item of a task with its reference. Made by a task, read by routers and rewards.
+
+    `other_references` are as good as the first: a reward pays the most over all of them.
+    """
 
     id: str
     text: str
     reference: str
     context: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    other_references: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All references, the first one first."""
+        return (self.reference, *self.other_references)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +170,16 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a task read from a text: an answer, or None with the reason it could not be read."""
+    """What a task read from a text: an answer, or None with the reason it could not be read.
+
+    `stated` are the different answers where the text states several, the last of which is `answer`; it earns nothing
+    while learning. `how` says, for people, where the answer was found.
+    """
 
     answer: str | None
     failure: str | None = None
+    stated: tuple[str, ...] = ()
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +211,15 @@ class Episode:
     @property
     def answer(self) -> str | None:
         """The last answer that any completion gave."""
-        return next((u.parsed.answer for u in reversed(self.completions) if u.parsed.answer is not None), None)
+        return None if (parsed := self._answering()) is None else parsed.answer
+
+    @property
+    def hedged(self) -> bool:
+        """Whether the text with that answer states several."""
+        return (parsed := self._answering()) is not None and bool(parsed.stated)
+
+    def _answering(self) -> Parsed | None:
+        return next((u.parsed for u in reversed(self.completions) if u.parsed.answer is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

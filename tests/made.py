@@ -82,7 +82,7 @@ def routes(
 
 
 class NumberTask:
-    """Every role speaks once; the last answer, read as a number, is the reward."""
+    """Every role speaks once; the last answer, read as a number, is the reward. "1 then 0" states two."""
 
     name = "numbers"
     description = "Say a number."
@@ -102,7 +102,8 @@ class NumberTask:
         return Turn(self.roles[said_so_far].name, tuple(heard))
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:
-        return Parsed(text)
+        several = tuple(text.split(" then "))
+        return Parsed(several[-1], stated=several if len(several) > 1 else ())
 
     def reward(self, episode: Episode) -> float:
         return float(episode.answer or "nan")

@@ -11,6 +11,7 @@ import typer
 from haps_search import __version__
 from haps_search.cli import (
     ask,
+    check_reward,
     collect,
     compare,
     confirm,
@@ -45,6 +46,7 @@ app = typer.Typer(
 GROUPS: dict[str, dict[Callable[..., None], str]] = {
     "Search": {
         validate.validate: "check a study and print what it would run",
+        check_reward.check_reward: "what a reward reads and pays, on real texts",
         sweep.sweep: "search a study's space, or take a sweep up again",
         resume.resume: "go on with a sweep that was interrupted",
         confirm.confirm: "the best settings again, on fresh seeds",

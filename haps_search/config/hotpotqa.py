@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from haps_search.config.base import Config
 from haps_search.config.candidates import HubSource, PathSource
+from haps_search.config.rewards import NormaliserName
 
 
 class TfidfRetrieval(Config):
@@ -79,3 +80,6 @@ class HotpotqaTask(Config):
     passages_per_search: PositiveInt = 2
     retrieval: Retrieval = TfidfRetrieval()
     prompts: Prompts = Prompts()
+    normaliser: NormaliserName = "v1"
+    """How answers and references are compared, as `normaliser` of `type: qa`'s rewards. `v1` is HotpotQA's own script
+    but for answers that are nothing but an article or punctuation, and what all results here were scored with."""

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from haps_search.config.base import NAME, Config, Hook
+from haps_search.config.base import NAME, Config
 from haps_search.config.hotpotqa import HotpotqaTask
+from haps_search.config.rewards import F1Reward, Reward
 from haps_search.config.tables import TableConfig
 
 
@@ -115,41 +116,6 @@ class QaFields(Config):
     messages: str | None = None
     """A field with a chat, [{role, content}]: the last user's message is the question, what the assistant says to it
     the reference (where it says something), and candidates read the messages before that as they are."""
-
-
-class F1Reward(Config):
-    """Token F1 after the usual normalisation; yes, no and noanswer count only when equal (HotpotQA)."""
-
-    type: Literal["f1"] = "f1"
-
-
-class ExactReward(Config):
-    """1 where the normalised texts are equal."""
-
-    type: Literal["exact"] = "exact"
-
-
-class ChoiceReward(Config):
-    """1 where the option named is the reference's."""
-
-    type: Literal["multiple_choice"] = "multiple_choice"
-
-
-class RegexReward(Config):
-    """1 where the first group of `pattern` (or its whole match) equals the reference, normalised."""
-
-    type: Literal["regex"] = "regex"
-    pattern: str
-
-
-class FunctionReward(Config):
-    """The user's own `function(question, answer) -> float in [0, 1]`, as `module:function`."""
-
-    type: Literal["function"] = "function"
-    function: Hook
-
-
-Reward = Annotated[F1Reward | ExactReward | ChoiceReward | RegexReward | FunctionReward, Field(discriminator="type")]
 
 
 class DatasetSource(Config):

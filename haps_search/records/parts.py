@@ -12,11 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from haps_search.config.stored import as_stored
+from haps_search.config.tasks import TaskConfig
 from haps_search.errors import ConfigError
 from haps_search.records import sealed
 from haps_search.records.fingerprint import differences, fingerprint
 
 _PLAN = "plan.json"
+_TASK: TypeAdapter[TaskConfig] = TypeAdapter(TaskConfig)
 
 
 class Parts:
@@ -66,12 +71,22 @@ class Parts:
 
 def same_plan(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises ConfigError with what differs where `path` was made under another plan."""
+    stored = _today(stored)
     if fingerprint(stored) != fingerprint(wanted):
         changed = "\n  ".join(differences(stored, wanted))
         raise ConfigError(
             f"{path} was made under another configuration. Differences:\n  {changed}\n"
             "Set them back to go on, choose another name, or remove it to begin anew."
         )
+
+
+def _today(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored plan with the fields of its task that later versions added, at their defaults."""
+    try:
+        task = _TASK.validate_python(as_stored(plan.get("task")))
+    except ValidationError:
+        return plan
+    return {**plan, "task": task.model_dump(mode="json")}
 
 
 def _put(target: Path, write: Callable[[Path], object]) -> None:

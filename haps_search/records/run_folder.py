@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from haps_search.config.anchors import unplaced
 from haps_search.config.run import Experiment
+from haps_search.config.stored import as_stored
 from haps_search.errors import CheckpointError
 from haps_search.records.checkpoint import Checkpoint, CheckpointStore
 from haps_search.records.jsonl import JsonlTracker, JsonlWriter, read_records, truncate_after
@@ -61,7 +62,7 @@ class RunFolder:
         described = path / "experiment.json"
         if not described.exists():
             raise CheckpointError(f"{path}: no run here (experiment.json is missing)")
-        return Experiment.model_validate_json(described.read_text())
+        return Experiment.model_validate(as_stored(json.loads(described.read_text())))
 
     @cached_property
     def _tracker(self) -> JsonlTracker:
@@ -178,6 +179,6 @@ def _has_grown(described: Path, experiment: Experiment) -> bool:
 def _today(stored: Mapping[str, Any]) -> Mapping[str, Any]:
     """A stored identity with the fields that later versions added, at their defaults; as it is where it is refused."""
     try:
-        return identity(Experiment.model_validate(stored))
+        return identity(Experiment.model_validate(as_stored(stored)))
     except ValidationError:
         return stored

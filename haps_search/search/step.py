@@ -79,7 +79,7 @@ async def learn(
 ) -> dict[str, float]:
     began = time.perf_counter()
     episodes, routes = said.episodes, said.routed.routes
-    rewards = [[earned(task, episode) for episode in row] for row in episodes]
+    rewards = [[earned(task, episode, learning=True) for episode in row] for row in episodes]
     price = prices(experiment.candidates)
     paid = utilities(rewards, episodes, price, experiment.learning.cost_weight)
     advantages = judged(experiment.learning.advantage, routes.assignments, rewards, paid, means)

@@ -20,15 +20,16 @@ State = Literal["suggested", "running", "finished", "stopped", "failed"]
 class SweepStarted:
     """A driver took the sweep up with this configuration; the last one written counts.
 
-    `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch. `known` are results of
-    another sweep, `like`, that count as this one's: parameters and metrics; the first event of a sweep has them.
+    `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch. Before `format` 2 rewards
+    did not say how they compare. `known` are results of another sweep, `like`, that count as this one's: parameters and
+    metrics; the first event of a sweep has them.
     """
 
     study: Mapping[str, Any]
     fingerprint: str
     version: str
     time: float
-    format: int = 1
+    format: int = 2
     like: str = ""
     known: Sequence[Mapping[str, Any]] = ()
 
@@ -114,6 +115,8 @@ def decode(line: str) -> Event:
     if not isinstance(fields, dict) or fields.get("event") not in _EVENTS:
         raise ValueError(f"got no event that this version knows; it knows {', '.join(_EVENTS)}")
     kind = _EVENTS[fields.pop("event")]
+    if kind is SweepStarted:
+        fields.setdefault("format", 1)
     try:
         return kind(**fields)
     except TypeError as error:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from haps_search.config.anchors import unplaced
 from haps_search.config.complaints import show
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.schema import suggest
+from haps_search.config.stored import as_stored
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError, HapsError, PoolError
 from haps_search.records.room import room_on
-from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, decode, encode, fold
+from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, TrialSuggested, decode, encode, fold
 from haps_search.sweep.hold import Hold, fetched
 from haps_search.sweep.inputs import put_inputs
 from haps_search.sweep.layout import JOURNAL
@@ -89,11 +90,14 @@ class Journal:
             DataError: a damaged line, or one of a newer version.
         """
         text = self.file.read_bytes() if self.file.exists() else b""
+        version = 1
         for number, line in enumerate(text.split(b"\n")[:-1], start=1):
             try:
-                yield decode(line.decode())
+                event = decode(line.decode())
             except ValueError as error:
                 raise DataError(f"{self.file}, line {number}: {error}") from error
+            version = event.format if isinstance(event, SweepStarted) else version
+            yield event if version > 1 else _of_format_1(event)
 
     def trials(self) -> list[TrialRecord]:
         """What is known of every trial, by number.
@@ -175,6 +179,15 @@ def open_sweep(folder: Path, study: Study, resume: bool, prior: Prior | None = N
         journal.close()
         raise
     return journal
+
+
+def _of_format_1(event: Event) -> Event:
+    """An event from before rewards said how they compare, as it was meant."""
+    if isinstance(event, SweepStarted):
+        return replace(event, study=as_stored(event.study))
+    if isinstance(event, TrialSuggested):
+        return replace(event, parameters=as_stored(event.parameters))
+    return event
 
 
 def _take_up(journal: Journal, study: Study, prior: Prior | None, extend: bool) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from haps_search.config.tasks import QaFields
+from haps_search.tasks.choice_labels import LETTERS
 from haps_search.tasks.question_rows import LeftOut, got
-from haps_search.tasks.rewards import LETTERS
 from haps_search.tasks.rows import BadRow
 
 Row = Mapping[str, Any]

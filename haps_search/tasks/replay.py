@@ -17,7 +17,7 @@ from haps_search.config.tasks import ColumnSplits
 from haps_search.config.tasks import ReplayTask as ReplayConfig
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.outcomes import OutcomeTable
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 from haps_search.tasks.tables.reading import held
 from haps_search.tasks.tables.splits import folds, hash_split
 from haps_search.tasks.task import KnownOutcomes
@@ -169,8 +169,8 @@ class ReplayTask:
             return
         if unnamed := int((self.part == UNNAMED).sum()):
             yield f"{unnamed} questions of other splits left out"
-        learnt = {normalise(self.table.questions[row].text) for row in np.flatnonzero(self.part >= 0)}
-        tested = [normalise(self.table.questions[row].text) for row in np.flatnonzero(self.part == TEST)]
+        learnt = {split_key(self.table.questions[row].text) for row in np.flatnonzero(self.part >= 0)}
+        tested = [split_key(self.table.questions[row].text) for row in np.flatnonzero(self.part == TEST)]
         if leaks := sum(text in learnt for text in tested):
             yield f"warning: {leaks} test questions stand in train or validation too; the table's split has them so"
 

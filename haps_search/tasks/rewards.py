@@ -1,65 +1,127 @@
-"""How a text is compared with a reference: token F1, exact match, multiple choice, regular expression."""
+"""What an answer is read as and what it is paid, by the reward that the user chose: a scheme per `type`."""
 
 from __future__ import annotations
 
-import importlib
-import math
-import numbers
 import re
-import string
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
 
-from haps_search.errors import ConfigError, DataError
+from haps_search.config import rewards as config
+from haps_search.tasks.choice_labels import labels_for
+from haps_search.tasks.choices import read_choice
+from haps_search.tasks.markup import spoken
+from haps_search.tasks.maths import Equality, read_expression, require_library
+from haps_search.tasks.normalise import NORMALISERS
+from haps_search.tasks.numeric import number_of, read_number, same_number
+from haps_search.tasks.overlap import contains, exact_match, token_f1
+from haps_search.tasks.stated import nothing, read_stated
+from haps_search.tasks.user_reward import UserFunction
+from haps_search.tasks.v1_choices import read_choice_v1
 from haps_search.types import Parsed, Question
 
-LETTERS = string.ascii_uppercase
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_ALL_OR_NOTHING = frozenset({"yes", "no", "noanswer"})
-# A capital on its own could be an article or a pronoun ("A cat", "I think"): a letter counts as an option
-# only where punctuation, the end of the line or a reason follows.
-_LETTER = r"(?P<letter>[A-Z])(?=[).:,;\]]|\s*(?:$|\n)|\s+(?:because|since)\b)"
-_NAMED = re.compile(
-    rf"^\W*(?:{_LETTER})"
-    rf"|(?i:\b(?:answer|option|choice)\b(?:\s+is)?)\W*(?:{_LETTER.replace('letter', 'named')})"
-    r"|[(\[](?P<bracketed>[A-Z])[)\]]",
-)
-_ALONE = re.compile(r"\W*([A-Za-z])\W*")
+
+class Scheme(Protocol):
+    """A reward at work."""
+
+    def read(self, question: Question, text: str) -> Parsed:
+        """The answer of a text that is not empty, or why it has none."""
+        ...
+
+    def pay(self, question: Question, answer: str) -> float:
+        """What an answer that was read earns, in [0, 1]: the most over the question's references.
+
+        Raises:
+            ConfigError, DataError: the user's own function is missing, failed or left [0, 1].
+        """
+        ...
+
+    def compared(self, question: Question, text: str) -> str:
+        """An answer or reference as it is compared, for people to see."""
+        ...
+
+    def check(self) -> list[str]:
+        """What should be known before it is used, a line each.
+
+        Raises:
+            ConfigError: a function or library is missing.
+        """
+        ...
 
 
-def normalise(text: str) -> str:
-    """Lower case without punctuation, articles and extra spaces (SQuAD and HotpotQA).
-
-    A text that is nothing but an article or punctuation keeps it, where the originals leave the empty text:
-    else the option "A" would equal every empty answer.
-    """
-    lowered = text.lower()
-    bare = lowered.translate(_PUNCTUATION)
-    stages = (_ARTICLES.sub(" ", bare), bare, lowered)
-    return next((words for stage in stages if (words := " ".join(stage.split()))), "")
+Own = TypeVar("Own")
 
 
-def exact_match(prediction: str, reference: str) -> float:
-    """1 where the normalised texts are equal and not empty, else 0."""
-    wanted = normalise(reference)
-    return float(bool(wanted) and normalise(prediction) == wanted)
+class _Scheme(Generic[Own]):
+    """What most schemes have in common."""
+
+    def __init__(self, own: Own) -> None:
+        self._own = own
+
+    def read(self, question: Question, text: str) -> Parsed:
+        return _whole(text)
+
+    def pay(self, question: Question, answer: str) -> float:
+        return max(self._one(answer, reference) for reference in question.references)
+
+    def _one(self, answer: str, reference: str) -> float:
+        raise NotImplementedError
+
+    def compared(self, question: Question, text: str) -> str:
+        return text
+
+    def check(self) -> list[str]:
+        return []
 
 
-def token_f1(prediction: str, reference: str) -> float:
-    """F1 = 2PR / (P + R) over the bags of normalised tokens, in [0, 1].
+def _whole(text: str) -> Parsed:
+    said = spoken(text)
+    return Parsed(said) if said else nothing(text)
 
-    HotpotQA's rule: where either text is yes, no or noanswer, only equal texts earn anything.
-    """
-    said, wanted = normalise(prediction), normalise(reference)
-    if said != wanted and (said in _ALL_OR_NOTHING or wanted in _ALL_OR_NOTHING):
-        return 0.0
-    said_tokens, wanted_tokens = said.split(), wanted.split()
-    shared = sum((Counter(said_tokens) & Counter(wanted_tokens)).values())
-    if shared == 0:
-        return 0.0
-    return 2 * shared / (len(said_tokens) + len(wanted_tokens))
+
+class _Texts(_Scheme[config.F1Reward | config.ExactReward | config.ContainsReward | config.RegexReward]):
+    """Rewards that compare tokens; `v1` takes the text as it is, thinking included."""
+
+    def read(self, question: Question, text: str) -> Parsed:
+        if self._own.normaliser == "v1":
+            return Parsed(text)
+        stated = self._own.normaliser == "default" and getattr(self._own, "answer", "whole") == "stated"
+        return read_stated(text) if stated else _whole(text)
+
+    def compared(self, question: Question, text: str) -> str:
+        return " ".join(NORMALISERS[self._own.normaliser](text))
+
+    def _one(self, answer: str, reference: str) -> float:
+        score = token_f1 if isinstance(self._own, config.F1Reward) else exact_match
+        return score(answer, reference, self._own.normaliser)
+
+
+class _Pattern(_Texts):
+    def read(self, question: Question, text: str) -> Parsed:
+        whole = super().read(question, text)
+        own = cast(config.RegexReward, self._own)
+        return whole if whole.answer is None else read_pattern(re.compile(own.pattern), whole.answer)
+
+
+class _Contains(_Texts):
+    def read(self, question: Question, text: str) -> Parsed:
+        """Too long an answer is none; one that contains several of the question's options states several."""
+        whole, own = super().read(question, text), cast(config.ContainsReward, self._own)
+        if whole.answer is None:
+            return whole
+        count = len(NORMALISERS[own.normaliser](whole.answer))
+        if own.max_words is not None and count > own.max_words:
+            return Parsed(None, f"the text has {count} words, and at most {own.max_words} are paid for")
+        options = question.attributes.get("choices", ())
+        stated = tuple(option for option in options if contains(whole.answer, option, own.normaliser))
+        return Parsed(whole.answer, stated=stated if len(stated) > 1 else ())
+
+    def _one(self, answer: str, reference: str) -> float:
+        return contains(answer, reference, self._own.normaliser)
+
+    def check(self) -> list[str]:
+        if cast(config.ContainsReward, self._own).max_words is not None:
+            return []
+        return ["warning: task.reward contains has no max_words: a long list of answers earns as much as the right one"]
 
 
 def read_pattern(pattern: re.Pattern[str], text: str) -> Parsed:
@@ -71,94 +133,84 @@ def read_pattern(pattern: re.Pattern[str], text: str) -> Parsed:
     return Parsed(found.strip())
 
 
-def read_choice(text: str, choices: Sequence[str]) -> Parsed:
-    """The letter of the option that a text names: by its letter ("(B)", "Answer: B.") or by its own words."""
-    if not text.strip():
-        return Parsed(None, "the text is empty")
-    letters = LETTERS[: len(choices)]
-    same = _equal_options(text, choices)
-    alone = _ALONE.fullmatch(text)
-    if same or alone:
-        return _one(same | ({alone[1].upper()} if alone else set()), letters)
-    named = {match[match.lastgroup] for match in _NAMED.finditer(text) if match.lastgroup}
-    return _one(named or _contained_options(text, choices), letters)
+class _Choice(_Scheme[config.ChoiceReward]):
+    """References are labels. A question that is asked by hand has no options, and is answered in words."""
+
+    def read(self, question: Question, text: str) -> Parsed:
+        options: Sequence[str] = question.attributes.get("choices", ())
+        if not options:
+            return _whole(text)
+        if self._own.normaliser == "v1":
+            return read_choice_v1(text, options)
+        return read_choice(text, options, labels_for(question, self._own))
+
+    def _one(self, answer: str, reference: str) -> float:
+        return float(answer == reference)
+
+    def compared(self, question: Question, text: str) -> str:
+        options: Sequence[str] = question.attributes.get("choices", ())
+        named = dict(zip(labels_for(question, self._own), options, strict=False))
+        return f"{text}. {named[text]}" if text in named else text
 
 
-def choice_letter(reference: str, choices: Sequence[str]) -> str | None:
-    """The letter of the option a reference means: the option's text, or else its letter; None for neither."""
-    if reference in choices:
-        return LETTERS[list(choices).index(reference)]
-    same = _equal_options(reference, choices)
-    if len(same) == 1:
-        return same.pop()
-    letter = reference.strip().upper()
-    return letter if letter and letter in tuple(LETTERS[: len(choices)]) else None
+class _Numeric(_Scheme[config.NumericReward]):
+    def read(self, question: Question, text: str) -> Parsed:
+        return read_number(text, self._own)
+
+    def _one(self, answer: str, reference: str) -> float:
+        return float(same_number(answer, reference, self._own))
+
+    def compared(self, question: Question, text: str) -> str:
+        number = number_of(text, self._own.decimal)
+        return "no number" if number is None else f"{number.value:.12g} {number.unit}".strip()
 
 
-def _equal_options(text: str, choices: Sequence[str]) -> set[str]:
-    said = normalise(text)
-    return {letter for letter, option in zip(LETTERS, choices, strict=False) if normalise(option) == said}
+class _Math(_Scheme[config.MathReward]):
+    def __init__(self, own: config.MathReward) -> None:
+        super().__init__(own)
+        self._equal = Equality(own.timeout_s)
+
+    def read(self, question: Question, text: str) -> Parsed:
+        return read_expression(text)
+
+    def _one(self, answer: str, reference: str) -> float:
+        return float(self._equal(answer, reference))
+
+    def check(self) -> list[str]:
+        require_library()
+        return []
 
 
-def _contained_options(text: str, choices: Sequence[str]) -> set[str]:
-    """Options whose words stand in the text, without those that are only part of a longer one ("York")."""
-    said = f" {normalise(text)} "
-    found = {letter: f" {normalise(o)} " for letter, o in zip(LETTERS, choices, strict=False)}
-    found = {letter: words for letter, words in found.items() if words in said}
-    return {
-        letter
-        for letter, words in found.items()
-        if not any(words != longer and words in longer for longer in found.values())
-    }
+class _Function(_Scheme[config.FunctionReward]):
+    """The user's own function sees the whole text."""
+
+    def __init__(self, own: config.FunctionReward) -> None:
+        super().__init__(own)
+        self._function = UserFunction(own.function)
+
+    def read(self, question: Question, text: str) -> Parsed:
+        return Parsed(text)
+
+    def pay(self, question: Question, answer: str) -> float:
+        return self._function(question, answer)
+
+    def check(self) -> list[str]:
+        self._function.load()
+        return []
 
 
-def _one(named: set[str], letters: str) -> Parsed:
-    if len(named) > 1:
-        return Parsed(None, f"the text names several options: {', '.join(sorted(named))}")
-    if not named:
-        return Parsed(None, f"the text names none of the options {letters[0]} to {letters[-1]}")
-    letter = named.pop()
-    if letter not in letters:
-        return Parsed(None, f"the text names {letter}, and the options are {letters[0]} to {letters[-1]}")
-    return Parsed(letter)
+SCHEMES: Mapping[type[Any], Callable[[Any], Scheme]] = {
+    config.F1Reward: _Texts,
+    config.ExactReward: _Texts,
+    config.RegexReward: _Pattern,
+    config.ContainsReward: _Contains,
+    config.ChoiceReward: _Choice,
+    config.NumericReward: _Numeric,
+    config.MathReward: _Math,
+    config.FunctionReward: _Function,
+}
 
 
-class UserReward:
-    """Calls `function(question, answer) -> float in [0, 1]`, imported at its first call."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._function: Callable[[Question, str], Any] | None = None
-
-    def __call__(self, question: Question, answer: str) -> float:
-        """Raises ConfigError (no such function) or DataError (it failed, or its result is not in [0, 1])."""
-        function = self._function = self._function or load_function(self._path)
-        try:
-            value = function(question, answer)
-        except Exception as error:  # the user's code may raise anything, and it is raised on with its place
-            what = f"{type(error).__name__}: {error}"
-            raise DataError(f"reward {self._path} failed on question {question.id} with {what}") from error
-        number = float(value) if isinstance(value, numbers.Real) else math.nan
-        if not 0 <= number <= 1:
-            got = f"{value!r} ({type(value).__name__})"
-            raise DataError(f"reward {self._path}: got {got} for question {question.id}, needs a float in [0, 1]")
-        return number
-
-
-def load_function(path: str) -> Callable[..., Any]:
-    """The function that `module:function` names.
-
-    Raises:
-        ConfigError: no such module or function, or it cannot be called.
-    """
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        reason = f"task.reward.function: cannot import `{module_name}` ({error})"
-        raise ConfigError(f"{reason}: install it, or put its folder on PYTHONPATH") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        there = "something that cannot be called" if hasattr(module, name) else "nothing"
-        raise ConfigError(f"task.reward.function: `{path}` names {there}, needs a function(question, answer)")
-    return function
+def build_reward(reward: config.Reward) -> Scheme:
+    """The scheme of a reward's configuration."""
+    return SCHEMES[type(reward)](reward)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from haps_search.config.rewards import ChoiceReward, NumericReward
 from haps_search.config.tasks import QaFields, QaTask, Source
 from haps_search.errors import ConfigError
 from haps_search.tasks.chats import read_chat
+from haps_search.tasks.choice_labels import LETTERS, choice_label, choice_labels
 from haps_search.tasks.question_rows import (
     CONTEXT_CUT,
     NEEDS_PARAGRAPHS,
@@ -19,12 +21,11 @@ from haps_search.tasks.question_rows import (
     identity,
     paragraphs,
     text,
-    texts,
 )
 from haps_search.tasks.question_shapes import headerless, lacking, listed, recognised
 from haps_search.tasks.question_sources import open_source, source_problem
-from haps_search.tasks.rewards import LETTERS, choice_letter, normalise
 from haps_search.tasks.rows import BadRow, peeked
+from haps_search.tasks.split_key import split_key
 from haps_search.types import Question, Split
 
 _SHOWN = 3
@@ -69,8 +70,8 @@ class SplitFiles:
 
     def leaks(self) -> int:
         """How many validation questions have the normalised text of one in train; reads both."""
-        learnt = {normalise(question.text) for question in self.questions("train")}
-        return sum(normalise(question.text) in learnt for question in self.questions("validation"))
+        learnt = {split_key(question.text) for question in self.questions("train")}
+        return sum(split_key(question.text) in learnt for question in self.questions("validation"))
 
     def remarks(self, max_context_chars: int) -> list[str]:
         """Cut contexts, rows left out and leaks of train and validation, which are read; a line each."""
@@ -128,43 +129,71 @@ def _question(row: Mapping[str, Any], number: int, split: Split, config: QaTask,
     if fields.messages is not None:
         chat = read_chat(field(row, fields.messages, _WAY_OUT), fields.messages)
         attributes["messages"], asked = chat.messages, chat.question
-        references = (chat.reply,) if chat.reply else texts(row, fields.reference, _WAY_OUT)
+        references = (chat.reply,) if chat.reply else _references(row, config, fields)
     else:
-        asked, references = text(row, fields.question, _WAY_OUT), texts(row, fields.reference, _WAY_OUT)
-    reference = references[0]
-    if len(references) > 1:
-        attributes["references"] = references
+        asked, references = text(row, fields.question, _WAY_OUT), _references(row, config, fields)
     if fields.choices is not None:
         choices = attributes["choices"] = _choices(row, fields.choices)
-        letter = _letter(row, reference, choices, fields)
+        labels = tuple(_label(row, each, choices, config, fields) for each in references)
         if config.reward.type == "multiple_choice":
-            reference = letter
+            references = labels
         elif fields.labels is not None:
-            reference = choices[LETTERS.index(letter)]
+            every = choice_labels(config.reward, len(choices))
+            references = tuple(choices[every.index(label)] for label in labels)
     elif config.reward.type == "multiple_choice":
         raise BadRow("got no options: multiple_choice needs task.fields.choices, the field with the options")
     context = _context(row, fields)
     if len(context) > config.max_context_chars:
         attributes[CONTEXT_CUT] = True
-    return Question(f"{split}:{own_id}", asked, reference, context[: config.max_context_chars], attributes)
+    reference, *others = references
+    context = context[: config.max_context_chars]
+    return Question(f"{split}:{own_id}", asked, reference, context, attributes, tuple(dict.fromkeys(others)))
 
 
-def _letter(row: Mapping[str, Any], reference: str, choices: Sequence[str], fields: QaFields) -> str:
-    """The letter of the option that a reference means, by the row's own labels where it has them."""
-    if fields.labels is None:
-        letter = choice_letter(reference, choices)
-        if letter is None:
-            last = LETTERS[len(choices) - 1]
-            raise BadRow(f"`{fields.reference}`: got {got(reference)}, needs one of the choices or A to {last}")
-        return letter
-    labels = [str(label) for label in field(row, fields.labels, _WAY_OUT)]
+def _references(row: Mapping[str, Any], config: QaTask, fields: QaFields) -> tuple[str, ...]:
+    """The text, or each of the texts, of the reference field."""
+    name = fields.reference
+    value = listed(field(row, name, _WAY_OUT))
+    if not isinstance(value, list) or not value:
+        return (_reference(value, name, config),)
+    return tuple(_reference(each, f"{name}[{place}]", config) for place, each in enumerate(value))
+
+
+def _reference(value: Any, name: str, config: QaTask) -> str:
+    """A text; a number where numbers are compared, or where the reward says what a whole one counts."""
+    reward, number = config.reward, isinstance(value, int | float) and not isinstance(value, bool)
+    if number and isinstance(reward, NumericReward):
+        return repr(value).replace(".", reward.decimal)
+    if isinstance(reward, ChoiceReward) and number and isinstance(value, int):
+        if reward.reference not in ("zero_based", "one_based"):
+            raise BadRow(f"`{name}`: got {value}, needs text, or `task.reward.reference: zero_based` or `one_based`")
+        return str(value)
+    return text({name: value}, name, _WAY_OUT)
+
+
+def _label(row: Mapping[str, Any], reference: str, choices: Sequence[str], config: QaTask, fields: QaFields) -> str:
+    """The label of the option that a reference means, by the row's own labels where it has them."""
+    name, labels = fields.reference, choice_labels(config.reward, len(choices))
+    if len(labels) < len(choices):
+        raise BadRow(f"`{fields.choices}`: got {len(choices)} choices, and task.reward.labels has {len(labels)}")
+    if fields.labels is not None:
+        return labels[_own_label(row, reference, choices, fields.labels, name)]
+    label = choice_label(reference, choices, labels, config.reward)
+    if label is None:
+        raise BadRow(f"`{name}`: got {got(reference)}, needs one of the choices or {labels[0]} to {labels[-1]}")
+    return label
+
+
+def _own_label(row: Mapping[str, Any], reference: str, choices: Sequence[str], field_name: str, name: str) -> int:
+    """The place of a reference among the row's own labels."""
+    labels = [str(label) for label in field(row, field_name, _WAY_OUT)]
     if len(labels) != len(choices) or reference not in labels:
         shown = ", ".join(labels[:8])
         raise BadRow(
-            f"`{fields.reference}`: got {got(reference)}, and the labels {shown} for {len(choices)} options; needs one "
-            "of as many labels"
+            f"`{name}`: got {got(reference)}, and the labels {shown} for {len(choices)} options; needs one of as many "
+            "labels"
         )
-    return LETTERS[labels.index(reference)]
+    return labels.index(reference)
 
 
 def _choices(row: Mapping[str, Any], names: str | tuple[str, ...]) -> tuple[str, ...]:

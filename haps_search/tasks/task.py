@@ -52,9 +52,17 @@ class Task(Protocol):
         ...
 
 
-def earned(task: Task, episode: Episode) -> float:
-    """The reward of a finished episode. Raises DataError where it is not in [0, 1], as where it is NaN."""
-    reward = task.reward(episode)
+def paid(task: Task, episode: Episode, learning: bool) -> float:
+    """The reward of a finished episode; while `learning`, nothing for an answer that states several.
+
+    Of those the last one counts where answers are measured, and a router should not find out how to make use of that.
+    """
+    return 0.0 if learning and episode.hedged else task.reward(episode)
+
+
+def earned(task: Task, episode: Episode, learning: bool = False) -> float:
+    """What `paid` pays. Raises DataError where it is not in [0, 1], as where it is NaN."""
+    reward = paid(task, episode, learning)
     if not 0 <= reward <= 1:
         raise DataError(
             f"task {task.name}: got the reward {reward!r} for question {episode.question.id}, needs a number in "
@@ -73,6 +81,15 @@ class Inspected(Protocol):
         Raises:
             ConfigError, DataError: files, rows or functions that trials would stumble over.
         """
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A task that can show how it compares texts."""
+
+    def compared(self, question: Question, text: str) -> str:
+        """An answer that was read, or a reference, as the reward compares it."""
         ...
 
 

@@ -25,7 +25,7 @@ from haps_search.seeds import derive_seed
 from haps_search.sweep.lock import Lock
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
-from haps_search.tasks.task import Task
+from haps_search.tasks.task import Task, paid
 from haps_search.types import Assignment, Episode, Question, Request, Response, Split
 from haps_search.verbs.events import Counted, Report, Said, saying, silent
 from haps_search.verbs.logs import logging_to
@@ -62,7 +62,9 @@ class Collection:
     def plan(self) -> dict[str, Any]:
         """What makes a table the same table, as JSON: two that differ here must not be mixed."""
         described = self.experiment.model_dump(mode="json")
-        asked = [[q.id, q.text, q.reference, q.context, dict(q.attributes)] for q in self.questions]
+        asked = [
+            [q.id, q.text, q.reference, q.context, dict(q.attributes), *q.other_references] for q in self.questions
+        ]
         return {
             "task": described["task"],
             # What a routing prompt says of a candidate changes none of its answers.
@@ -135,7 +137,7 @@ def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Map
         task=task.name,
         assignment=episode.assignment,
         sample=sample,
-        reward=task.reward(episode),
+        reward=paid(task, episode, learning=split == "train"),
         prompt_tokens=sum(u.response.prompt_tokens for u in episode.completions),
         completion_tokens=sum(u.response.completion_tokens for u in episode.completions),
         cost=cost(episode, price),

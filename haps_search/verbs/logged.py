@@ -23,7 +23,7 @@ from haps_search.records.sealed import replace_text
 from haps_search.routing.features.embeddings import features_cache
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 from haps_search.tasks.tables.logged import LoggedTable, read_log, recognise_log
 from haps_search.verbs.find import runs_folder
 from haps_search.verbs.frames import frame, interval, page
@@ -79,8 +79,8 @@ def judged_by_log(subject: Subject, log: LoggedTable, floor: float) -> tuple[Log
     """
     task = build_task(subject.experiment.task)
     assert isinstance(task, ReplayTask)
-    own = {normalise(question.text) for question in task.table.questions}
-    kept = np.array([normalise(question.text) not in own for question in log.questions])
+    own = {split_key(question.text) for question in task.table.questions}
+    kept = np.array([split_key(question.text) not in own for question in log.questions])
     if not kept.any():
         raise DataError(f"all {len(kept):,} logged questions stand in the run's own table: it needs others")
     table = _taken(log, np.flatnonzero(kept))

@@ -66,11 +66,11 @@ def test_help_and_whatever_ends_early_import_nothing_heavy(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", [verb.__name__ for verb in VERBS])
+@pytest.mark.parametrize("verb", [verb.__name__.replace("_", "-") for verb in VERBS])
 def test_every_verb_has_help_that_says_what_it_does(verb: str) -> None:
     shown = " ".join(haps(verb, "--help").split())
     assert shown.startswith("Usage: root " + verb)
-    assert "--runs" in shown or verb in ("validate", "plan", "inspect", "collect")
+    assert "--runs" in shown or verb in ("validate", "check-reward", "plan", "inspect", "collect")
 
 
 def test_the_version_is_the_packages() -> None:

@@ -17,7 +17,7 @@ from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.records.parts import Parts
 from haps_search.tasks.passages import Passage
-from haps_search.types import Question, Request, Response
+from haps_search.types import Question, Request, Response, Split
 from haps_search.verbs.collect import Collection, collection, merge, play_missing
 
 TASK = NumberTask(roles=2)
@@ -75,6 +75,18 @@ def test_every_assignment_is_played_on_every_question_once(tmp_path: Path) -> No
     assert [r["reward"] for r in rows[:4]] == [0.5, 1.0, 0.5, 1.0]
     assert all(r.sampling.greedy and r.adapter is None and not r.gradient for r in speaker.requests)
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+@pytest.mark.parametrize(("split", "reward"), [("train", 0.0), ("validation", 1.0), ("test", 1.0)])
+def test_answers_that_state_several_earn_nothing_where_routers_learn(
+    tmp_path: Path, split: Split, reward: float
+) -> None:
+    class Hedging(Speaker):
+        async def __call__(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+            return [said("0 then 1", tokens=2) for _ in requests]
+
+    what = collection(experiment(), TASK, split, 1, 1, 2)
+    assert {row["reward"] for row in collected(tmp_path / "t.parquet", what, Hedging())} == {reward}
 
 
 def test_tokens_and_prices_of_all_roles_are_summed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from haps_search.learning.utility import utility
 from haps_search.sweep.settings import comparisons, confirmations
 from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, partition
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 from haps_search.tasks.task import answerable
 from haps_search.types import Adapter, AdapterLayout, Episode, Message, Request, Sampling, Split
 from haps_search.verbs.driver import read_task
@@ -51,7 +51,7 @@ def test_every_question_is_in_one_split_and_folds_take_turns(table: Path) -> Non
 def test_duplicates_stay_together_and_new_rows_move_no_old_one(tmp_path: Path) -> None:
     texts = [f"how many {i} are there" for i in range(200)]
     twins = [f"How MANY {i} are there?!" for i in range(200)]
-    assert normalise(texts[3]) == normalise(twins[3])
+    assert split_key(texts[3]) == split_key(twins[3])
     rows = [row(f"{k}{i}", t, {"a": 1, "b": 0}) for k, part in enumerate((texts, twins)) for i, t in enumerate(part)]
     whole = a_task(write_table(tmp_path / "twice.jsonl", rows))
     once = a_task(write_table(tmp_path / "once.jsonl", rows[200:]))

@@ -72,6 +72,15 @@ def test_a_step_plays_what_was_drawn_and_weighs_what_it_earned(tiny_lms: dict[st
     assert metrics["reward"] == pytest.approx((1 + 0 + 0.5 + 0.5) / 4)
 
 
+def test_an_answer_that_states_several_earns_nothing_while_learning(
+    tiny_lms: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TEXTS, L, {"x": "0 then 1", "y": "0"})
+    _, signal, metrics = stepped(tiny_lms)
+    assert signal.architecture_advantages[0] == (0.0, 0.0)
+    assert metrics["reward"] == pytest.approx((0 + 0 + 0.5 + 0.5) / 4)
+
+
 def test_the_greedy_route_plays_the_likeliest_in_every_episode_and_does_not_weight_it(
     tiny_lms: dict[str, Path],
 ) -> None:

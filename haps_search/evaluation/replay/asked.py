@@ -25,7 +25,7 @@ from haps_search.routing.features.embeddings import features_cache
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import ReplayTask, candidate_names
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 from haps_search.tasks.task import answerable
 from haps_search.types import Question, Split
 
@@ -111,8 +111,8 @@ def ask_other(task: ReplayTask, models: Sequence[str], other: OutcomeTable, feat
         hints = [f"the other table has no model `{model}` ({suggest(model, theirs, 'it has')})" for model in missing]
         raise ConfigError([f"{hint}: name its columns as the run's candidates in a description" for hint in hints])
     columns = [theirs[model] for model in models]
-    own = {normalise(question.text) for question in task.table.questions}
-    known = np.array([normalise(question.text) in own for question in other.questions], np.bool_)
+    own = {split_key(question.text) for question in task.table.questions}
+    known = np.array([split_key(question.text) in own for question in other.questions], np.bool_)
     answered = ~np.isnan(other.rewards[:, columns]).all(axis=1)
     rows: list[int] = np.flatnonzero(answered & ~known).tolist()
     if not rows:

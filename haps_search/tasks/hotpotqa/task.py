@@ -12,6 +12,7 @@ from haps_search.config.hotpotqa import Prompts, RolePrompt
 from haps_search.config.tasks import Source
 from haps_search.errors import ConfigError
 from haps_search.tasks.hotpotqa.dialogue import STUDENT, TEACHER, Dialogue, Reading, Rules, follow, read
+from haps_search.tasks.overlap import exact_match, token_f1
 from haps_search.tasks.passages import Passage, Passages
 from haps_search.tasks.question_rows import (
     CONTEXT_CUT,
@@ -25,7 +26,6 @@ from haps_search.tasks.question_rows import (
 )
 from haps_search.tasks.question_sources import open_source
 from haps_search.tasks.retrieval import Retriever
-from haps_search.tasks.rewards import exact_match, token_f1
 from haps_search.tasks.rows import BadRow
 from haps_search.tasks.split_files import SplitFiles
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
@@ -99,12 +99,14 @@ class HotpotqaTask:
 
     def reward(self, episode: Episode) -> float:
         """Token F1 of the answer, in [0, 1]; 0 without one."""
-        return 0.0 if episode.answer is None else token_f1(episode.answer, episode.question.reference)
+        if episode.answer is None:
+            return 0.0
+        return token_f1(episode.answer, episode.question.reference, self._config.normaliser)
 
     def measures(self, episode: Episode) -> Mapping[str, float]:
         """Exact match, whether there is an answer, searches carried out, and turns of both roles."""
         return {
-            "exact_match": exact_match(episode.answer or "", episode.question.reference),
+            "exact_match": exact_match(episode.answer or "", episode.question.reference, self._config.normaliser),
             "answered": float(episode.answer is not None),
             "searches": float(len(self._dialogue(episode).found)),
             "turns": float(len(episode.completions)),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.seeds import derive_seed
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 
 
 def hash_split(texts: Sequence[str], fraction: float, salt: str = "") -> NDArray[np.bool_]:
@@ -35,7 +35,7 @@ def folds(texts: Sequence[str], k: int, salt: str = "") -> NDArray[np.int64]:
 
 
 def _uniform(texts: Sequence[str], kind: str, salt: str) -> NDArray[np.float64]:
-    draws = (derive_seed(kind, salt, normalise(text)) / 2**63 for text in texts)
+    draws = (derive_seed(kind, salt, split_key(text)) / 2**63 for text in texts)
     return np.fromiter(draws, np.float64, len(texts))
 
 
@@ -63,7 +63,7 @@ class TextDigests:
         self.exact, self._same, self._draws = array("Q"), array("Q"), array("d")
 
     def add(self, text: str) -> None:
-        key = normalise(text)
+        key = split_key(text)
         self.exact.append(exact(text))
         self._same.append(derive_seed(key))
         self._draws.append(derive_seed("fold", "", key) / 2**63)
