@@ -82,4 +82,4 @@ audit: venv
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache *.egg-info
-	find haps_search tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find haps_search tests benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +

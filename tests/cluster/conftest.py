@@ -27,7 +27,7 @@ def nothing_is_left() -> Iterator[None]:
     with processes.marked():
         yield
         left = processes.end_the_rest(processes.GONE_S)
-    assert not left, "left running, and ended now:\n" + "\n".join(f"{pid} {name}" for pid, name in left.items())
+    assert not left, "left running, and ended now:\n" + "\n".join(f"{pid} {name[:200]}" for pid, name in left.items())
 
 
 @pytest.fixture
