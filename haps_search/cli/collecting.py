@@ -85,16 +85,15 @@ def _local(study: Study, task: Task) -> Iterator[Speak]:
 def _on_ray(study: Study, wanted: Collection, logs: Path) -> Iterator[Speak]:
     from haps_search.cli.drive import profile_of
     from haps_search.cli.logs import log_to
-    from haps_search.engines.cluster.ray_engine import ask_pool, parcel_rows
+    from haps_search.engines.cluster.remote_candidates import RemoteCandidates
     from haps_search.engines.cluster.session import session
 
     profile = profile_of(study)
-    rows = parcel_rows(profile, wanted.chunk * len(wanted.assignments) * wanted.samples)
     log_to(logs / "driver.log")
     with session(study.name, study.experiment.candidates, profile, logs) as live:
         live.wait_for_candidates()
-
-        async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
-            return await ask_pool(live.broker, rows, candidate, requests)
-
-        yield speak
+        candidates = RemoteCandidates(live.broker, profile)
+        try:
+            yield candidates.speak
+        finally:
+            candidates.leave()

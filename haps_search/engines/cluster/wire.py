@@ -1,29 +1,43 @@
-"""What crosses processes: batches packed so that their tensors travel as a few arrays.
+"""Payloads of tickets: batches packed so that their tensors travel as a few arrays, each once.
 
-Payload objects dominate the cost of a request, so a parcel holds many requests and each distinct adapter once.
-Nothing here needs torch until a parcel is opened: the broker passes parcels on unopened.
+Objects dominate the cost of a request, so a parcel holds many requests and each distinct adapter once. An array that
+lies in Ray's object store already stands as a reference to it. Nothing here needs torch where there are no tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haps_search.errors import CandidateError, HapsError
 from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+Array = np.ndarray[Any, Any]
+CHUNK = 4_000_000
+"""Bytes of an array from which on a new one is begun, so that who needs a part does not fetch all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a flat tensor lies: a row of an (n, P) array that a reference names; `nbytes` are the tensor's own."""
+
+    reference: Any
+    row: int
+    nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class PackedTensors:
-    """Flat tensors as one (n, P) array per length; `where[i]` is (array, row), or None where absent."""
+    """Flat tensors as (n, P) arrays of one length each, or references to such; `where[i]` is (array, row), or None
+    where absent."""
 
-    arrays: tuple[np.ndarray[Any, Any], ...]
+    arrays: tuple[Any, ...]
     where: tuple[tuple[int, int] | None, ...]
 
 
@@ -69,10 +83,19 @@ def estimated_tokens(messages: Sequence[Message], sampling: Sampling) -> int:
     return sum(len(message.content) for message in messages) // 4 + sampling.max_new_tokens
 
 
-def pack_requests(requests: Sequence[Request]) -> RequestParcel:
+Placed = Callable[["Tensor"], Place | None]
+"""Where a tensor lies already, None where it has to travel."""
+
+
+def _nowhere(tensor: Tensor) -> Place | None:
+    return None
+
+
+def pack_requests(requests: Sequence[Request], placed: Placed = _nowhere) -> RequestParcel:
     bare = tuple(BareRequest(r.messages, r.sampling, r.gradient, r.kl) for r in requests)
     layouts = tuple(r.adapter.layout if r.adapter else None for r in requests)
-    return RequestParcel(bare, layouts, pack_tensors([r.adapter.values if r.adapter else None for r in requests]))
+    values = [r.adapter.values if r.adapter else None for r in requests]
+    return RequestParcel(bare, layouts, pack_tensors(values, placed))
 
 
 def unpack_requests(parcel: RequestParcel) -> list[Request]:
@@ -99,73 +122,56 @@ def unpack_responses(parcel: ResponseParcel) -> list[Response]:
     ]
 
 
-def pack_tensors(tensors: Sequence[Tensor | None]) -> PackedTensors:
+def pack_tensors(tensors: Sequence[Tensor | None], placed: Placed = _nowhere) -> PackedTensors:
     """Equal objects are sent once: the episodes of a question share its adapter."""
-    stacks: dict[tuple[int, str], tuple[int, list[np.ndarray[Any, Any]]]] = {}
-    seen: dict[int, tuple[int, int]] = {}
-    where: list[tuple[int, int] | None] = []
-    for tensor in tensors:
-        if tensor is None:
-            where.append(None)
-            continue
-        if id(tensor) not in seen:
-            array = tensor.numpy()
-            number, rows = stacks.setdefault((array.size, array.dtype.str), (len(stacks), []))
-            rows.append(array)
-            seen[id(tensor)] = number, len(rows) - 1
-        where.append(seen[id(tensor)])
-    return PackedTensors(tuple(np.stack(rows) for _, rows in stacks.values()), tuple(where))
+    packing = _Packing()
+    where = tuple(None if tensor is None else packing.add(tensor, placed) for tensor in tensors)
+    return PackedTensors(packing.arrays(), where)
 
 
 def unpack_tensors(packed: PackedTensors) -> list[Tensor | None]:
+    """The arrays have to be at hand. Every row becomes a tensor of its own, once."""
+    if not any(packed.where):
+        return [None] * len(packed.where)
     import torch
 
     # Arrays out of Ray's object store are read-only, and torch wants to own what it may write to.
-    arrays = [torch.from_numpy(array.copy()) for array in packed.arrays]
-    rows = {at: arrays[at[0]][at[1]] for at in set(packed.where) if at is not None}
+    rows = {at: torch.from_numpy(packed.arrays[at[0]][at[1]].copy()) for at in set(packed.where) if at is not None}
     return [None if at is None else rows[at] for at in packed.where]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A lease as the worker sees it: parcels to answer, in order."""
+class _Packing:
+    def __init__(self) -> None:
+        self._arrays: list[list[Array] | Any] = []
+        self._open: dict[tuple[int, str], int] = {}
+        self._referred: dict[Any, int] = {}
+        self._seen: dict[int, tuple[int, int]] = {}
 
-    lease: int
-    parcels: tuple[RequestParcel, ...]
+    def add(self, tensor: Tensor, placed: Placed) -> tuple[int, int]:
+        if id(tensor) not in self._seen:
+            place = placed(tensor)
+            self._seen[id(tensor)] = self._stacked(tensor.numpy()) if place is None else self._refer(place)
+        return self._seen[id(tensor)]
+
+    def arrays(self) -> tuple[Any, ...]:
+        return tuple(_stack(array) if isinstance(array, list) else array for array in self._arrays)
+
+    def _refer(self, place: Place) -> tuple[int, int]:
+        if place.reference not in self._referred:
+            self._referred[place.reference] = len(self._arrays)
+            self._arrays.append(place.reference)
+        return self._referred[place.reference], place.row
+
+    def _stacked(self, array: Array) -> tuple[int, int]:
+        like = array.size, array.dtype.str
+        number = self._open.get(like)
+        if number is None or len(self._arrays[number]) * array.nbytes >= CHUNK:
+            number = self._open[like] = len(self._arrays)
+            self._arrays.append([])
+        self._arrays[number].append(array)
+        return number, len(self._arrays[number]) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What became of a parcel that has no answer. `final`: trying again cannot help."""
-
-    error: HapsError
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A lease's outcome, one entry per parcel."""
-
-    lease: int
-    outcomes: tuple[ResponseParcel | Failure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A candidate that did not load, and the node where it did not. Made by a worker, answered by the driver."""
-
-    candidate: str
-    node: str
-    error: CandidateError
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What the broker tells the driver: refusals not told before, per candidate that is awaited and has no worker the
-    seconds until the pool gives it up, per candidate that is loaded for the first time the seconds since that began,
-    and why the pool has ended, None while it has not."""
-
-    refusals: tuple[Refusal, ...]
-    missing: Mapping[str, float]
-    loading: Mapping[str, float]
-    ended: str | None
+def _stack(rows: Sequence[Array]) -> Array:
+    """(n, P), without a copy where n is 1."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
