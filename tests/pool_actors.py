@@ -1,0 +1,139 @@
+"""A pool on Ray without models: a broker, workers that echo, and trials, each a process that can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+
+from haps_search.config.engines import ClusterProfile, Leases
+from haps_search.engines.cluster import tickets
+from haps_search.engines.cluster.broker import Broker
+from haps_search.engines.cluster.remote_candidates import RemoteCandidates
+from haps_search.engines.cluster.worker import serve
+from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+
+NAME = "echo"
+
+
+def requests(prefix: str, count: int) -> list[Request]:
+    return [Request((Message("user", f"{prefix}{i}"),), Sampling(4)) for i in range(count)]
+
+
+def echoes(asked: Sequence[Request]) -> list[str]:
+    """What the pool has to answer."""
+    return [request.messages[0].content.upper() for request in asked]
+
+
+class Echo:
+    """A candidate that imports no torch; a batch takes `seconds`."""
+
+    table = ModuleTable(NAME, 1, ())
+    room = 1_000_000
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._seconds = seconds
+
+    def respond(self, asked: Sequence[Request]) -> list[Response]:
+        time.sleep(self._seconds)
+        return [Response(text, (1,), -1.0, 1, 1) for text in echoes(asked)]
+
+
+class Impatient(Broker):
+    """Takes trials for silent and for dead sooner."""
+
+    def __init__(self, *given: Any, silent_s: float, dropped_s: float) -> None:
+        tickets.SILENT_S, tickets.DROPPED_S = silent_s, dropped_s
+        super().__init__(*given)
+
+
+class WorkerProcess:
+    """Serves until the pool ends."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def work(self, broker: Any, name: str, seconds: float) -> None:
+        start = ray.get(broker.arrive.remote(name, NAME))
+        serve(broker, name, Echo(seconds), "node", start)
+
+
+class TrialProcess:
+    """Asks for `count` answers; its event loop stands still for `frozen_s` meanwhile."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def ask(self, broker: Any, profile: ClusterProfile, prefix: str, count: int, frozen_s: float = 0.0) -> list[str]:
+        async def frozen() -> None:
+            await asyncio.sleep(1.0)
+            time.sleep(frozen_s)
+
+        async def both() -> list[Response]:
+            speaking = RemoteCandidates(broker, profile, trial=prefix).speak(NAME, requests(prefix, count))
+            responses, _ = await asyncio.gather(speaking, frozen())
+            return responses
+
+        return [response.text for response in asyncio.run(both())]
+
+
+class Pool:
+    """Ends only what it started."""
+
+    def __init__(
+        self, calls: int = 100, broker: Any = Broker, workers: int = 1, leases: Any = None, **given: Any
+    ) -> None:
+        self.profile = ClusterProfile(
+            name="test", leases=Leases(**{"deadline_s": 60, "restarts": 1000, **(leases or {})})
+        )
+        seats = {NAME: workers}
+        actor = ray.remote(broker).options(num_cpus=0, max_concurrency=calls)
+        self.broker: Any = actor.remote(seats, self.profile.leases, 600.0, **given)
+        self._numbers = itertools.count()
+        self._started = [self.broker]
+
+    def worker(self, name: str = "", seconds: float = 0.0) -> int:
+        """Starts one, under the name of one that was lost or a new one; its process id."""
+        return self._start(
+            WorkerProcess, lambda it: it.work.remote(self.broker, name or f"echo/{next(self._numbers)}", seconds)
+        )
+
+    def trial(self, prefix: str, count: int, frozen_s: float = 0.0) -> tuple[int, Any]:
+        """Its process id, and what it will have been answered."""
+        asked: list[Any] = []
+        pid = self._start(
+            TrialProcess, lambda it: asked.append(it.ask.remote(self.broker, self.profile, prefix, count, frozen_s))
+        )
+        return pid, asked[0]
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = ray.get(self.broker.status.remote(), timeout=30)
+        return found
+
+    def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition(self.status()):
+            assert time.monotonic() < deadline, self.status()
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        ray.get(self.broker.fail_all.remote("the test is over"), timeout=30)
+        for actor in reversed(self._started):
+            ray.kill(actor)
+
+    def _start(self, kind: type, run: Callable[[Any], object]) -> int:
+        actor: Any = ray.remote(kind).options(num_cpus=0).remote()
+        self._started.append(actor)
+        pid: int = ray.get(actor.pid.remote(), timeout=60)
+        run(actor)
+        return pid
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
