@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import ray
-from pool_actors import NAME, Echo, Impatient, Pool, echoes, kill, requests
 
+from benchmarks.echo import NAME, Echo, Impatient, Pool, echoes, kill, requests
 from haps_search.engines.cluster.pool_client import Order, PoolClient
 from haps_search.engines.cluster.store import get_responses, put_requests
 from haps_search.engines.cluster.wire import pack_requests, unpack_responses
@@ -121,7 +121,7 @@ def test_a_request_whose_owner_died_is_put_again(pools: Callable[..., Pool]) -> 
 
 def test_an_answer_whose_worker_died_before_it_was_fetched_is_asked_for_again(pools: Callable[..., Pool]) -> None:
     pool = pools()
-    pid = pool.worker("echo/a")
+    pid = pool.worker()
     fetches: list[Any] = []
 
     def opened(reference: Any) -> Any:
@@ -129,7 +129,7 @@ def test_an_answer_whose_worker_died_before_it_was_fetched_is_asked_for_again(po
         if len(fetches) == 1:
             kill(pid)
             time.sleep(2)
-            pool.worker("echo/a")
+            pool.worker()
         return get_responses(reference)
 
     assert asked(pool, lambda: put_requests(pack_requests(requests("r", 2))), opened) == ["R0", "R1"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -72,12 +72,14 @@ class TrialProcess:
 
     def ask(self, broker: Any, profile: ClusterProfile, prefix: str, count: int, frozen_s: float = 0.0) -> list[str]:
         async def frozen() -> None:
-            await asyncio.sleep(1.0)
-            time.sleep(frozen_s)
+            if frozen_s:
+                await asyncio.sleep(1.0)
+                time.sleep(frozen_s)
 
         async def both() -> list[Response]:
-            speaking = RemoteCandidates(broker, profile, trial=prefix).speak(NAME, requests(prefix, count))
-            responses, _ = await asyncio.gather(speaking, frozen())
+            candidates = RemoteCandidates(broker, profile, trial=prefix)
+            responses, _ = await asyncio.gather(candidates.speak(NAME, requests(prefix, count)), frozen())
+            candidates.leave()
             return responses
 
         return [response.text for response in asyncio.run(both())]
@@ -89,50 +91,55 @@ class Pool:
     def __init__(
         self, calls: int = 100, broker: Any = Broker, workers: int = 1, leases: Any = None, **given: Any
     ) -> None:
-        self.profile = ClusterProfile(
-            name="test", leases=Leases(**{"deadline_s": 60, "restarts": 1000, **(leases or {})})
-        )
-        seats = {NAME: workers}
+        settings = Leases(**{"deadline_s": 60, "restarts": 1000, **(leases or {})})
+        self.profile = ClusterProfile(name="test", leases=settings)
         actor = ray.remote(broker).options(num_cpus=0, max_concurrency=calls)
-        self.broker: Any = actor.remote(seats, self.profile.leases, 600.0, **given)
-        self._numbers = itertools.count()
+        self.broker: Any = actor.remote({NAME: workers}, self.profile.leases, 600.0, **given)
         self._started = [self.broker]
 
-    def worker(self, name: str = "", seconds: float = 0.0) -> int:
-        """Starts one, under the name of one that was lost or a new one; its process id."""
-        return self._start(
-            WorkerProcess, lambda it: it.work.remote(self.broker, name or f"echo/{next(self._numbers)}", seconds)
-        )
+    def workers(self, names: Sequence[str], seconds: float = 0.0) -> dict[str, int]:
+        """Starts workers under these names, new ones or those of lost ones; their process ids."""
+        started = {name: self._start(WorkerProcess) for name in names}
+        pids = {name: ray.get(actor.pid.remote(), timeout=300) for name, actor in started.items()}
+        for name, actor in started.items():
+            actor.work.remote(self.broker, name, seconds)
+        return pids
+
+    def worker(self, name: str = f"{NAME}/0", seconds: float = 0.0) -> int:
+        return self.workers([name], seconds)[name]
 
     def trial(self, prefix: str, count: int, frozen_s: float = 0.0) -> tuple[int, Any]:
-        """Its process id, and what it will have been answered."""
-        asked: list[Any] = []
-        pid = self._start(
-            TrialProcess, lambda it: asked.append(it.ask.remote(self.broker, self.profile, prefix, count, frozen_s))
-        )
-        return pid, asked[0]
+        """One that asks: its process id, and what it will have been answered."""
+        actor = self._start(TrialProcess)
+        pid: int = ray.get(actor.pid.remote(), timeout=300)
+        return pid, actor.ask.remote(self.broker, self.profile, prefix, count, frozen_s)
+
+    def trials(self, count: int) -> list[Callable[[str, int], Any]]:
+        """Those that ask when they are called."""
+        started = [self._start(TrialProcess) for _ in range(count)]
+        ray.get([actor.pid.remote() for actor in started], timeout=300)
+        return [partial(actor.ask.remote, self.broker, self.profile) for actor in started]
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = ray.get(self.broker.status.remote(), timeout=30)
+        found: dict[str, Any] = ray.get(self.broker.status.remote(), timeout=60)
         return found
 
     def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
-        while not condition(self.status()):
-            assert time.monotonic() < deadline, self.status()
+        while not condition(status := self.status()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {seconds:g} s: {status}")
             time.sleep(0.05)
 
     def end(self) -> None:
-        ray.get(self.broker.fail_all.remote("the test is over"), timeout=30)
+        ray.get(self.broker.fail_all.remote("it is over"), timeout=60)
         for actor in reversed(self._started):
             ray.kill(actor)
 
-    def _start(self, kind: type, run: Callable[[Any], object]) -> int:
+    def _start(self, kind: type) -> Any:
         actor: Any = ray.remote(kind).options(num_cpus=0).remote()
         self._started.append(actor)
-        pid: int = ray.get(actor.pid.remote(), timeout=60)
-        run(actor)
-        return pid
+        return actor
 
 
 def kill(pid: int) -> None:
