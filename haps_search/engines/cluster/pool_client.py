@@ -70,6 +70,8 @@ class PoolClient:
 
         Raises CandidateError, PoolError.
         """
+        if not orders:
+            return []
         names: list[str] = []
         taking: list[asyncio.Task[Taken[T]]] = []
         try:
