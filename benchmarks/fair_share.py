@@ -12,10 +12,10 @@ from benchmarks.measure import Figure, Measured, Target, interleaved
 from benchmarks.on_ray import Opened, opened, resources
 from benchmarks.scale import Scale
 from benchmarks.subjects import babbling, letters
-from haps_search.engines.cluster.ray_engine import ask_pool
+from haps_search.engines.cluster.ray_engine import sample_in_pool
 from haps_search.engines.cluster.session import Session
 from haps_search.engines.cluster.wire import estimated_tokens
-from haps_search.types import Message, Request, Sampling
+from haps_search.types import Message, SampleRequest, Sampling
 
 FIGURES = ("fair_share",)
 _WAITING = 24
@@ -67,9 +67,9 @@ class _Crowd:
 
         async def asking(asker: _Asker, which: int) -> None:
             requests = _requests(asker, 1000 * number + which)
-            cost = sum(estimated_tokens(request.messages, request.sampling) for request in requests)
+            cost = sum(estimated_tokens(request.messages, request.sampling.max_new_tokens) for request in requests)
             while True:
-                await ask_pool(self._broker, asker.rows, "lm", requests, asker.name)
+                await sample_in_pool(self._broker, asker.rows, "lm", requests, asker.name)
                 served[asker.name] += cost
                 answered[asker.name] += 1
 
@@ -84,7 +84,7 @@ class _Crowd:
                 raise RuntimeError(f"a trial was not answered: {outcome}")
 
 
-def _requests(asker: _Asker, number: int) -> list[Request]:
+def _requests(asker: _Asker, number: int) -> list[SampleRequest]:
     asked = letters(asker.prompt)(number, asker.rows)
     how = Sampling(asker.new)
-    return [Request((Message("user", q.text),), replace(how, seed=i)) for i, q in enumerate(asked)]
+    return [SampleRequest((Message("user", q.text),), replace(how, seed=i)) for i, q in enumerate(asked)]

@@ -147,48 +147,6 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One completion asked of a candidate. `adapter` None means the frozen model.
-
-    `gradient` asks for d log p / d adapter, `kl` for the KL to the frozen model and its gradient; both need
-    an adapter, and `gradient` needs a sampled (not greedy) text.
-    """
-
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    adapter: Adapter | None = None
-    gradient: bool = False
-    kl: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.gradient or self.kl) and self.adapter is None:
-            raise ValueError("a gradient was asked for without an adapter: give an adapter or ask for none")
-        if self.gradient and self.sampling.greedy:
-            raise ValueError("greedy text yields no policy gradient: sample with temperature > 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What a candidate said.
-
-    `log_likelihood` is summed over the generated tokens, end token included, under the distribution that
-    was sampled from (for greedy text: the model's own, at temperature 1). `gradient` and `kl_gradient` are
-    (P,) float tensors; they are None where none was asked for. `prompt_known`: the part of the prompt below
-    the patched layers was still there from an earlier batch.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    log_likelihood: float
-    prompt_tokens: int
-    completion_tokens: int
-    gradient: Tensor | None = None
-    kl: float | None = None
-    kl_gradient: Tensor | None = None
-    prompt_known: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class SampleRequest:
     """One completion to be drawn. `adapter` None means the frozen model.
 
@@ -270,8 +228,8 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of one given completion: log-probability per token under the request's distribution, and where it was weighed
-    or asked for the KL to the reference: of the whole vocabulary at each prefix, at the distribution's temperature
+    """Of one given completion: log-probability per token under the request's distribution, where a given token stays
+    whatever is truncated, and where it was weighed or asked for the KL to the reference: of the whole vocabulary at each prefix, at the distribution's temperature
     and before truncation, in nats, summed over the tokens."""
 
     log_probabilities: tuple[float, ...]
@@ -306,7 +264,7 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Who speaks next, and to what."""
+    """Whose turn it is, and what it answers."""
 
     role: str
     messages: tuple[Message, ...]
@@ -314,11 +272,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One generation by one role, as the task read it."""
+    """One generation by one role: what it answers, what was drawn, and how the task read it."""
 
     role: str
     candidate: str
-    response: Response
+    messages: tuple[Message, ...]
+    sampled: Sampled
     parsed: Parsed
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from haps_search.lora.adapter import learnt_tensors
-from haps_search.types import Score, ScoreRequest, Scores
+from haps_search.types import Adapter, Score, ScoreRequest, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,28 @@ def pieces(requests: Sequence[ScoreRequest], rows: int) -> list[Piece]:
 def added(requests: Sequence[ScoreRequest], parts: Sequence[Piece], scores: Sequence[Scores]) -> Scores:
     """The scores of the whole from those of its pieces."""
     completions: list[list[Score | None]] = [[None] * len(request.completions) for request in requests]
-    totals: dict[int, Tensor] = {}
+    total = GradientSum()
     for part, some in zip(parts, scores, strict=True):
         for places, found in zip(part.places, some.completions, strict=True):
             for (number, i), score in zip(places, found, strict=True):
                 completions[number][i] = score
-        tensors = learnt_tensors(request.adapter for request in part.requests)
-        for tensor, gradient in zip(tensors, some.gradients, strict=True):
+        total.add((request.adapter for request in part.requests), some.gradients)
+    return Scores(tuple(map(tuple, completions)), total.of(request.adapter for request in requests))
+
+
+class GradientSum:
+    """Gradients of adapters' learnt tensors, each tensor's own sum."""
+
+    def __init__(self) -> None:
+        self._totals: dict[int, Tensor] = {}
+
+    def add(self, adapters: Iterable[Adapter | None], gradients: Sequence[Tensor | None]) -> None:
+        """One gradient for each of `learnt_tensors(adapters)`, or none at all."""
+        for tensor, gradient in zip(learnt_tensors(adapters), gradients, strict=bool(gradients)):
             if gradient is not None:
-                total = totals.get(id(tensor))
-                totals[id(tensor)] = gradient if total is None else total + gradient
-    wanted = learnt_tensors(request.adapter for request in requests)
-    return Scores(tuple(map(tuple, completions)), tuple(totals.get(id(tensor)) for tensor in wanted))
+                total = self._totals.get(id(tensor))
+                self._totals[id(tensor)] = gradient if total is None else total + gradient
+
+    def of(self, adapters: Iterable[Adapter | None]) -> tuple[Tensor | None, ...]:
+        """For each of `learnt_tensors(adapters)`; None where nothing was added."""
+        return tuple(self._totals.get(id(tensor)) for tensor in learnt_tensors(adapters))

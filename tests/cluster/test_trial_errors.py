@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from made import layout
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -24,12 +26,33 @@ from sweeps import a_study
 from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import trial, worker
 from haps_search.engines.cluster.failures import answer, unwrapped
-from haps_search.engines.cluster.wire import Failure, ResponseParcel, Work, pack_requests, unpack_responses
+from haps_search.engines.cluster.wire import (
+    AnswerParcel,
+    Failure,
+    SampledParcel,
+    ScoredParcel,
+    Work,
+    pack_sample,
+    pack_score,
+    unpack_scores,
+)
 from haps_search.engines.cluster.worker import outcomes
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
+from haps_search.lora.adapter import learnt_tensors
 from haps_search.records.run_folder import ERROR_FILE
 from haps_search.sweep.events import TrialEnded, written_ending
-from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+from haps_search.types import (
+    Adapter,
+    GivenCompletion,
+    Message,
+    ModuleTable,
+    Sampled,
+    SampleRequest,
+    Sampling,
+    Score,
+    ScoreRequest,
+    Scores,
+)
 
 Run = Callable[[BaseException | None], None]
 
@@ -140,35 +163,61 @@ class Picky:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def respond(self, requests: list[Request]) -> list[Response]:
+    def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         self.batches.append(len(requests))
         said = [r.messages[0].content for r in requests]
         if "too long" in said:
             raise CandidateError("picky: the prompt is too long")
         if "break" in said:
             raise RuntimeError("out of memory")
-        return [Response(text.upper(), (1,), -1.0, 1, 1) for text in said]
+        return [Sampled(text.upper(), (1,), (-1.0,), 1, 1) for text in said]
+
+    def score(self, requests: list[ScoreRequest]) -> Scores:
+        """Every gradient is the tensor itself, times how often its request's completions weigh."""
+        self.batches.append(len(requests))
+        scores = tuple(tuple(Score((-float(i),)) for i, _ in enumerate(r.completions)) for r in requests)
+        weights = {id(r.adapter.values): sum(c.weight for c in r.completions) for r in requests if r.adapter}
+        return Scores(scores, tuple(weights[id(t)] * t for t in learnt_tensors(r.adapter for r in requests)))
 
 
 def work(*parcels: list[str]) -> Work:
-    packed = [pack_requests([Request((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
+    packed = [pack_sample([SampleRequest((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
     return Work(5, tuple(packed))
 
 
-def spoken(outcome: ResponseParcel | Failure) -> list[str]:
-    assert isinstance(outcome, ResponseParcel)
-    return [r.text for r in unpack_responses(outcome)]
+def drawn(outcome: AnswerParcel | Failure) -> list[str]:
+    assert isinstance(outcome, SampledParcel)
+    return [sampled.text for sampled in outcome.samples]
 
 
 def test_a_lease_is_one_batch_and_each_parcel_gets_its_own() -> None:
     candidate = Picky()
-    assert [spoken(o) for o in outcomes(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
+    assert [drawn(o) for o in outcomes(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
     assert candidate.batches == [4]
+
+
+def to_score(*weights: float) -> ScoreRequest:
+    completions = tuple(GivenCompletion((Message("user", "t"),), (1,), weight) for weight in weights)
+    return ScoreRequest(completions, Adapter(layout(), torch.arange(float(layout().size))))
+
+
+def test_a_lease_of_both_kinds_is_a_batch_of_each_and_gradients_go_back_to_their_parcels() -> None:
+    candidate = Picky()
+    parcels = (*work(["a"]).parcels, pack_score([to_score(1.0, 2.0), to_score(4.0)]), pack_score([to_score(8.0)]))
+    one, two, three = outcomes(candidate, Work(5, parcels))
+    assert drawn(one) == ["A"]
+    assert candidate.batches == [1, 3]
+    assert isinstance(two, ScoredParcel)
+    assert isinstance(three, ScoredParcel)
+    for parcel, counts, factors in ((two, [2, 1], [3.0, 4.0]), (three, [1], [8.0])):
+        scores = unpack_scores(parcel)
+        assert [len(row) for row in scores.completions] == counts
+        assert [float(g[1]) for g in scores.gradients if g is not None] == factors
 
 
 def test_a_parcel_that_fails_does_not_fail_its_batch_mates() -> None:
     good, refused, broke, also_good = outcomes(Picky(), work(["a"], ["b", "too long"], ["break"], ["c"]))
-    assert (spoken(good), spoken(also_good)) == (["A"], ["C"])
+    assert (drawn(good), drawn(also_good)) == (["A"], ["C"])
     assert isinstance(refused, Failure)
     assert refused.final
     assert isinstance(refused.error, CandidateError)

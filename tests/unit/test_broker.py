@@ -16,16 +16,17 @@ from haps_search.config.engines import Leases
 from haps_search.engines.cluster import broker as broker_module
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.wire import (
+    AnswerParcel,
     Done,
     Failure,
     RequestParcel,
-    ResponseParcel,
+    SampledParcel,
+    SampleParcel,
     Work,
-    pack_requests,
-    pack_responses,
+    pack_sample,
 )
 from haps_search.errors import CandidateError, HapsError, PoolError
-from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+from haps_search.types import Message, ModuleTable, Sampled, SampleRequest, Sampling
 
 # The reaper looks every quarter of a deadline of real time; what has expired the test's clock says.
 DEADLINE_S = 0.02
@@ -63,24 +64,27 @@ def make(*names: str, clock: Clock | None = None, **leases: Any) -> Broker:
     return Broker(dict.fromkeys(names or ("llama",), 1), settings, SILENCE_S, clock or Clock())
 
 
-def parcel(*texts: str) -> RequestParcel:
-    return pack_requests([Request((Message("user", text),), Sampling(4)) for text in texts])
+def parcel(*texts: str) -> SampleParcel:
+    return pack_sample([SampleRequest((Message("user", text),), Sampling(4)) for text in texts])
 
 
-def said(*texts: str) -> ResponseParcel:
-    return pack_responses([Response(text, (1,), -1.0, 1, 1) for text in texts])
+def said(*texts: str) -> SampledParcel:
+    return SampledParcel(tuple(Sampled(text, (1,), (-1.0,), 1, 1) for text in texts))
 
 
-def echo(asked: RequestParcel) -> ResponseParcel:
+def echo(asked: RequestParcel) -> SampledParcel:
     """The answer that belongs to this parcel and to no other."""
+    assert isinstance(asked, SampleParcel)
     return said(*(r.messages[0].content for r in asked.requests))
 
 
-def texts(found: Iterable[RequestParcel | ResponseParcel]) -> list[list[str]]:
-    return [
-        [r.messages[0].content for r in p.requests] if isinstance(p, RequestParcel) else [r.text for r in p.responses]
-        for p in found
-    ]
+def texts(found: Iterable[RequestParcel | AnswerParcel]) -> list[list[str]]:
+    said = []
+    for p in found:
+        assert isinstance(p, SampleParcel | SampledParcel)
+        asked = isinstance(p, SampleParcel)
+        said.append([r.messages[0].content for r in p.requests] if asked else [s.text for s in p.samples])
+    return said
 
 
 def answered(work: Work) -> Done:
@@ -104,7 +108,7 @@ async def leased(broker: Broker, session: int, done: Done | None = None, worker:
     return work
 
 
-def asked(broker: Broker, *parcels: RequestParcel, candidate: str = "llama") -> list[asyncio.Task[ResponseParcel]]:
+def asked(broker: Broker, *parcels: RequestParcel, candidate: str = "llama") -> list[asyncio.Task[AnswerParcel]]:
     return [asyncio.create_task(broker.submit(candidate, p)) for p in parcels]
 
 
@@ -526,7 +530,7 @@ async def test_prompts_that_workers_still_had_are_counted() -> None:
     (waiting,) = asked(broker, parcel("a", "b"))
     await asyncio.sleep(0)
     work = await leased(broker, session)
-    known = pack_responses([Response(t, (1,), -1.0, 1, 1, prompt_known=t == "a") for t in ("a", "b")])
+    known = SampledParcel(tuple(Sampled(t, (1,), (-1.0,), 1, 1, prompt_known=t == "a") for t in ("a", "b")))
     await broker.exchange("llama/0", session, Done(work.lease, (known,)))
     await waiting
     assert (await broker.status())["known"] == 1
@@ -598,7 +602,7 @@ def test_with_unruly_workers_every_parcel_is_answered_exactly_once(seed: int) ->
         broker = Broker({"llama": 3}, settings)
         workers = [asyncio.create_task(Unruly(broker, f"llama/{i}", chance).live()) for i in range(3)]
         parcels = [parcel(*(f"{n}.{row}" for row in range(chance.randint(1, 4)))) for n in range(60)]
-        waiting: list[asyncio.Task[ResponseParcel]] = []
+        waiting: list[asyncio.Task[AnswerParcel]] = []
         for p in parcels:
             waiting += asked(broker, p)
             await asyncio.sleep(chance.random() * 0.004)
@@ -628,7 +632,7 @@ def test_with_few_attempts_every_parcel_gets_its_answer_or_the_reason() -> None:
         errors = [a for a in answers if isinstance(a, BaseException)]
         assert 0 < len(errors) < 40
         assert all(isinstance(e, PoolError) and "2 attempts failed" in str(e) for e in errors)
-        right = [(a, p) for a, p in zip(answers, parcels, strict=True) if isinstance(a, ResponseParcel)]
+        right = [(a, p) for a, p in zip(answers, parcels, strict=True) if isinstance(a, SampledParcel)]
         assert texts([a for a, _ in right]) == texts([p for _, p in right])
 
     run()

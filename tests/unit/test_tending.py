@@ -10,13 +10,13 @@ from made import table
 from haps_search.config.engines import ClusterProfile, Leases, Resources
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.watch import Node, Watch, ended_by, waits
-from haps_search.engines.cluster.wire import Done, Failure, Refusal, pack_requests, pack_responses
+from haps_search.engines.cluster.wire import Done, Failure, Refusal, SampledParcel, pack_sample
 from haps_search.errors import CandidateError, HapsError, PoolError
-from haps_search.types import Message, Request, Response, Sampling
+from haps_search.types import Message, Sampled, SampleRequest, Sampling
 
 SILENCE_S = 100.0
-PARCEL = pack_requests([Request((Message("user", "say"),), Sampling(4))])
-ANSWER = pack_responses([Response("said", (1,), -1.0, 1, 1)])
+PARCEL = pack_sample([SampleRequest((Message("user", "say"),), Sampling(4))])
+ANSWER = SampledParcel((Sampled("said", (1,), (-1.0,), 1, 1),))
 MISSING = CandidateError("`llama` from path `x`: no such folder")
 
 

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 
 from haps_search.config.engines import Leases
 from haps_search.engines.cluster.queue import FairQueue
-from haps_search.engines.cluster.wire import Done, Refusal, RequestParcel, ResponseParcel, Tended, Work
+from haps_search.engines.cluster.wire import (
+    AnswerParcel,
+    Done,
+    Refusal,
+    RequestParcel,
+    SampledParcel,
+    ScoredParcel,
+    Tended,
+    Work,
+)
 from haps_search.errors import CandidateError, HapsError, PoolError
 from haps_search.types import ModuleTable
 
@@ -26,7 +35,7 @@ IDLE_POLL_S = 5.0
 @dataclass(eq=False)
 class _Job:
     parcel: RequestParcel
-    answer: asyncio.Future[ResponseParcel]
+    answer: asyncio.Future[AnswerParcel]
     trial: str
     rows: int
     length: int
@@ -101,7 +110,7 @@ class Broker:
 
     # What trials call.
 
-    async def submit(self, candidate: str, parcel: RequestParcel, trial: str = "") -> ResponseParcel:
+    async def submit(self, candidate: str, parcel: RequestParcel, trial: str = "") -> AnswerParcel:
         """Answer a parcel. Those of different trials take turns.
 
         Raises PoolError where the machines gave up, CandidateError where the candidate did.
@@ -303,14 +312,14 @@ class Broker:
             return
         if late:  # right answers stay right; what failed has been given to others already
             for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
-                if isinstance(outcome, ResponseParcel):
+                if isinstance(outcome, SampledParcel | ScoredParcel):
                     _answer(job, outcome)
             return
         candidate = self._workers[lease.worker].candidate
         again = []
         for job, outcome in zip(lease.jobs, done.outcomes, strict=True):
-            if isinstance(outcome, ResponseParcel):
-                self._counts["known"] += sum(response.prompt_known for response in outcome.responses)
+            if isinstance(outcome, SampledParcel | ScoredParcel):
+                self._counts["known"] += outcome.known
                 _answer(job, outcome)
             elif outcome.final:
                 _answer(job, outcome.error)
@@ -396,7 +405,7 @@ class Broker:
         return max([*heard, self._idle_since[candidate]])
 
 
-def _answer(job: _Job, outcome: ResponseParcel | HapsError) -> None:
+def _answer(job: _Job, outcome: AnswerParcel | HapsError) -> None:
     if job.answer.done():
         return
     if isinstance(outcome, HapsError):

@@ -9,12 +9,24 @@ from typing import Any
 
 import ray
 
+from haps_search.candidates.partial import added, pieces
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.router_actor import RouterActor, opened
-from haps_search.engines.cluster.wire import estimated_tokens, pack_requests, pack_tensors, unpack_responses
-from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
+from haps_search.engines.cluster.wire import estimated_tokens, pack_sample, pack_score, pack_tensors, unpack_scores
+from haps_search.types import (
+    Outcomes,
+    Question,
+    Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
+    Signal,
+    Snapshot,
+    UpdateReport,
+)
 
 
 def parcel_rows(profile: ClusterProfile, requests: int) -> int:
@@ -23,20 +35,34 @@ def parcel_rows(profile: ClusterProfile, requests: int) -> int:
     return max(1, min(profile.leases.rows, -(-requests // replicas)))
 
 
-async def ask_pool(
-    broker: Any, rows: int, candidate: str, requests: Sequence[Request], trial: str = ""
-) -> list[Response]:
-    """One response per request, in order, sent in parcels of `rows` that hold requests of like length.
+async def sample_in_pool(
+    broker: Any, rows: int, candidate: str, requests: Sequence[SampleRequest], trial: str = ""
+) -> list[Sampled]:
+    """One completion per request, in order, asked in parcels of `rows` that hold requests of like length.
 
     Raises CandidateError, PoolError.
     """
-    order = sorted(range(len(requests)), key=lambda i: estimated_tokens(requests[i].messages, requests[i].sampling))
+    lengths = [estimated_tokens(request.messages, request.sampling.max_new_tokens) for request in requests]
+    order = sorted(range(len(requests)), key=lengths.__getitem__)
     parts = [order[i : i + rows] for i in range(0, len(order), rows)]
-    packed = [pack_requests([requests[i] for i in part]) for part in parts]
+    packed = [pack_sample([requests[i] for i in part]) for part in parts]
     parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, p, trial)) for p in packed))
-    responses = [response for parcel in parcels for response in unpack_responses(parcel)]
-    found = dict(zip(order, responses, strict=True))
+    drawn = [sampled for parcel in parcels for sampled in parcel.samples]
+    found = dict(zip(order, drawn, strict=True))
     return [found[i] for i in range(len(requests))]
+
+
+async def score_in_pool(
+    broker: Any, rows: int, candidate: str, requests: Sequence[ScoreRequest], trial: str = ""
+) -> Scores:
+    """Asked in parcels of at most `rows` completions; those of a request stay together where they fit.
+
+    Raises CandidateError, PoolError.
+    """
+    parts = pieces(requests, rows)
+    packed = [pack_score(part.requests) for part in parts]
+    parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, p, trial)) for p in packed))
+    return added(requests, parts, [unpack_scores(parcel) for parcel in parcels])
 
 
 class RayEngine:
@@ -79,8 +105,11 @@ class RayEngine:
         bare, keys, packed = await answer(self._router.route.remote(list(questions), episodes, seed))
         return opened(bare, keys, packed, self._layouts)
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return await ask_pool(self._broker, self._rows, candidate, requests, self._trial)
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return await sample_in_pool(self._broker, self._rows, candidate, requests, self._trial)
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        return await score_in_pool(self._broker, self._rows, candidate, requests, self._trial)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if isinstance(signal, Outcomes):

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import ray
@@ -15,16 +16,22 @@ from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
 from haps_search.engines.cluster.failures import unwrapped
 from haps_search.engines.cluster.wire import (
+    AnswerParcel,
     Done,
     Failure,
     RequestParcel,
-    ResponseParcel,
+    SampledParcel,
+    SampleParcel,
+    ScoredParcel,
+    ScoreParcel,
     Work,
-    pack_responses,
-    unpack_requests,
+    pack_scores,
+    unpack_sample,
+    unpack_score,
 )
 from haps_search.errors import CandidateError, PoolError
-from haps_search.types import Response
+from haps_search.lora.adapter import learnt_tensors
+from haps_search.types import Scores
 
 _log = logging.getLogger(__name__)
 _PASSING = ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
@@ -97,11 +104,11 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int)
         done = None if work is None else Done(work.lease, outcomes(candidate, work))
 
 
-def outcomes(candidate: Candidate, work: Work) -> tuple[ResponseParcel | Failure, ...]:
-    """Answer all parcels of a lease in one batch; where that fails, each alone, to find out whose fault it was."""
-    requests = [unpack_requests(parcel) for parcel in work.parcels]
+def outcomes(candidate: Candidate, work: Work) -> tuple[AnswerParcel | Failure, ...]:
+    """Answer all parcels of a lease, those of a kind in one batch; where that fails, each alone, to find out whose
+    fault it was."""
     try:
-        return tuple(_split(work.parcels, candidate.respond([request for part in requests for request in part])))
+        return tuple(_answers(candidate, work.parcels))
     except Exception as error:
         if "CUDA error" in str(error):
             raise  # the device's context is broken: only a new process can go on
@@ -111,12 +118,36 @@ def outcomes(candidate: Candidate, work: Work) -> tuple[ResponseParcel | Failure
     return tuple(outcomes(candidate, Work(work.lease, (parcel,)))[0] for parcel in work.parcels)
 
 
-def _split(parcels: Sequence[RequestParcel], answers: Sequence[Response]) -> list[ResponseParcel]:
-    found, start = [], 0
-    for parcel in parcels:
-        found.append(pack_responses(answers[start : start + parcel.rows]))
-        start += parcel.rows
-    return found
+def _answers(candidate: Candidate, parcels: Sequence[RequestParcel]) -> list[AnswerParcel]:
+    sampling = {i: parcel for i, parcel in enumerate(parcels) if isinstance(parcel, SampleParcel)}
+    scoring = {i: parcel for i, parcel in enumerate(parcels) if isinstance(parcel, ScoreParcel)}
+    found: dict[int, AnswerParcel] = {}
+    if sampling:
+        found |= zip(sampling, _sampled(candidate, list(sampling.values())), strict=True)
+    if scoring:
+        found |= zip(scoring, _scored(candidate, list(scoring.values())), strict=True)
+    return [found[i] for i in range(len(parcels))]
+
+
+def _sampled(candidate: Candidate, parcels: Sequence[SampleParcel]) -> list[SampledParcel]:
+    drawn = iter(candidate.sample([request for parcel in parcels for request in unpack_sample(parcel)]))
+    return [SampledParcel(tuple(islice(drawn, parcel.rows))) for parcel in parcels]
+
+
+def _scored(candidate: Candidate, parcels: Sequence[ScoreParcel]) -> list[ScoredParcel]:
+    requests = [unpack_score(parcel) for parcel in parcels]
+    scores = candidate.score([request for some in requests for request in some])
+    # Parcels share no tensor, so each tensor's gradient belongs to one of them.
+    completions, gradients = iter(scores.completions), iter(scores.gradients)
+    return [
+        pack_scores(
+            Scores(
+                tuple(islice(completions, len(some))),
+                tuple(islice(gradients, len(learnt_tensors(request.adapter for request in some)))),
+            )
+        )
+        for some in requests
+    ]
 
 
 def _failure(error: Exception) -> Failure:

@@ -1,0 +1,235 @@
+"""Scoring: log-likelihoods of given completions, and gradients with respect to the adapters that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from haps_search.candidates.activations import ActivationCache, Activations, Ids
+from haps_search.candidates.decoder import Decoder
+from haps_search.candidates.policy import Policy
+from haps_search.candidates.prefill import recomputed
+from haps_search.candidates.prompts import pad_left, pad_right, positions
+from haps_search.candidates.stack import Head
+from haps_search.candidates.suffix import Replay, first_patched, patched_modules, tail_suffices
+from haps_search.lora.injection import RowAdapters, injected
+from haps_search.types import Adapter, Distribution, Score
+
+LOGITS = 2**25
+"""So many logits are formed at a time (128 MiB in float32), or those of one position of every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One completion to be scored. `kl`: its KL to `reference` is wanted, whatever it weighs."""
+
+    prompt: Ids
+    tokens: Ids
+    distribution: Distribution
+    adapter: Adapter | None = None
+    weight: float = 0.0
+    kl_weight: float = 0.0
+    kl: bool = False
+    reference: Adapter | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.tokens)
+
+    def enters(self, layers: int) -> tuple[int, bool]:
+        """The lowest of so many layers that no kept state can stand for, and whether the positions of its prompt can be
+        left out there."""
+        adapters = (self.adapter, self.reference if self.kl else None)
+        first = first_patched(adapters)
+        return (layers - 1 if first is None else first), tail_suffices(patched_modules(*adapters), layers)
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """Per row its score; for each distinct learnt tensor of the rows' adapters its gradient, none where no row
+    weighs."""
+
+    rows: list[Score]
+    gradients: list[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows, by their places, that are scored alike: from layer `first` on, 0 for the whole model. `tail`: without the
+    positions of their prompts. `kept` are their activations, None where they are to be computed."""
+
+    rows: list[int]
+    first: int
+    tail: bool
+    kept: list[Activations] | None = None
+
+    def activations(self, decoder: Decoder, rows: Sequence[Row], picked: Sequence[int]) -> list[Activations] | None:
+        """Of the `picked` places in this group; None for the whole model."""
+        if self.kept is not None:
+            return [self.kept[i] for i in picked]
+        if decoder.layers is None or self.first == 0:
+            return None
+        some = [rows[self.rows[i]] for i in picked]
+        prompts, completions = [row.prompt for row in some], [row.tokens for row in some]
+        return recomputed(decoder, decoder.layers, self.first, prompts, completions, self.tail)
+
+
+def groups(decoder: Decoder, cache: ActivationCache, rows: Sequence[Row]) -> list[Group]:
+    """All rows, those together that may share a batch."""
+    found: dict[tuple[int, bool, bool], Group] = {}
+    for place, row in enumerate(rows):
+        first, tail = (0, False) if decoder.layers is None else row.enters(len(decoder.layers))
+        kept = cache.get(row.prompt, row.tokens, first, tail) if first else None
+        if kept is not None:
+            first, tail = kept.first, kept.past is not None
+        group = found.setdefault((first, tail, kept is None), Group([], first, tail, None if kept is None else []))
+        group.rows.append(place)
+        if kept is not None and group.kept is not None:
+            group.kept.append(kept)
+    return list(found.values())
+
+
+def score(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations] | None = None) -> RowScores:
+    """A second pass over the completions (design section 3a), and one backward for their weighted sum.
+
+    With `activations`, which enter at one layer, only the layers from there on are run; without them the whole model.
+    Logits are formed, and their gradient taken, a few positions at a time, so that a large vocabulary does not decide
+    the memory.
+    """
+    model, weights = decoder.model, _Weights.of(rows, decoder.model.device)
+    hidden = _final_states(decoder, rows, activations)
+    adapters = RowAdapters([row.adapter for row in rows], model.dtype, model.device)
+    if weights.any:
+        adapters.require_gradients()
+    with torch.set_grad_enabled(weights.any), injected(model, adapters):
+        states = hidden()
+    found = _through_head(decoder, rows, weights, states, _reference_states(decoder, rows, hidden))
+    scores = [
+        Score(tuple(log_p[: len(row.tokens)]), kl if row.kl else None)
+        for row, log_p, kl in zip(rows, found.log_p.tolist(), found.kl.tolist(), strict=True)
+    ]
+    if found.along is None:
+        return RowScores(scores, [])
+    return RowScores(scores, [weights.scale * g for g in adapters.gradients(states, found.along)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Of each row, (n,) divided by the largest of them: `scale`, so that half precision loses no small one."""
+
+    likelihood: Tensor
+    kl: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], device: torch.device) -> _Weights:
+        learn = [row.adapter is not None and bool(row.adapter.learnt) for row in rows]
+        pairs = [(row.weight, row.kl_weight) if learns else (0.0, 0.0) for row, learns in zip(rows, learn, strict=True)]
+        scale = max(abs(w) for pair in pairs for w in pair)
+        both = torch.tensor(pairs, dtype=torch.float64, device=device)
+        likelihood, kl = (both / (scale or 1.0)).unbind(-1)
+        return cls(likelihood, kl, scale)
+
+    @property
+    def any(self) -> bool:
+        return self.scale > 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Log-probability of each token (n, T), the KL (n,), and d weighted sum / d final states (n, T, H)."""
+
+    log_p: Tensor
+    kl: Tensor
+    along: Tensor | None
+
+
+def _through_head(
+    decoder: Decoder, rows: Sequence[Row], weights: _Weights, states: Tensor, reference: Tensor | None
+) -> _Found:
+    device, head = states.device, decoder.head
+    policy = Policy([row.distribution for row in rows], device)
+    tokens, mask = pad_right([row.tokens for row in rows], decoder.pad_id, device)
+    log_ps: list[Tensor] = []
+    along: list[Tensor] = []
+    kls = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    for part in _parts(tokens.shape, head.width):
+        given = _Given(policy, head, tokens[:, part], mask[:, part])
+        # Of a slice that is not contiguous torch makes a product per row, each of which reads the whole head.
+        leaf = states[:, part].detach().contiguous().requires_grad_(weights.any)
+        with torch.set_grad_enabled(weights.any):
+            tempered = policy.tempered(head.logits(leaf))
+            log_p = given.log_p(tempered)
+            total = (weights.likelihood.to(log_p) * log_p.sum(-1)).sum()
+            log_ps.append(log_p.detach())
+            if reference is not None:
+                kl = given.kl(tempered, reference[:, part].contiguous())
+                total = total + (weights.kl.to(kl) * kl).sum()
+                kls += kl.detach()
+            if weights.any:
+                along += torch.autograd.grad(total, leaf)
+    return _Found(torch.cat(log_ps, 1), kls, torch.cat(along, 1) if along else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What was said at some positions, (n, t) each."""
+
+    policy: Policy
+    head: Head
+    tokens: Tensor
+    mask: Tensor
+
+    def log_p(self, tempered: Tensor) -> Tensor:
+        """(n, t), 0 beyond a row's end."""
+        drawn = self.tokens.unsqueeze(-1)
+        log_p = self.policy.log_probabilities(tempered, keep=drawn).gather(-1, drawn).squeeze(-1)
+        return torch.where(self.mask, log_p, 0.0)
+
+    def kl(self, tempered: Tensor, reference: Tensor) -> Tensor:
+        """(n,), to the distribution that the `reference` states (n, t, H) give."""
+        with torch.no_grad():
+            base = self.policy.tempered(self.head.logits(reference))
+        per_token = (tempered.exp() * (tempered - base)).sum(-1)
+        return torch.where(self.mask, per_token, 0.0).sum(-1)
+
+
+def _parts(shape: Sequence[int], vocabulary: int) -> Iterator[slice]:
+    """Positions of a text (n, T) whose logits are formed together."""
+    rows, steps = shape
+    together = max(1, LOGITS // (rows * vocabulary))
+    for start in range(0, steps, together):
+        yield slice(start, start + together)
+
+
+@torch.no_grad()
+def _reference_states(decoder: Decoder, rows: Sequence[Row], hidden: Callable[[], Tensor]) -> Tensor | None:
+    """Final hidden states (n, T, H) under what the KL is taken to, None where nobody wants one."""
+    if not any(row.kl for row in rows):
+        return None
+    references = [row.reference if row.kl else None for row in rows]
+    with injected(decoder.model, RowAdapters(references, decoder.model.dtype, decoder.model.device)):
+        return hidden()
+
+
+def _final_states(
+    decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations] | None
+) -> Callable[[], Tensor]:
+    """What gives the final hidden states (n, T, H) from which each token of the completions is predicted."""
+    head = decoder.head  # which is tried out at its first use, and not under adapters
+    if activations is None or decoder.layers is None:
+        return lambda: _whole(decoder, head, rows)
+    return Replay(head, decoder.layers, decoder.model.config, activations).hidden
+
+
+def _whole(decoder: Decoder, head: Head, rows: Sequence[Row]) -> Tensor:
+    device = decoder.model.device
+    prompt, read = pad_left([row.prompt for row in rows], decoder.pad_id, device)
+    tokens, mask = pad_right([row.tokens for row in rows], decoder.pad_id, device)
+    ids, mask = torch.cat([prompt, tokens], -1), torch.cat([read, mask], -1)
+    inputs = {"attention_mask": mask, "position_ids": positions(mask), "use_cache": False}
+    hidden, _ = head.hidden(input_ids=ids, **inputs)
+    return hidden[:, prompt.shape[1] - 1 : -1]
