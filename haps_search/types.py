@@ -228,9 +228,9 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of one given completion: log-probability per token under the request's distribution, where a given token stays
-    whatever is truncated, and where it was weighed or asked for the KL to the reference: of the whole vocabulary at each prefix, at the distribution's temperature
-    and before truncation, in nats, summed over the tokens."""
+    """Of one given completion: log-probability per token under the request's distribution, from which truncation takes
+    no given token; and the KL to the reference where it was weighed or asked for: of the whole vocabulary at each
+    prefix, at the distribution's temperature and before truncation, in nats, summed over the tokens."""
 
     log_probabilities: tuple[float, ...]
     kl: float | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from haps_search.candidates.activations import ActivationCache, Ids, Kept
+from haps_search.candidates.activations import ActivationCache, Ids
 from haps_search.candidates.batches import Batches
 from haps_search.candidates.chat import render, text_ids
 from haps_search.candidates.decoder import Decoder
@@ -17,10 +17,11 @@ from haps_search.candidates.exact import exact
 from haps_search.candidates.fixed import FixedPlans, fixed_plans
 from haps_search.candidates.partial import GradientSum
 from haps_search.candidates.prompt_cache import PromptCache
+from haps_search.candidates.reuse import Group, collecting, groups, keep
 from haps_search.candidates.sample import sample
-from haps_search.candidates.score import Group, Row, RowScores, groups, score
+from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.stack import on_several_devices
-from haps_search.candidates.suffix import decoder_layers, first_patched, patched_modules, tail_suffices
+from haps_search.candidates.suffix import decoder_layers, patched_modules
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.spec import module_table
@@ -133,41 +134,16 @@ class FrozenLM:
 
     def _sample(self, requests: list[SampleRequest], prompts: list[Ids]) -> list[Sampled]:
         adapters = [request.adapter for request in requests]
-        kept = self._kept(requests)
+        scored = [request.adapter if request.keep else None for request in requests]
+        kept = collecting(self._activations, scored)
         drawn = sample(self._decoder, prompts, [r.sampling for r in requests], adapters, kept)
-        found = [
-            self._sampled(*row, len(prompt), known)
-            for row, prompt, known in zip(drawn.rows(), prompts, drawn.known, strict=True)
-        ]
+        rows, lengths = drawn.rows(), map(len, prompts)
         if kept is not None:
-            self._keep(kept, requests, prompts, [sampled.token_ids for sampled in found])
-        return found
+            keep(self._decoder, self._activations, kept, scored, prompts, [ids for ids, _ in rows])
+        return [self._sampled(*row) for row in zip(rows, lengths, drawn.known, strict=True)]
 
-    def _kept(self, requests: Sequence[SampleRequest]) -> Kept | None:
-        """What collects activations, where someone will score and some layer is everybody's.
-
-        A batch may hold adapters of several trials. What enters the lowest patched layer serves them all, but for those
-        that patch the very first: nothing lies below it.
-        """
-        firsts = [first_patched([request.adapter]) for request in requests if request.keep]
-        lowest = min((first for first in firsts if first), default=None)
-        return Kept(lowest) if lowest is not None and self._activations.budget else None
-
-    def _keep(
-        self, kept: Kept, requests: Sequence[SampleRequest], prompts: Sequence[Ids], completions: Sequence[Ids]
-    ) -> None:
-        rows = [
-            i
-            for i, request in enumerate(requests)
-            if request.keep and (first_patched([request.adapter]) or 0) >= kept.first
-        ]
-        layers = self.table.layers
-        tails = [tail_suffices(patched_modules(requests[i].adapter), layers) for i in rows]
-        entered = kept.activations(rows, [prompts[i] for i in rows], [completions[i] for i in rows], tails)
-        for i, activations in zip(rows, entered, strict=True):
-            self._activations.put(prompts[i], completions[i], activations)
-
-    def _sampled(self, ids: Ids, log_probabilities: tuple[float, ...], prompt_tokens: int, known: bool) -> Sampled:
+    def _sampled(self, row: tuple[Ids, tuple[float, ...]], prompt_tokens: int, known: bool) -> Sampled:
+        ids, log_probabilities = row
         said = ids[:-1] if ids and ids[-1] in self._decoder.stop_ids else ids
         text = str(self._lm.tokenizer.decode(list(said), skip_special_tokens=True))
         return Sampled(text, ids, log_probabilities, prompt_tokens, len(ids), known)

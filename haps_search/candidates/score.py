@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from haps_search.candidates.activations import ActivationCache, Activations, Ids
+from haps_search.candidates.activations import Activations, Ids
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.policy import Policy
-from haps_search.candidates.prefill import recomputed
 from haps_search.candidates.prompts import pad_left, pad_right, positions
 from haps_search.candidates.stack import Head
-from haps_search.candidates.suffix import Replay, first_patched, patched_modules, tail_suffices
+from haps_search.candidates.suffix import Replay
 from haps_search.lora.injection import RowAdapters, injected
 from haps_search.types import Adapter, Distribution, Score
 
@@ -39,13 +38,6 @@ class Row:
     def length(self) -> int:
         return len(self.prompt) + len(self.tokens)
 
-    def enters(self, layers: int) -> tuple[int, bool]:
-        """The lowest of so many layers that no kept state can stand for, and whether the positions of its prompt can be
-        left out there."""
-        adapters = (self.adapter, self.reference if self.kl else None)
-        first = first_patched(adapters)
-        return (layers - 1 if first is None else first), tail_suffices(patched_modules(*adapters), layers)
-
 
 @dataclass(frozen=True, slots=True)
 class RowScores:
@@ -54,42 +46,6 @@ class RowScores:
 
     rows: list[Score]
     gradients: list[Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Rows, by their places, that are scored alike: from layer `first` on, 0 for the whole model. `tail`: without the
-    positions of their prompts. `kept` are their activations, None where they are to be computed."""
-
-    rows: list[int]
-    first: int
-    tail: bool
-    kept: list[Activations] | None = None
-
-    def activations(self, decoder: Decoder, rows: Sequence[Row], picked: Sequence[int]) -> list[Activations] | None:
-        """Of the `picked` places in this group; None for the whole model."""
-        if self.kept is not None:
-            return [self.kept[i] for i in picked]
-        if decoder.layers is None or self.first == 0:
-            return None
-        some = [rows[self.rows[i]] for i in picked]
-        prompts, completions = [row.prompt for row in some], [row.tokens for row in some]
-        return recomputed(decoder, decoder.layers, self.first, prompts, completions, self.tail)
-
-
-def groups(decoder: Decoder, cache: ActivationCache, rows: Sequence[Row]) -> list[Group]:
-    """All rows, those together that may share a batch."""
-    found: dict[tuple[int, bool, bool], Group] = {}
-    for place, row in enumerate(rows):
-        first, tail = (0, False) if decoder.layers is None else row.enters(len(decoder.layers))
-        kept = cache.get(row.prompt, row.tokens, first, tail) if first else None
-        if kept is not None:
-            first, tail = kept.first, kept.past is not None
-        group = found.setdefault((first, tail, kept is None), Group([], first, tail, None if kept is None else []))
-        group.rows.append(place)
-        if kept is not None and group.kept is not None:
-            group.kept.append(kept)
-    return list(found.values())
 
 
 def score(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations] | None = None) -> RowScores:

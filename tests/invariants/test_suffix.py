@@ -10,7 +10,7 @@ import torch
 from families import AFTER, FAMILIES, build_family
 from verbs import same, sampled_and_scored
 
-from haps_search.candidates import frozen_lm, sample, score
+from haps_search.candidates import reuse, sample
 from haps_search.candidates.activations import Kept
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.suffix import Replay, decoder_layers
@@ -89,8 +89,7 @@ def test_leaving_prompt_positions_out_would_be_wrong_where_keys_are_patched(
         pytest.skip("the window has moved on, so the tail cannot be replayed at all")
     suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
     layout = resolve(LoraConfig(rank=2, targets=KEYS.get(name, ("k_proj",))), suffix.table)
-    for module in (frozen_lm, score):
-        monkeypatch.setattr(module, "tail_suffices", lambda targets, layers: True)
+    monkeypatch.setattr(reuse, "tail_suffices", lambda targets, layers: True)
     a, b = (sampled_and_scored(lm, requests(layout))[2] for lm in (suffix, whole))
     assert a.gradient is not None
     assert b.gradient is not None
