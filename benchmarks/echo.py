@@ -17,16 +17,16 @@ from haps_search.engines.cluster import tickets
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.remote_candidates import RemoteCandidates
 from haps_search.engines.cluster.worker import serve
-from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+from haps_search.types import Message, ModuleTable, Sampled, SampleRequest, Sampling, ScoreRequest, Scores
 
 NAME = "echo"
 
 
-def requests(prefix: str, count: int) -> list[Request]:
-    return [Request((Message("user", f"{prefix}{i}"),), Sampling(4)) for i in range(count)]
+def requests(prefix: str, count: int) -> list[SampleRequest]:
+    return [SampleRequest((Message("user", f"{prefix}{i}"),), Sampling(4)) for i in range(count)]
 
 
-def echoes(asked: Sequence[Request]) -> list[str]:
+def echoes(asked: Sequence[SampleRequest]) -> list[str]:
     """What the pool has to answer."""
     return [request.messages[0].content.upper() for request in asked]
 
@@ -40,9 +40,12 @@ class Echo:
     def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
 
-    def respond(self, asked: Sequence[Request]) -> list[Response]:
+    def sample(self, asked: Sequence[SampleRequest]) -> list[Sampled]:
         time.sleep(self._seconds)
-        return [Response(text, (1,), -1.0, 1, 1) for text in echoes(asked)]
+        return [Sampled(text, (1,), (-1.0,), 1, 1) for text in echoes(asked)]
+
+    def score(self, asked: Sequence[ScoreRequest]) -> Scores:
+        raise NotImplementedError("an echo weighs nothing")
 
 
 class Impatient(Broker):
@@ -76,13 +79,13 @@ class TrialProcess:
                 await asyncio.sleep(1.0)
                 time.sleep(frozen_s)
 
-        async def both() -> list[Response]:
+        async def both() -> list[Sampled]:
             candidates = RemoteCandidates(broker, profile, trial=prefix)
-            responses, _ = await asyncio.gather(candidates.speak(NAME, requests(prefix, count)), frozen())
+            drawn, _ = await asyncio.gather(candidates.sample(NAME, requests(prefix, count)), frozen())
             candidates.leave()
-            return responses
+            return drawn
 
-        return [response.text for response in asyncio.run(both())]
+        return [sampled.text for sampled in asyncio.run(both())]
 
 
 class Pool:

@@ -15,7 +15,7 @@ from benchmarks.subjects import babbling, letters
 from haps_search.engines.cluster.remote_candidates import RemoteCandidates
 from haps_search.engines.cluster.session import Session
 from haps_search.engines.cluster.wire import estimated_tokens
-from haps_search.types import Message, Request, Sampling
+from haps_search.types import Message, SampleRequest, Sampling
 
 FIGURES = ("fair_share",)
 _WAITING = 24
@@ -67,9 +67,9 @@ class _Crowd:
 
         async def asking(asker: _Asker, which: int) -> None:
             requests = _requests(asker, 1000 * number + which)
-            cost = sum(estimated_tokens(request.messages, request.sampling) for request in requests)
+            cost = sum(estimated_tokens(request.messages, request.sampling.max_new_tokens) for request in requests)
             while True:
-                await self._askers[asker].speak("lm", requests)
+                await self._askers[asker].sample("lm", requests)
                 served[asker.name] += cost
                 answered[asker.name] += 1
 
@@ -88,7 +88,7 @@ def _candidates(live: Session, asker: _Asker) -> RemoteCandidates:
     return RemoteCandidates(live.broker, live.profile, trial=asker.name)
 
 
-def _requests(asker: _Asker, number: int) -> list[Request]:
+def _requests(asker: _Asker, number: int) -> list[SampleRequest]:
     asked = letters(asker.prompt)(number, asker.rows)
     how = Sampling(asker.new)
-    return [Request((Message("user", q.text),), replace(how, seed=i)) for i, q in enumerate(asked)]
+    return [SampleRequest((Message("user", q.text),), replace(how, seed=i)) for i, q in enumerate(asked)]

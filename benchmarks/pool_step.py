@@ -88,8 +88,16 @@ class NumbersCandidate:
         return [types.Response("x", (i % 2, 1), -1.0, 8, 2, self._gradient(r)) for i, r in enumerate(requests)]  # type: ignore[attr-defined]
 
     def _gradient(self, request: Any) -> Any:
-        adapter = getattr(request, "adapter", None) or getattr(request, "delta", None)
-        return 0.5 * adapter.values if request.gradient else None
+        return 0.5 * request.delta.values if request.gradient else None
+
+    def sample(self, requests: Sequence[Any]) -> list[Any]:
+        return [types.Sampled("x", (i % 2, 1), (-0.5, -0.5), 8, 2) for i, _ in enumerate(requests)]
+
+    def score(self, requests: Sequence[Any]) -> Any:
+        from haps_search.lora.adapter import learnt_tensors
+
+        scores = tuple(tuple(types.Score((-0.5, -0.5)) for _ in request.completions) for request in requests)
+        return types.Scores(scores, tuple(0.5 * each for each in learnt_tensors(r.adapter for r in requests)))
 
 
 class WorkerProcess:

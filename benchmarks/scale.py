@@ -62,7 +62,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class GpuSize:
-    """What gpu_decode speaks: `rows` at once, prompts of `prompt` tokens, texts of `few` and of `many`, which share a
+    """What gpu_decode samples: `rows` at once, prompts of `prompt` tokens, texts of `few` and of `many`, which share a
     shape; the bandwidth is that of copying `copied` bytes."""
 
     shape: Shape

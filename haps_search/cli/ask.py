@@ -49,6 +49,6 @@ def ask(
         )
     how = Play(found.experiment.run.sampling, seed=0, greedy=True)
     for label, adapters in (("answer", routes.adapters), ("frozen", {})):
-        played = asyncio.run(play(loaded.engine.speak, loaded.task, asked, routes.assignments, adapters, how))
+        played = asyncio.run(play(loaded.engine.sample, loaded.task, asked, routes.assignments, adapters, how))
         for completion in played[0][0].completions:
-            typer.echo(f"{label} ({completion.role}, {completion.candidate}): {completion.response.text}")
+            typer.echo(f"{label} ({completion.role}, {completion.candidate}): {completion.sampled.text}")

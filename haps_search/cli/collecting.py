@@ -13,14 +13,14 @@ from haps_search.cli.counting import counting
 from haps_search.cli.display import wide_console
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.sweep import Study
-from haps_search.episodes.play import Speak
+from haps_search.episodes.play import Sample
 from haps_search.records.parts import Parts, same_plan
 from haps_search.search.collect import Collection, collect, collection, merge
 from haps_search.sweep.lock import Lock
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import plan_of
 from haps_search.tasks.task import Task
-from haps_search.types import Request, Response, Split
+from haps_search.types import Sampled, SampleRequest, Split
 
 
 def collect_table(study: Study, table: Path, split: Split, samples: int, limit: int | None, chunk: int) -> None:
@@ -65,24 +65,24 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, console: C
         return
     local = isinstance(study.experiment.engine, LocalEngineConfig)
     opened = _local(study, task) if local else _on_ray(study, wanted, parts.folder / "logs")
-    with opened as speak, counting(console, "episodes", done, total) as advance:
-        asyncio.run(collect(speak, task, wanted, parts, advance))
+    with opened as sample, counting(console, "episodes", done, total) as advance:
+        asyncio.run(collect(sample, task, wanted, parts, advance))
 
 
 @contextmanager
-def _local(study: Study, task: Task) -> Iterator[Speak]:
+def _local(study: Study, task: Task) -> Iterator[Sample]:
     from haps_search.engines.local import load_candidates
 
     candidates = load_candidates(study.experiment, task)
 
-    async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return candidates[candidate].respond(requests)
+    async def sample(candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return candidates[candidate].sample(requests)
 
-    yield speak
+    yield sample
 
 
 @contextmanager
-def _on_ray(study: Study, wanted: Collection, logs: Path) -> Iterator[Speak]:
+def _on_ray(study: Study, wanted: Collection, logs: Path) -> Iterator[Sample]:
     from haps_search.cli.drive import profile_of
     from haps_search.cli.logs import log_to
     from haps_search.engines.cluster.remote_candidates import RemoteCandidates
@@ -94,6 +94,6 @@ def _on_ray(study: Study, wanted: Collection, logs: Path) -> Iterator[Speak]:
         live.wait_for_candidates()
         candidates = RemoteCandidates(live.broker, profile)
         try:
-            yield candidates.speak
+            yield candidates.sample
         finally:
             candidates.leave()

@@ -12,7 +12,7 @@ from typing import Any
 
 from haps_search.config.candidates import Price
 from haps_search.config.run import Experiment
-from haps_search.episodes.play import Play, Speak, play
+from haps_search.episodes.play import Play, Sample, play
 from haps_search.errors import ConfigError
 from haps_search.learning.utility import cost, prices
 from haps_search.records.parts import Parts
@@ -87,14 +87,14 @@ def collection(
     return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk)
 
 
-async def collect(speak: Speak, task: Task, wanted: Collection, parts: Parts, report: Report) -> None:
+async def collect(sample: Sample, task: Task, wanted: Collection, parts: Parts, report: Report) -> None:
     """Play the parts that are missing.
 
     Raises:
         CandidateError, PoolError: the parts so far stay and the next call goes on.
     """
     for index in parts.missing():
-        outcomes = await play_chunk(speak, task, wanted, index)
+        outcomes = await play_chunk(sample, task, wanted, index)
         parts.add(index, partial(_write, outcomes))
         report(len(outcomes))
 
@@ -104,13 +104,13 @@ def merge(wanted: Collection, parts: Parts) -> None:
     parts.merge(partial(merge_outcomes, plan=wanted.plan()))
 
 
-async def play_chunk(speak: Speak, task: Task, wanted: Collection, index: int) -> list[OutcomeRow]:
+async def play_chunk(sample: Sample, task: Task, wanted: Collection, index: int) -> list[OutcomeRow]:
     """A row per question, assignment and sample, the sample varying fastest."""
     questions = wanted.part(index)
     row = [z for z in wanted.assignments for _ in range(wanted.samples)]
     settings = wanted.experiment.run
     how = Play(settings.sampling, derive_seed(settings.seed, "collect"), greedy=wanted.samples == 1)
-    played = await play(speak, task, questions, [row] * len(questions), {}, how)
+    played = await play(sample, task, questions, [row] * len(questions), {}, how)
     price = prices(wanted.experiment.candidates)
     return [
         _outcome(task, wanted.split, episode, place % wanted.samples, price)
@@ -128,10 +128,10 @@ def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Map
         assignment=episode.assignment,
         sample=sample,
         reward=task.reward(episode),
-        prompt_tokens=sum(u.response.prompt_tokens for u in episode.completions),
-        completion_tokens=sum(u.response.completion_tokens for u in episode.completions),
+        prompt_tokens=sum(u.sampled.prompt_tokens for u in episode.completions),
+        completion_tokens=sum(u.sampled.completion_tokens for u in episode.completions),
         cost=cost(episode, price),
-        completion=episode.completions[-1].response.text if episode.completions else "",
+        completion=episode.completions[-1].sampled.text if episode.completions else "",
         failure="; ".join(failures) or None,
     )
 

@@ -12,8 +12,8 @@ import ray
 
 from benchmarks.echo import NAME, Echo, Impatient, Pool, echoes, kill, requests
 from haps_search.engines.cluster.pool_client import Order, PoolClient
-from haps_search.engines.cluster.store import get_responses, put_requests
-from haps_search.engines.cluster.wire import pack_requests, unpack_responses
+from haps_search.engines.cluster.store import get_sampled, put_requests
+from haps_search.engines.cluster.wire import pack_sample
 
 pytestmark = pytest.mark.ray
 LIMIT = 20
@@ -98,11 +98,11 @@ class Owner:
         return [put_requests(parcel)]
 
 
-def asked(pool: Pool, put: Callable[[], Any], opened: Callable[[Any], Any] = get_responses) -> list[str]:
+def asked(pool: Pool, put: Callable[[], Any], opened: Callable[[Any], Any] = get_sampled) -> list[str]:
     async def once() -> list[str]:
         client = PoolClient(pool.broker, "t", 3)
         (taken,) = await client.ask([Order(NAME, "sample", 2, 20, 0, put)], opened)
-        return [response.text for response in unpack_responses(taken.answer[1])]
+        return [sampled.text for sampled in taken.answer.samples]
 
     return asyncio.run(asyncio.wait_for(once(), 120))
 
@@ -111,7 +111,7 @@ def test_a_request_whose_owner_died_is_put_again(pools: Callable[..., Pool]) -> 
     pool = pools()
     pool.worker()
     owner: Any = ray.remote(Owner).options(num_cpus=0).remote()
-    parcel = pack_requests(requests("r", 2))
+    parcel = pack_sample(requests("r", 2))
     lost = ray.get(owner.put.remote(parcel))
     ray.kill(owner)
     puts = iter([lambda: lost[0], lambda: put_requests(parcel)])
@@ -130,8 +130,8 @@ def test_an_answer_whose_worker_died_before_it_was_fetched_is_asked_for_again(po
             kill(pid)
             time.sleep(2)
             pool.worker()
-        return get_responses(reference)
+        return get_sampled(reference)
 
-    assert asked(pool, lambda: put_requests(pack_requests(requests("r", 2))), opened) == ["R0", "R1"]
+    assert asked(pool, lambda: put_requests(pack_sample(requests("r", 2))), opened) == ["R0", "R1"]
     assert len(fetches) == 2
     assert pool.status()["lost"] == 1

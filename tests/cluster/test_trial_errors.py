@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from made import layout
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -27,12 +29,31 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import trial, worker
 from haps_search.engines.cluster.failures import answer, unwrapped
 from haps_search.engines.cluster.protocol import Answered, Failure, Lost, Result, Work
-from haps_search.engines.cluster.wire import RequestParcel, ResponseParcel, pack_requests, unpack_responses
+from haps_search.engines.cluster.wire import (
+    RequestParcel,
+    SampledParcel,
+    ScoredParcel,
+    pack_sample,
+    pack_score,
+    unpack_scores,
+)
 from haps_search.engines.cluster.worker import results
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
+from haps_search.lora.adapter import learnt_tensors
 from haps_search.records.run_folder import ERROR_FILE
 from haps_search.sweep.events import TrialEnded, written_ending
-from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+from haps_search.types import (
+    Adapter,
+    GivenCompletion,
+    Message,
+    ModuleTable,
+    Sampled,
+    SampleRequest,
+    Sampling,
+    Score,
+    ScoreRequest,
+    Scores,
+)
 
 Run = Callable[[BaseException | None], None]
 
@@ -150,7 +171,7 @@ def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         return list(payloads)
 
     monkeypatch.setattr(worker, "get_requests", get)
-    monkeypatch.setattr(worker, "put_responses", lambda parcel: parcel)
+    monkeypatch.setattr(worker, "put_answer", lambda parcel: parcel)
 
 
 class Picky:
@@ -162,38 +183,64 @@ class Picky:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def respond(self, requests: list[Request]) -> list[Response]:
+    def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         self.batches.append(len(requests))
         said = [r.messages[0].content for r in requests]
         if "too long" in said:
             raise CandidateError("picky: the prompt is too long")
         if "break" in said:
             raise RuntimeError("out of memory")
-        return [Response(text.upper(), (1,), -1.0, 1, 1) for text in said]
+        return [Sampled(text.upper(), (1,), (-1.0,), 1, 1) for text in said]
+
+    def score(self, requests: list[ScoreRequest]) -> Scores:
+        """Every gradient is the tensor itself, times how often its request's completions weigh."""
+        self.batches.append(len(requests))
+        scores = tuple(tuple(Score((-float(i),)) for i, _ in enumerate(r.completions)) for r in requests)
+        weights = {id(r.adapter.values): sum(c.weight for c in r.completions) for r in requests if r.adapter}
+        return Scores(scores, tuple(weights[id(t)] * t for t in learnt_tensors(r.adapter for r in requests)))
 
 
 def work(*parcels: list[str]) -> Work:
-    packed = [pack_requests([Request((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
+    packed = [pack_sample([SampleRequest((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
     return Work(5, "sample", tuple(packed))
 
 
-def spoken(result: Result) -> list[str]:
+def drawn(result: Result) -> list[str]:
     assert isinstance(result, Answered)
-    assert isinstance(result.payload, ResponseParcel)
-    return [r.text for r in unpack_responses(result.payload)]
+    assert isinstance(result.payload, SampledParcel)
+    return [sampled.text for sampled in result.payload.samples]
 
 
 @pytest.mark.usefixtures("at_hand")
 def test_a_lease_is_one_batch_and_each_ticket_gets_its_own() -> None:
     candidate = Picky()
-    assert [spoken(o) for o in results(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
+    assert [drawn(o) for o in results(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
     assert candidate.batches == [4]
+
+
+def to_score(*weights: float) -> ScoreRequest:
+    completions = tuple(GivenCompletion((Message("user", "t"),), (1,), weight) for weight in weights)
+    return ScoreRequest(completions, Adapter(layout(), torch.arange(float(layout().size))))
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_gradients_of_a_batch_go_back_to_their_tickets() -> None:
+    candidate = Picky()
+    payloads = pack_score([to_score(1.0, 2.0), to_score(4.0)]), pack_score([to_score(8.0)])
+    found = results(candidate, Work(5, "score", payloads))
+    assert candidate.batches == [3]
+    for result, counts, factors in zip(found, ([2, 1], [1]), ([3.0, 4.0], [8.0]), strict=True):
+        assert isinstance(result, Answered)
+        assert isinstance(result.payload, ScoredParcel)
+        scores = unpack_scores(result.payload)
+        assert [len(row) for row in scores.completions] == counts
+        assert [float(g[1]) for g in scores.gradients if g is not None] == factors
 
 
 @pytest.mark.usefixtures("at_hand")
 def test_a_ticket_that_fails_does_not_fail_its_batch_mates() -> None:
     good, refused, broke, also_good = results(Picky(), work(["a"], ["b", "too long"], ["break"], ["c"]))
-    assert (spoken(good), spoken(also_good)) == (["A"], ["C"])
+    assert (drawn(good), drawn(also_good)) == (["A"], ["C"])
     assert isinstance(refused, Failure)
     assert refused.final
     assert isinstance(refused.error, CandidateError)
@@ -208,7 +255,7 @@ def test_a_lost_request_is_told_and_its_batch_mates_are_answered_together() -> N
     first, second = work(["a"], ["b"]).payloads
     given = Work(5, "sample", (first, ObjectLostError("ff", None, ""), second, OwnerDiedError("ff", None, "")))
     found = results(candidate, given)
-    assert [spoken(found[0]), spoken(found[2])] == [["A"], ["B"]]
+    assert [drawn(found[0]), drawn(found[2])] == [["A"], ["B"]]
     assert candidate.batches == [2]
     assert all(isinstance(result, Lost) and "its request was lost" in result.reason for result in found[1::2])
 

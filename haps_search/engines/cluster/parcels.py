@@ -2,69 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from haps_search.engines.cluster.wire import estimated_tokens
-from haps_search.types import Request
+from haps_search.types import Adapter, SampleRequest, ScoreRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """`rows` are places in the batch of requests; `tokens` and `bytes` as a ticket counts them."""
+    """`places` are those of its requests in the batch; `rows`, `tokens` and `bytes` as a ticket counts them."""
 
-    rows: tuple[int, ...]
+    places: tuple[int, ...]
+    rows: int
     tokens: int
     bytes: int
 
 
-def cut(requests: Sequence[Request], rows: int, most_bytes: float) -> list[Parcel]:
-    """Requests in parcels of at most so many rows and bytes, as far as groups allow, which are cut only where they
-    alone have more. All of a group read the same, or under an adapter of their own."""
-    batch = _Batch(requests)
-    groups = sorted(batch.groups(), key=batch.longest)
-    parts: list[list[int]] = []
-    for piece in (piece for group in groups for piece in batch.pieces(group, rows, most_bytes)):
-        if parts and batch.fit(joined := [*parts[-1], *piece], rows, most_bytes):
-            parts[-1] = joined
-        else:
-            parts.append(piece)
-    return [Parcel(tuple(part), len(part) * batch.longest(part), batch.bytes(part)) for part in parts]
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What stays together: one or more requests, their rows, the tokens of the longest, and who is to have them ("" for
+    anyone). `sent` are the tensors that travel with them, `returned` those whose gradients come back."""
+
+    places: tuple[int, ...]
+    rows: int
+    length: int
+    sent: dict[int, int]
+    returned: dict[int, int]
+    prefers: str = ""
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sent.values()) + sum(self.returned.values())
+
+    def with_(self, other: Unit) -> Unit:
+        return Unit(
+            (*self.places, *other.places), self.rows + other.rows, max(self.length, other.length),
+            self.sent | other.sent, self.returned | other.returned, self.prefers,
+        )  # fmt: skip
 
 
-class _Batch:
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self._requests = requests
-        self._lengths = [estimated_tokens(request.messages, request.sampling) for request in requests]
+def cut_samples(requests: Sequence[SampleRequest], rows: int, most_rows: int, most_bytes: float) -> list[Parcel]:
+    """Requests in parcels of so many `rows` and at most so many bytes. All of a question read the same, or under an
+    adapter of their own; they are cut only where they are more than `most_rows`."""
+    lengths = [estimated_tokens(r.messages, r.sampling.max_new_tokens) for r in requests]
+    units = []
+    for group in _questions(requests):
+        sent = _sizes(tensor for i in group for tensor in _tensors(requests[i].adapter))
+        for start in range(0, len(group), most_rows):
+            some = tuple(group[start : start + most_rows])
+            units.append(Unit(some, len(some), max(lengths[i] for i in some), sent, {}))
+    return [parcel for parcel, _ in _joined(units, rows, most_bytes)]
 
-    def groups(self) -> Iterable[list[int]]:
-        several = len({id(request.adapter.values) for request in self._requests if request.adapter}) > 1
-        found: dict[object, list[int]] = {}
-        for i, request in enumerate(self._requests):
-            of = id(request.adapter.values) if several and request.adapter else request.messages
-            found.setdefault(of, []).append(i)
-        return found.values()
 
-    def longest(self, rows: Sequence[int]) -> int:
-        return max(self._lengths[i] for i in rows)
+def cut_scores(
+    requests: Sequence[ScoreRequest], rows: int, most_bytes: float, prefers: Sequence[str]
+) -> list[tuple[Parcel, str]]:
+    """Requests in parcels, each with the worker that `prefers` names for all of it. A request is never cut, whatever
+    rows and bytes it has. Those of which nothing is asked are left out."""
+    units = []
+    for place, (request, worker) in enumerate(zip(requests, prefers, strict=True)):
+        asked = [request.completions[i] for i in request.asked]
+        if asked:
+            longest = max(estimated_tokens(c.messages, len(c.completion)) for c in asked)
+            sent = _sizes((*_tensors(request.adapter), *_tensors(request.reference)))
+            weighs = request.adapter is not None and any(c.weighs for c in asked)
+            returned = _sizes(request.adapter.learnt) if weighs and request.adapter is not None else {}
+            units.append(Unit((place,), len(asked), longest, sent, returned, worker))
+    return list(_joined(units, rows, most_bytes))
 
-    def fit(self, rows: Sequence[int], most: int, most_bytes: float) -> bool:
-        alike = self.longest(rows) <= 2 * min(self._lengths[i] for i in rows)
-        return alike and len(rows) <= most and self.bytes(rows) <= most_bytes
 
-    def pieces(self, group: Sequence[int], most: int, most_bytes: float) -> list[list[int]]:
-        """The group, or parts of equal size where it is too large."""
-        count = -(-len(group) // most)
-        while count < len(group) and self.bytes(group[: -(-len(group) // count)]) > most_bytes:
-            count += 1
-        size = -(-len(group) // count)
-        return [list(group[i : i + size]) for i in range(0, len(group), size)]
+def _questions(requests: Sequence[SampleRequest]) -> Iterable[list[int]]:
+    several = len({id(request.adapter.values) for request in requests if request.adapter}) > 1
+    found: dict[object, list[int]] = {}
+    for i, request in enumerate(requests):
+        of = id(request.adapter.values) if several and request.adapter else request.messages
+        found.setdefault(of, []).append(i)
+    return found.values()
 
-    def bytes(self, rows: Sequence[int]) -> int:
-        """Of adapters on the way out, each once, and of gradients on the way back."""
-        adapters, back = {}, 0
-        for request in (self._requests[i] for i in rows):
-            if request.adapter is not None:
-                adapters[id(request.adapter.values)] = request.adapter.values.nbytes
-                back += request.adapter.values.nbytes * (request.gradient + request.kl)
-        return sum(adapters.values()) + back
+
+def _joined(units: Sequence[Unit], rows: int, most_bytes: float) -> Iterator[tuple[Parcel, str]]:
+    """Neighbours by worker and length share a parcel while limits allow; lengths differ by a factor of 2 at most."""
+    whole: Unit | None = None
+    shortest = 0
+    for unit in sorted(units, key=lambda unit: (unit.prefers, unit.length)):
+        more = whole.with_(unit) if whole is not None and whole.prefers == unit.prefers else None
+        if more is not None and more.rows <= rows and more.bytes <= most_bytes and unit.length <= 2 * shortest:
+            whole = more
+            continue
+        if whole is not None:
+            yield _parcel(whole)
+        whole, shortest = unit, unit.length
+    if whole is not None:
+        yield _parcel(whole)
+
+
+def _parcel(unit: Unit) -> tuple[Parcel, str]:
+    return Parcel(unit.places, unit.rows, unit.rows * unit.length, unit.bytes), unit.prefers
+
+
+def _tensors(adapter: Adapter | None) -> tuple[Tensor, ...]:
+    parts = adapter.parts if adapter is not None else ()
+    return tuple(tensor for part in parts for tensor in (part.values, part.mix) if tensor is not None)
+
+
+def _sizes(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Bytes of each, once."""
+    return {id(tensor): tensor.nbytes for tensor in tensors}

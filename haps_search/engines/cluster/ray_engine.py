@@ -16,7 +16,19 @@ from haps_search.engines.cluster.router_actor import RouterActor, opened
 from haps_search.engines.cluster.store import LOST, Places, stored
 from haps_search.engines.cluster.wire import pack_tensors
 from haps_search.errors import PoolError
-from haps_search.types import Outcomes, Question, Request, Response, Rollouts, Routes, Signal, Snapshot, UpdateReport
+from haps_search.types import (
+    Outcomes,
+    Question,
+    Rollouts,
+    Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
+    Signal,
+    Snapshot,
+    UpdateReport,
+)
 
 
 class RayEngine:
@@ -59,8 +71,11 @@ class RayEngine:
         except LOST as error:
             raise PoolError(f"the router's adapters were lost ({error})") from error
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return await self._candidates.speak(candidate, requests)
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return await self._candidates.sample(candidate, requests)
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        return await self._candidates.score(candidate, requests)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if isinstance(signal, Outcomes):

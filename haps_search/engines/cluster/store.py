@@ -11,7 +11,14 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError
 
-from haps_search.engines.cluster.wire import PackedTensors, Place, RequestParcel, ResponseParcel
+from haps_search.engines.cluster.wire import (
+    AnswerParcel,
+    PackedTensors,
+    Place,
+    RequestParcel,
+    SampledParcel,
+    ScoredParcel,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,25 +49,37 @@ def fetched(packed: Sequence[PackedTensors]) -> list[PackedTensors]:
 
 
 def put_requests(parcel: RequestParcel) -> Any:
-    return ray.put(replace(parcel, adapters=stored(parcel.adapters)))
+    adapters = replace(parcel.adapters, tensors=stored(parcel.adapters.tensors))
+    return ray.put(replace(parcel, adapters=adapters))
 
 
-def put_responses(parcel: ResponseParcel) -> Any:
-    return ray.put(replace(parcel, gradients=stored(parcel.gradients), kl_gradients=stored(parcel.kl_gradients)))
+def put_answer(parcel: AnswerParcel) -> Any:
+    if isinstance(parcel, SampledParcel):
+        return ray.put(parcel)
+    return ray.put(replace(parcel, gradients=stored(parcel.gradients)))
 
 
 def get_requests(references: Sequence[Any]) -> list[RequestParcel]:
     """Raises one of `LOST`."""
     parcels: list[RequestParcel] = ray.get(list(references), timeout=FETCH_S)
-    adapters = fetched([parcel.adapters for parcel in parcels])
-    return [replace(parcel, adapters=each) for parcel, each in zip(parcels, adapters, strict=True)]
+    tensors = fetched([parcel.adapters.tensors for parcel in parcels])
+    return [
+        replace(parcel, adapters=replace(parcel.adapters, tensors=each))
+        for parcel, each in zip(parcels, tensors, strict=True)
+    ]
 
 
-def get_responses(reference: Any) -> tuple[ResponseParcel, ResponseParcel]:
-    """An answer as it lies in the store, and the same with its arrays at hand. Raises one of `LOST`."""
-    sealed: ResponseParcel = ray.get(reference, timeout=FETCH_S)
-    gradients, kl_gradients = fetched([sealed.gradients, sealed.kl_gradients])
-    return sealed, replace(sealed, gradients=gradients, kl_gradients=kl_gradients)
+def get_sampled(reference: Any) -> SampledParcel:
+    """Raises one of `LOST`."""
+    parcel: SampledParcel = ray.get(reference, timeout=FETCH_S)
+    return parcel
+
+
+def get_scored(reference: Any) -> tuple[ScoredParcel, ScoredParcel]:
+    """Scores as they lie in the store, and the same with their arrays at hand. Raises one of `LOST`."""
+    sealed: ScoredParcel = ray.get(reference, timeout=FETCH_S)
+    (gradients,) = fetched([sealed.gradients])
+    return sealed, replace(sealed, gradients=gradients)
 
 
 class Places:
@@ -77,7 +96,7 @@ class Places:
         """Of tensors that came from `packed`, those whose arrays are references."""
         for tensor, at in zip(tensors, packed.where, strict=True):
             if tensor is not None and at is not None and isinstance(packed.arrays[at[0]], ray.ObjectRef):
-                self._keep(tensor, Place(packed.arrays[at[0]], at[1], tensor.nbytes))
+                self._keep(tensor, Place(packed.arrays[at[0]], at[1]))
 
     def forget(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:

@@ -6,13 +6,24 @@ lies in Ray's object store already stands as a reference to it. Nothing here nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
+from haps_search.types import (
+    Adapter,
+    AdapterLayout,
+    Distribution,
+    GivenCompletion,
+    Message,
+    Sampled,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    Scores,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,39 +36,60 @@ CHUNK = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a flat tensor lies: a row of an (n, P) array that a reference names; `nbytes` are the tensor's own."""
+    """Where a tensor lies: a row of an array that a reference names."""
 
     reference: Any
     row: int
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTensors:
-    """Flat tensors as (n, P) arrays of one length each, or references to such; `where[i]` is (array, row), or None
-    where absent."""
+    """Tensors of one shape each as rows of arrays, or of references to such; `where[i]` is (array, row), or None where
+    absent."""
 
     arrays: tuple[Any, ...]
     where: tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class BareRequest:
-    """A request without its adapter."""
+class BarePart:
+    """A part of an adapter without its tensors: its numbers, and its mixing coefficients where it is a bank."""
 
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    gradient: bool
-    kl: bool
+    layout: AdapterLayout
+    mixed: bool
+    learns: bool
 
 
 @dataclass(frozen=True, slots=True)
-class RequestParcel:
-    """Requests of one trial for one candidate. Made by the engine, opened by a worker."""
+class PackedAdapters:
+    """Adapters part by part, None for the frozen model, and their tensors in the same order."""
 
-    requests: tuple[BareRequest, ...]
-    layouts: tuple[AdapterLayout | None, ...]
-    adapters: PackedTensors
+    parts: tuple[tuple[BarePart, ...] | None, ...]
+    tensors: PackedTensors
+
+
+@dataclass(frozen=True, slots=True)
+class BareScoreRequest:
+    """A score request without its adapters."""
+
+    completions: tuple[GivenCompletion, ...]
+    distribution: Distribution
+    every: bool
+    kl: bool
+    keep: bool
+
+    @property
+    def length(self) -> int:
+        """Tokens of its longest completion with its prompt, by estimate."""
+        return max((estimated_tokens(c.messages, len(c.completion)) for c in self.completions), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleParcel:
+    """Sample requests of one trial for one candidate, their adapters apart. Made by the engine, opened by a worker."""
+
+    requests: tuple[SampleRequest, ...]
+    adapters: PackedAdapters
 
     @property
     def rows(self) -> int:
@@ -66,21 +98,48 @@ class RequestParcel:
     @property
     def length(self) -> int:
         """Tokens of its longest request with its answer, by estimate."""
-        return max((estimated_tokens(r.messages, r.sampling) for r in self.requests), default=0)
+        return max((estimated_tokens(r.messages, r.sampling.max_new_tokens) for r in self.requests), default=0)
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseParcel:
-    """Responses in the order of the requests. Made by a worker, opened by the engine."""
+class ScoreParcel:
+    """Score requests of one trial for one candidate; `adapters` has of each its own and then its reference."""
 
-    responses: tuple[Response, ...]
+    requests: tuple[BareScoreRequest, ...]
+    adapters: PackedAdapters
+
+    @property
+    def rows(self) -> int:
+        return sum(len(r.completions) for r in self.requests)
+
+    @property
+    def length(self) -> int:
+        return max((r.length for r in self.requests), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledParcel:
+    """What was drawn, in the order of the requests. Made by a worker, opened by the engine."""
+
+    samples: tuple[Sampled, ...]
+
+    @property
+    def known(self) -> int:
+        """Prompts that the worker still had."""
+        return sum(sampled.prompt_known for sampled in self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredParcel:
+    """Scores in the order of the requests, and a gradient per distinct learnt tensor. Made and opened likewise."""
+
+    completions: tuple[tuple[Score | None, ...], ...]
     gradients: PackedTensors
-    kl_gradients: PackedTensors
+    known: int = 0
 
 
-def estimated_tokens(messages: Sequence[Message], sampling: Sampling) -> int:
-    """Four characters to a token, and those to be written: good enough to tell long requests from short ones."""
-    return sum(len(message.content) for message in messages) // 4 + sampling.max_new_tokens
+RequestParcel = SampleParcel | ScoreParcel
+AnswerParcel = SampledParcel | ScoredParcel
 
 
 Placed = Callable[["Tensor"], Place | None]
@@ -91,35 +150,66 @@ def _nowhere(tensor: Tensor) -> Place | None:
     return None
 
 
-def pack_requests(requests: Sequence[Request], placed: Placed = _nowhere) -> RequestParcel:
-    bare = tuple(BareRequest(r.messages, r.sampling, r.gradient, r.kl) for r in requests)
-    layouts = tuple(r.adapter.layout if r.adapter else None for r in requests)
-    values = [r.adapter.values if r.adapter else None for r in requests]
-    return RequestParcel(bare, layouts, pack_tensors(values, placed))
+def estimated_tokens(messages: Sequence[Message], new_tokens: int) -> int:
+    """Four characters to a token, and those to be sampled: good enough to tell long requests from short ones."""
+    return sum(len(message.content) for message in messages) // 4 + new_tokens
 
 
-def unpack_requests(parcel: RequestParcel) -> list[Request]:
-    values = unpack_tensors(parcel.adapters)
-    found = []
-    for bare, layout, value in zip(parcel.requests, parcel.layouts, values, strict=True):
-        adapter = None if layout is None or value is None else Adapter(layout, value)
-        found.append(Request(bare.messages, bare.sampling, adapter, bare.gradient, bare.kl))
-    return found
+def pack_sample(requests: Sequence[SampleRequest], placed: Placed = _nowhere) -> SampleParcel:
+    bare = tuple(replace(request, adapter=None) for request in requests)
+    return SampleParcel(bare, pack_adapters([request.adapter for request in requests], placed))
 
 
-def pack_responses(responses: Sequence[Response]) -> ResponseParcel:
-    return ResponseParcel(
-        tuple(replace(r, gradient=None, kl_gradient=None) for r in responses),
-        pack_tensors([r.gradient for r in responses]),
-        pack_tensors([r.kl_gradient for r in responses]),
-    )
+def unpack_sample(parcel: SampleParcel) -> list[SampleRequest]:
+    adapters = unpack_adapters(parcel.adapters)
+    return [replace(bare, adapter=adapter) for bare, adapter in zip(parcel.requests, adapters, strict=True)]
 
 
-def unpack_responses(parcel: ResponseParcel) -> list[Response]:
-    gradients, kl_gradients = unpack_tensors(parcel.gradients), unpack_tensors(parcel.kl_gradients)
+def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> ScoreParcel:
+    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep) for r in requests)
+    adapters = [adapter for r in requests for adapter in (r.adapter, r.reference)]
+    return ScoreParcel(bare, pack_adapters(adapters, placed))
+
+
+def unpack_score(parcel: ScoreParcel) -> list[ScoreRequest]:
+    adapters = iter(unpack_adapters(parcel.adapters))
     return [
-        replace(r, gradient=g, kl_gradient=k) for r, g, k in zip(parcel.responses, gradients, kl_gradients, strict=True)
+        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep)
+        for r in parcel.requests
     ]
+
+
+def pack_scores(scores: Scores) -> ScoredParcel:
+    return ScoredParcel(scores.completions, pack_tensors(scores.gradients))
+
+
+def unpack_scores(parcel: ScoredParcel) -> Scores:
+    return Scores(parcel.completions, tuple(unpack_tensors(parcel.gradients)))
+
+
+def pack_adapters(adapters: Sequence[Adapter | None], placed: Placed = _nowhere) -> PackedAdapters:
+    """What adapters share travels once and stays shared."""
+    tensors, parts = [], []
+    for adapter in adapters:
+        held = () if adapter is None else adapter.parts
+        parts.append(None if adapter is None else tuple(BarePart(p.layout, p.mix is not None, p.learns) for p in held))
+        tensors += [tensor for part in held for tensor in (part.values, part.mix) if tensor is not None]
+    return PackedAdapters(tuple(parts), pack_tensors(tensors, placed))
+
+
+def unpack_adapters(packed: PackedAdapters) -> list[Adapter | None]:
+    tensors = iter(unpack_tensors(packed.tensors))
+    return [None if parts is None else _assembled(parts, tensors) for parts in packed.parts]
+
+
+def _assembled(parts: Sequence[BarePart], tensors: Iterator[Tensor | None]) -> Adapter:
+    held = [(part, next(tensors), next(tensors) if part.mixed else None) for part in parts]
+    adapter: Adapter | None = None
+    for part, values, mix in reversed(held):
+        assert values is not None
+        adapter = Adapter(part.layout, values, adapter, mix, part.learns)
+    assert adapter is not None
+    return adapter
 
 
 def pack_tensors(tensors: Sequence[Tensor | None], placed: Placed = _nowhere) -> PackedTensors:
@@ -143,7 +233,7 @@ def unpack_tensors(packed: PackedTensors) -> list[Tensor | None]:
 class _Packing:
     def __init__(self) -> None:
         self._arrays: list[list[Array] | Any] = []
-        self._open: dict[tuple[int, str], int] = {}
+        self._open: dict[tuple[tuple[int, ...], str], int] = {}
         self._referred: dict[Any, int] = {}
         self._seen: dict[int, tuple[int, int]] = {}
 
@@ -163,7 +253,7 @@ class _Packing:
         return self._referred[place.reference], place.row
 
     def _stacked(self, array: Array) -> tuple[int, int]:
-        like = array.size, array.dtype.str
+        like = array.shape, array.dtype.str
         number = self._open.get(like)
         if number is None or len(self._arrays[number]) * array.nbytes >= CHUNK:
             number = self._open[like] = len(self._arrays)
@@ -173,5 +263,5 @@ class _Packing:
 
 
 def _stack(rows: Sequence[Array]) -> Array:
-    """(n, P), without a copy where n is 1."""
+    """One more dimension, without a copy where it is 1."""
     return rows[0][None] if len(rows) == 1 else np.stack(rows)

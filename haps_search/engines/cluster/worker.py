@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import ray
@@ -15,10 +16,19 @@ from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
 from haps_search.engines.cluster.failures import first_line, unwrapped
 from haps_search.engines.cluster.protocol import Answered, Done, Failure, Lost, Result, Work
-from haps_search.engines.cluster.store import LOST, get_requests, put_responses
-from haps_search.engines.cluster.wire import RequestParcel, pack_responses, unpack_requests
+from haps_search.engines.cluster.store import LOST, get_requests, put_answer
+from haps_search.engines.cluster.wire import (
+    RequestParcel,
+    SampledParcel,
+    SampleParcel,
+    ScoredParcel,
+    ScoreParcel,
+    pack_scores,
+    unpack_sample,
+    unpack_score,
+)
 from haps_search.errors import CandidateError, PoolError
-from haps_search.types import Request, Response
+from haps_search.types import Scores
 
 _log = logging.getLogger(__name__)
 _PASSING = ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OutOfDiskError
@@ -96,9 +106,9 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int)
 def results(candidate: Candidate, work: Work) -> tuple[Result, ...]:
     """Fetch what a lease refers to, and answer all of it that is there."""
     parcels = _fetched(work.payloads)
-    there = [parcel for parcel in parcels if isinstance(parcel, RequestParcel)]
+    there = [parcel for parcel in parcels if not isinstance(parcel, Lost)]
     answers = iter(outcomes(candidate, there) if there else ())
-    return tuple(next(answers) if isinstance(parcel, RequestParcel) else parcel for parcel in parcels)
+    return tuple(parcel if isinstance(parcel, Lost) else next(answers) for parcel in parcels)
 
 
 def _fetched(payloads: Sequence[Any]) -> Sequence[RequestParcel | Lost]:
@@ -113,27 +123,47 @@ def _fetched(payloads: Sequence[Any]) -> Sequence[RequestParcel | Lost]:
 
 def outcomes(candidate: Candidate, parcels: Sequence[RequestParcel]) -> tuple[Answered | Failure, ...]:
     """Answer all parcels in one batch; where that fails, each alone, to find out whose fault it was."""
-    requests: list[Request] = [request for parcel in parcels for request in unpack_requests(parcel)]
     try:
-        answers = candidate.respond(requests)
+        answers = _answers(candidate, parcels)
     except Exception as error:
         if "CUDA error" in str(error):
             raise  # the device's context is broken: only a new process can go on
         failure = _failure(error)
     else:
-        return tuple(_put(parcels, answers))
+        return tuple(Answered(put_answer(answer), answer.known) for answer in answers)
     if len(parcels) == 1:
         return (failure,)
     return tuple(outcomes(candidate, (parcel,))[0] for parcel in parcels)
 
 
-def _put(parcels: Sequence[RequestParcel], answers: Sequence[Response]) -> list[Answered]:
-    found, start = [], 0
-    for parcel in parcels:
-        own = answers[start : start + parcel.rows]
-        found.append(Answered(put_responses(pack_responses(own)), sum(response.prompt_known for response in own)))
-        start += parcel.rows
-    return found
+def _answers(candidate: Candidate, parcels: Sequence[RequestParcel]) -> Sequence[SampledParcel | ScoredParcel]:
+    """All of a lease are of one kind."""
+    sampling = [parcel for parcel in parcels if isinstance(parcel, SampleParcel)]
+    scoring = [parcel for parcel in parcels if isinstance(parcel, ScoreParcel)]
+    return _sampled(candidate, sampling) if sampling else _scored(candidate, scoring)
+
+
+def _sampled(candidate: Candidate, parcels: Sequence[SampleParcel]) -> list[SampledParcel]:
+    drawn = iter(candidate.sample([request for parcel in parcels for request in unpack_sample(parcel)]))
+    return [SampledParcel(tuple(islice(drawn, parcel.rows))) for parcel in parcels]
+
+
+def _scored(candidate: Candidate, parcels: Sequence[ScoreParcel]) -> list[ScoredParcel]:
+    from haps_search.lora.adapter import learnt_tensors  # torch, which trivial candidates do not need
+
+    requests = [unpack_score(parcel) for parcel in parcels]
+    scores = candidate.score([request for some in requests for request in some])
+    # Parcels share no tensor, so each tensor's gradient belongs to one of them.
+    completions, gradients = iter(scores.completions), iter(scores.gradients)
+    return [
+        pack_scores(
+            Scores(
+                tuple(islice(completions, len(some))),
+                tuple(islice(gradients, len(learnt_tensors(request.adapter for request in some)))),
+            )
+        )
+        for some in requests
+    ]
 
 
 def _failure(error: Exception) -> Failure:
