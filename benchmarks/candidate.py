@@ -7,66 +7,86 @@ import torch
 from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
 from benchmarks.scale import Scale
 from benchmarks.subjects import RANK, SCALING
-from haps_search.candidates import generate as decoding
+from haps_search.candidates import sample as decoding
+from haps_search.candidates.activations import Activations, Ids, Kept
 from haps_search.candidates.decoder import Decoder
-from haps_search.candidates.generate import Generated, generate
-from haps_search.candidates.gradient import row_gradients
-from haps_search.candidates.suffix import Kept, decoder_layers
+from haps_search.candidates.prefill import recomputed
+from haps_search.candidates.sample import sample
+from haps_search.candidates.score import Row, score
+from haps_search.candidates.suffix import decoder_layers
 from haps_search.config.routing import LoraConfig
 from haps_search.engines.assembly import prepare_torch
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Adapter, Sampling
 
-FIGURES = ("suffix_gradient", "gradient_share", "adapter_overhead", "group_prefill", "ended_rows", "refill_bound")
+FIGURES = (
+    "suffix_gradient", "gradient_share", "lost_activations", "adapter_overhead", "group_prefill", "ended_rows",
+    "refill_bound",
+)  # fmt: skip
 
 
 class _Bench:
-    """One model, G prompts and adapters; what a rollout keeps is what the gradients replay."""
+    """One model, G prompts and adapters; what sampling keeps is what scoring replays."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
         model = scale.large.model()
         layout = resolve(LoraConfig(rank=RANK, scaling=SCALING), module_table("lm", model))
         # No end token: every text has its full length, so that all rounds do the same work.
-        self.decoder = Decoder(model, decoder_layers(model), (), 0)
+        layers = decoder_layers(model)
+        assert layers is not None
+        self.layers, self.decoder = layers, Decoder(model, layers, (), 0)
         self.draw = torch.Generator().manual_seed(0)
         numbers = [torch.randn(layout.size, generator=self.draw) for _ in range(scale.alone.episodes)]
         self.adapters = [Adapter(layout, 0.01 * values) for values in numbers]
         self.samplings = [Sampling(scale.alone.new, 1.0, seed) for seed in range(scale.alone.episodes)]
-        self.prompts: list[list[int]] = []
-        self.short: list[list[int]] = []
-        self.kept: Kept | None = None
-        self.said: Generated | None = None
+        self.prompts: list[Ids] = []
+        self.short: list[Ids] = []
+        self.completions: list[Ids] = []
+        self.activations: list[Activations] = []
 
     def rollout(self, _: int) -> None:
-        """G episodes of one question, states kept."""
+        """G episodes of one question, activations kept."""
         shape, rows = self.scale.large, len(self.samplings)
         drawn = torch.randint(0, shape.vocabulary, (rows, self.scale.alone.prompt), generator=self.draw)
-        self.prompts, self.kept = drawn.tolist(), Kept(first=shape.layers - 1)
-        self.short = drawn[:, : self.scale.pool.prompt].tolist()
-        self.said = generate(self.decoder, [self.prompts[0]] * rows, self.samplings, self._one(), self.kept)
+        self.prompts, kept = list(map(tuple, drawn.tolist())), Kept(first=shape.layers - 1)
+        self.short = [prompt[: self.scale.pool.prompt] for prompt in self.prompts]
+        asked = [self.prompts[0]] * rows
+        self.completions = [ids for ids, _ in sample(self.decoder, asked, self.samplings, self._one(), kept).rows()]
+        self.activations = kept.activations(range(rows), asked, self.completions, [True] * rows)
 
     def suffix_gradient(self, _: int) -> None:
-        self._gradient(self.kept)
+        """One gradient of the question's G completions, from what was kept."""
+        self._gradient(self.activations)
+
+    def recomputed_gradient(self, _: int) -> None:
+        """The same where nothing was kept."""
+        prompts, first = [self.prompts[0]] * len(self.completions), self.scale.large.layers - 1
+        self._gradient(recomputed(self.decoder, self.layers, first, prompts, self.completions, True))
 
     def full_gradient(self, _: int) -> None:
         self._gradient(None)
 
-    def _gradient(self, kept: Kept | None) -> None:
-        assert self.said is not None
-        row_gradients(self.decoder, self.said, self.samplings, self._one(), False, kept)
+    def _gradient(self, activations: list[Activations] | None) -> None:
+        rows = [
+            Row(self.prompts[0], ids, sampling.distribution, adapter, weight=1.0 if number % 2 else -1.0)
+            for number, (ids, sampling, adapter) in enumerate(
+                zip(self.completions, self.samplings, self._one(), strict=True)
+            )
+        ]
+        score(self.decoder, rows, activations)
 
     def _one(self) -> list[Adapter]:
         return [self.adapters[0]] * len(self.adapters)
 
     def with_adapters(self, _: int) -> None:
-        generate(self.decoder, self.short, self.samplings, self.adapters)
+        sample(self.decoder, self.short, self.samplings, self.adapters)
 
     def without_adapters(self, _: int) -> None:
-        generate(self.decoder, self.short, self.samplings, [None] * len(self.short))
+        sample(self.decoder, self.short, self.samplings, [None] * len(self.short))
 
     def one_episode(self, _: int) -> None:
-        generate(self.decoder, self.prompts[:1], self.samplings[:1], self.adapters[:1])
+        sample(self.decoder, self.prompts[:1], self.samplings[:1], self.adapters[:1])
 
     def lengths(self) -> list[int]:
         """Of a step's texts, evenly from 1 to the longest."""
@@ -80,7 +100,7 @@ class _Bench:
         rows = alone.questions * alone.episodes
         samplings = [Sampling(length, 1.0, row) for row, length in enumerate(self.lengths())]
         prompts = [[row % shape.vocabulary] * 16 for row in range(rows)]
-        generate(self.decoder, prompts, samplings, [self.adapters[row % len(self.adapters)] for row in range(rows)])
+        sample(self.decoder, prompts, samplings, [self.adapters[row % len(self.adapters)] for row in range(rows)])
 
     def rows_stay(self, number: int) -> None:
         leaves_at, decoding.SHRINK = decoding.SHRINK, 0.0
@@ -95,14 +115,15 @@ def measure(scale: Scale, threads: int) -> Measured:
     prepare_torch(threads)
     bench, count = _Bench(scale), scale.alone.episodes
     variants = (
-        "rollout", "suffix_gradient", "full_gradient", "with_adapters", "without_adapters", "one_episode", "rows_leave",
-        "rows_stay",
+        "rollout", "suffix_gradient", "recomputed_gradient", "full_gradient", "with_adapters", "without_adapters",
+        "one_episode", "rows_leave", "rows_stay",
     )  # fmt: skip
     found = interleaved({name: getattr(bench, name) for name in variants}, scale.rounds)
     rows = scale.alone.questions * count
     compared: tuple[tuple[str, str, str, float | None], ...] = (
-        ("suffix_gradient", "gradient time, patched layers only / full second pass", "full_gradient", 0.12),
-        ("gradient_share", f"gradient time / rollout time, {count} episodes of one question", "rollout", 0.10),
+        ("suffix_gradient", "scoring with gradient from kept activations / by the whole model", "full_gradient", 0.12),
+        ("gradient_share", f"scoring with gradient / sampling, {count} episodes of one question", "rollout", 0.10),
+        ("lost_activations", "scoring where nothing was kept / from kept activations", "suffix_gradient", None),
         ("adapter_overhead", f"generation with {count} different adapters / without", "without_adapters", 1.05),
         ("group_prefill", f"{count} episodes of one question / {count} x one episode", "one_episode", 0.35),
         ("ended_rows", f"{rows} texts of up to {scale.alone.new} tokens, ended rows leave / stay", "rows_stay", None),
@@ -113,7 +134,15 @@ def measure(scale: Scale, threads: int) -> Measured:
             None,
         ),
     )
-    tops = ("suffix_gradient", "suffix_gradient", "with_adapters", "rollout", "rows_leave", "rows_stay")
+    tops = (
+        "suffix_gradient",
+        "suffix_gradient",
+        "recomputed_gradient",
+        "with_adapters",
+        "rollout",
+        "rows_leave",
+        "rows_stay",
+    )
     top = dict(zip(FIGURES, tops, strict=True))
     # Always full, the same tokens take as many steps as the mean length says.
     mean = sum(bench.lengths()) / rows

@@ -18,8 +18,8 @@ from benchmarks.scale import GpuSize, Scale
 from benchmarks.subjects import RANK, SCALING
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.fixed import fixed_plans
-from haps_search.candidates.generate import generate
 from haps_search.candidates.prompt_cache import PromptCache
+from haps_search.candidates.sample import sample
 from haps_search.candidates.suffix import decoder_layers
 from haps_search.config.routing import LoraConfig
 from haps_search.engines.assembly import prepare_torch
@@ -51,7 +51,7 @@ def measure(scale: Scale, threads: int) -> Measured:
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """One way to speak: so many rows, `graph` in tensors of one shape, rows under adapters of their own or none."""
+    """One way to decode: so many rows, `graph` in tensors of one shape, rows under adapters of their own or none."""
 
     rows: int
     graph: bool
@@ -101,24 +101,24 @@ class _Bench:
         found: dict[str, Callable[[int], object]] = {"copy": self._copied}
         for how in (how for rows in self._size.rows for how in _ways(rows)):
             for new in (self._size.few, self._size.many):
-                found[f"{how.name}, {new} tokens"] = self._speaker(how, new)
+                found[f"{how.name}, {new} tokens"] = self._sampler(how, new)
         return found
 
     def _copied(self, _: int) -> None:
         self._copy.copy_(self._source)
         self._wait()
 
-    def _speaker(self, how: _How, new: int) -> Callable[[int], object]:
+    def _sampler(self, how: _How, new: int) -> Callable[[int], object]:
         adapters = [self._adapters[row] if how.adapters else None for row in range(how.rows)]
         samplings = [Sampling(new, 1.0, row) for row in range(how.rows)]
 
-        def speak(number: int) -> None:
+        def sampled(number: int) -> None:
             draw = torch.Generator().manual_seed(number)
             prompts = torch.randint(0, self._size.shape.vocabulary, (how.rows, self._size.prompt), generator=draw)
-            generate(self._decoders[how.graph], prompts.tolist(), samplings, adapters)
+            sample(self._decoders[how.graph], prompts.tolist(), samplings, adapters)
             self._wait()
 
-        return speak
+        return sampled
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

@@ -39,10 +39,8 @@ def naive(folder: Path, prompt: Tensor, adapter: Adapter, advantages: Sequence[f
         total = torch.stack(
             [advantage * log_p for advantage, (_, log_p) in zip(advantages, episodes, strict=True)]
         ).sum()
-        total.backward()
-    gradient = rows.leaves[adapter.layout].grad
-    assert gradient is not None
-    return Learnt(torch.stack([tokens for tokens, _ in episodes]), gradient[0])
+    (gradient,) = rows.gradients(total, torch.ones_like(total))
+    return Learnt(torch.stack([tokens for tokens, _ in episodes]), gradient)
 
 
 def _episode(model: Any, prompt: Tensor, new: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

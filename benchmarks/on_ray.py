@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+
+import ray
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
@@ -27,6 +30,17 @@ def opened(experiment: Experiment, **changes: Any) -> Iterator[Session]:
         name = f"bench-{os.getpid()}"
         with session(name, experiment.candidates, profile, Path(folder)) as live:
             yield live
+
+
+@contextmanager
+def bare_ray() -> Iterator[None]:
+    """A Ray started for this, for actors that ask for no CPUs and objects of some GB."""
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+        object_store_memory=3_000_000_000, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
 
 
 def resources(threads: int) -> dict[str, Any]:

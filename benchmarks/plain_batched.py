@@ -24,10 +24,12 @@ class PlainBatched:
         self._model, self._new = model, new
         model.generation_config.eos_token_id = None
 
-    def learnt(self, prompts: Tensor, adapters: Sequence[Adapter], episodes: int) -> list[Tensor | None]:
-        """Gradients (P,) of the log-likelihood, Q x G in the order of the questions; prompts (Q, S), adapters Q."""
-        rows = [adapter for adapter in adapters for _ in range(episodes)]
-        return self.gradients(self.said(prompts, rows, episodes), rows)
+    def learnt(self, prompts: Tensor, adapters: Sequence[Adapter], advantages: Sequence[float]) -> list[Tensor]:
+        """Per question d sum(advantage * log p) / d adapter, (P,), over an episode per advantage; prompts (Q, S),
+        adapters Q."""
+        rows = [adapter for adapter in adapters for _ in advantages]
+        said = self.said(prompts, rows, len(advantages))
+        return self.gradients(said, rows, [*advantages] * len(adapters))
 
     @torch.no_grad()
     def said(self, prompts: Tensor, rows: Sequence[Adapter], episodes: int) -> Tensor:
@@ -39,11 +41,11 @@ class PlainBatched:
             )  # fmt: skip
         return found
 
-    def gradients(self, said: Tensor, rows: Sequence[Adapter]) -> list[Tensor | None]:
+    def gradients(self, said: Tensor, rows: Sequence[Adapter], advantages: Sequence[float]) -> list[Tensor]:
         leaves = RowAdapters(rows, self._model.dtype, self._model.device)
         leaves.require_gradients()
         with torch.enable_grad(), injected(self._model, leaves):
             out = self._model(said, use_cache=False, logits_to_keep=self._new + 1)
             log_p = out.logits[:, :-1].log_softmax(-1).gather(-1, said[:, -self._new :].unsqueeze(-1))
-            total = log_p.sum()
+            total = (torch.tensor(advantages).unsqueeze(-1) * log_p.squeeze(-1)).sum()
         return leaves.gradients(total, torch.ones_like(total))

@@ -70,7 +70,7 @@ class Rivals:
     def batch(self, number: int) -> None:
         """Q questions by the batched rival, one where it warms up."""
         prompts, adapters = self.asked(2 * number, self._size.questions if number else 1)
-        self.plain.learnt(prompts, adapters, self._size.episodes)
+        self.plain.learnt(prompts, adapters, [1.0] * self._size.episodes)
 
     def one_question(self, number: int) -> None:
         """One question by the naive loop, one episode of it where it warms up."""

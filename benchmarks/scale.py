@@ -62,7 +62,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class GpuSize:
-    """What gpu_decode speaks: `rows` at once, prompts of `prompt` tokens, texts of `few` and of `many`, which share a
+    """What gpu_decode samples: `rows` at once, prompts of `prompt` tokens, texts of `few` and of `many`, which share a
     shape; the bandwidth is that of copying `copied` bytes."""
 
     shape: Shape
@@ -72,6 +72,36 @@ class GpuSize:
     few: int
     many: int
     copied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Of the broker's rehearsal: `open` are the numbers of tickets that wait at any moment, ascending."""
+
+    workers: int
+    trials: int
+    candidates: int
+    open: tuple[int, ...]
+    exchanges: int
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Of many_workers: every trial asks for so many `requests` at once, and so many workers are killed meanwhile."""
+
+    workers: int
+    trials: int
+    requests: int
+    kills: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Of pool_bytes: P numbers in an adapter, Q and G of a step."""
+
+    size: int
+    questions: int
+    episodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +129,12 @@ class Scale:
     prompts: tuple[int, ...]
     """Prompt lengths."""
     gpu: GpuSize
+    crowd: Crowd
+    processes: Processes
+    payloads: tuple[Payload, ...]
+    """Whose bytes are counted."""
+    timed: Payload
+    """Whose steps are timed."""
 
 
 FULL = Scale(
@@ -115,6 +151,10 @@ FULL = Scale(
     pools=(1, 2, 4),
     prompts=(64, 128, 256, 512),
     gpu=GpuSize(LLAMA_31_8B, torch.bfloat16, rows=(1, 8, 32, 128), prompt=32, few=40, many=88, copied=2**32),
+    crowd=Crowd(workers=1000, trials=100, candidates=10, open=(1000, 10_000, 100_000), exchanges=20_000),
+    processes=Processes(workers=16, trials=8, requests=2000, kills=8),
+    payloads=(Payload(10_000, 32, 4), Payload(1_000_000, 32, 4), Payload(40_000_000, 4, 4)),
+    timed=Payload(1_000_000, 32, 4),
 )
 
 QUICK = Scale(
@@ -131,6 +171,10 @@ QUICK = Scale(
     pools=(1, 2),
     prompts=(16, 32, 64),
     gpu=GpuSize(Shape(4, 256, 4, 2, 768, 4096), torch.float32, rows=(1, 8), prompt=32, few=40, many=88, copied=2**27),
+    crowd=Crowd(workers=100, trials=20, candidates=4, open=(200, 2000), exchanges=1000),
+    processes=Processes(workers=4, trials=2, requests=200, kills=1),
+    payloads=(Payload(10_000, 8, 2), Payload(100_000, 8, 2)),
+    timed=Payload(100_000, 8, 2),
 )
 
 SMALLEST = Scale(
@@ -149,5 +193,9 @@ SMALLEST = Scale(
     gpu=GpuSize(
         Shape(2, 24, 2, 1, 32, 300, tied=False), torch.float32, rows=(1, 2), prompt=4, few=2, many=8, copied=2**20
     ),
+    crowd=Crowd(workers=20, trials=5, candidates=2, open=(50, 200), exchanges=200),
+    processes=Processes(workers=2, trials=2, requests=60, kills=1),
+    payloads=(Payload(2000, 2, 2), Payload(20_000, 2, 2)),
+    timed=Payload(2000, 2, 2),
 )
 """For the tests of the benchmarks themselves."""

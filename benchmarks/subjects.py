@@ -41,7 +41,7 @@ class Babble:
         return Parsed(text)
 
     def reward(self, episode: Episode) -> float:
-        said = episode.completions[0].response.token_ids
+        said = episode.completions[0].sampled.token_ids
         return sum(token % 2 == 0 for token in said) / len(said)
 
     def measures(self, episode: Episode) -> Mapping[str, float]:
@@ -68,7 +68,7 @@ class Subject:
 
     async def stepped(self, engine: Engine, number: int) -> None:
         questions = self.asked(number, self.experiment.run.questions_per_step)
-        await step(engine, self.task, questions, self.experiment, number)
+        await step(engine, self.task, self.experiment, number, questions)
 
 
 def letters(length: int) -> Asking:

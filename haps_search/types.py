@@ -6,6 +6,7 @@ Nothing here imports torch at run time, so configuration errors and `--help` ans
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,6 +64,15 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """What tokens are drawn from, and likelihoods are taken under; `top_k` 0 and `top_p` 1 truncate nothing."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How one completion is drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 truncate nothing.
 
@@ -78,6 +88,11 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+    @property
+    def distribution(self) -> Distribution:
+        """Where likelihoods of what was drawn are taken; for greedy text the model's own."""
+        return Distribution() if self.greedy else Distribution(self.temperature, self.top_k, self.top_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,52 +135,136 @@ class AdapterLayout:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Generated LoRA weights of one candidate for one question: a flat (P,) tensor and its layout."""
+    """LoRA weights of one candidate: a part of its own, and the `base` it is a residual on. Their updates add.
+
+    `values` are flat numbers (P,) in the order of `layout`. With `mix` (M,) they are a bank (M, P) instead, and the
+    part's numbers are `mix @ values`. Adapters share a part by holding the same tensor: a static part is one object
+    for all questions. `learns` false: nobody asks for gradients of this part.
+    """
 
     layout: AdapterLayout
     values: Tensor
+    base: Adapter | None = None
+    mix: Tensor | None = None
+    learns: bool = True
+
+    @property
+    def parts(self) -> tuple[Adapter, ...]:
+        """Itself and what it stands on, the residual first."""
+        return (self, *(self.base.parts if self.base is not None else ()))
+
+    @property
+    def learnt(self) -> tuple[Tensor, ...]:
+        """The tensors that gradients are taken of, part by part: numbers or bank, then its mixing coefficients."""
+        return tuple(t for p in self.parts if p.learns for t in (p.values, p.mix) if t is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One completion asked of a candidate. `adapter` None means the frozen model.
+class SampleRequest:
+    """One completion to be drawn. `adapter` None means the frozen model.
 
-    `gradient` asks for d log p / d adapter, `kl` for KL(adapted || frozen) per token and its gradient; both need
-    an adapter, and `gradient` needs a sampled (not greedy) text.
+    `keep`: it will be scored soon, so whoever draws it may keep what scoring needs. No number depends on that.
     """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     adapter: Adapter | None = None
-    gradient: bool = False
-    kl: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.gradient or self.kl) and self.adapter is None:
-            raise ValueError("a gradient was asked for without an adapter: give an adapter or ask for none")
-        if self.gradient and self.sampling.greedy:
-            raise ValueError("greedy text yields no policy gradient: sample with temperature > 0")
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """What a candidate said.
+class Sampled:
+    """What a candidate drew.
 
-    `log_likelihood` is summed over the generated tokens, end token included, under the distribution that
-    was sampled from (for greedy text: the model's own, at temperature 1). `gradient` and `kl_gradient` are
-    (P,) float tensors; they are None where none was asked for. `prompt_known`: the part of the prompt below
-    the patched layers was still there from an earlier batch.
+    `log_probabilities` has one number per token, end token included, under the distribution that was sampled from
+    (for greedy text: the model's own, at temperature 1). `prompt_known`: the part of the prompt below the patched
+    layers was still there from an earlier batch. Who has no tokens to show, such as a table, leaves them out.
     """
 
     text: str
     token_ids: tuple[int, ...]
-    log_likelihood: float
+    log_probabilities: tuple[float, ...]
     prompt_tokens: int
     completion_tokens: int
-    gradient: Tensor | None = None
-    kl: float | None = None
-    kl_gradient: Tensor | None = None
     prompt_known: bool = False
+
+    @property
+    def log_likelihood(self) -> float:
+        return math.fsum(self.log_probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenCompletion:
+    """A completion to be scored: the messages it answers, and its token ids, end token included; or its text, which
+    the candidate's own tokenizer makes ids of, closed by its end token.
+
+    `weight` is what d log p is multiplied by, `kl_weight` what d KL is, both signed: what is asked for is their sum.
+    """
+
+    messages: tuple[Message, ...]
+    completion: tuple[int, ...] | str
+    weight: float = 0.0
+    kl_weight: float = 0.0
+
+    @property
+    def weighs(self) -> bool:
+        return self.weight != 0.0 or self.kl_weight != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Completions that share an adapter, as those of one question by one candidate do.
+
+    Asked for is d/d adapter of `sum_i weight_i log p_i + kl_weight_i KL_i`, the KL to the model under `reference`
+    (None: the frozen model), and what that needs of each completion. `every`: also the log-likelihood of those that
+    weigh nothing; `kl`: the KL of all, whatever they weigh. What is neither weighed nor asked for costs nothing.
+    `keep`: these will be scored again, so activations may stay.
+    """
+
+    completions: tuple[GivenCompletion, ...]
+    adapter: Adapter | None = None
+    distribution: Distribution = Distribution()
+    reference: Adapter | None = None
+    every: bool = False
+    kl: bool = False
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.adapter is None and any(c.weighs for c in self.completions):
+            raise ValueError("weights were given without an adapter: give an adapter, or ask for likelihoods (every)")
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """Places of the completions that are scored; the others are left out."""
+        return tuple(i for i, c in enumerate(self.completions) if self.every or self.kl or c.weighs)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Of one given completion: log-probability per token under the request's distribution, from which truncation takes
+    no given token; and the KL to the reference where it was weighed or asked for: of the whole vocabulary at each
+    prefix, at the distribution's temperature and before truncation, in nats, summed over the tokens."""
+
+    log_probabilities: tuple[float, ...]
+    kl: float | None = None
+
+    @property
+    def log_likelihood(self) -> float:
+        return math.fsum(self.log_probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of a batch of score requests.
+
+    `completions[i][j]` is the score of completion j of request i, None where it was left out. `gradients` has one
+    entry per distinct learnt tensor of the requests' adapters (`lora.adapter.learnt_tensors`), in order of first
+    appearance and of the tensor's shape, summed over all completions of all requests; None where nothing weighed.
+    Scores of parts of the requests add up (`candidates.partial`).
+    """
+
+    completions: tuple[tuple[Score | None, ...], ...]
+    gradients: tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +283,7 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Who speaks next, and to what."""
+    """Whose turn it is, and what it answers."""
 
     role: str
     messages: tuple[Message, ...]
@@ -192,11 +291,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One generation by one role, as the task read it."""
+    """One generation by one role: what it answers, what was drawn, and how the task read it."""
 
     role: str
     candidate: str
-    response: Response
+    messages: tuple[Message, ...]
+    sampled: Sampled
     parsed: Parsed
 
 

@@ -28,5 +28,5 @@ class DialogueTask(HotpotqaTask):
         return [replace(q, text=q.text[:12]) for q in super().questions(split)]
 
     def reward(self, episode: Episode) -> float:
-        said = "".join(u.response.text for u in episode.completions)
+        said = "".join(u.sampled.text for u in episode.completions)
         return sum(c.islower() for c in said) / max(len(said), 1)

@@ -18,11 +18,13 @@ from haps_search.types import (
     ModuleTable,
     Parsed,
     Question,
-    Request,
-    Response,
     Role,
     Rollouts,
     Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
     Split,
     Turn,
     UpdateReport,
@@ -46,23 +48,16 @@ def question(id: str = "q0", text: str = "what?") -> Question:
     return Question(id, text, "")
 
 
-def said(
-    text: str = "x",
-    gradient: Tensor | None = None,
-    kl_gradient: Tensor | None = None,
-    kl: float | None = None,
-    log_likelihood: float = -1.0,
-    tokens: int = 1,
-) -> Response:
-    return Response(text, (7,) * tokens, log_likelihood, 3, tokens, gradient, kl, kl_gradient)
+def said(text: str = "x", log_likelihood: float = -1.0, tokens: int = 1, token: int = 7) -> Sampled:
+    return Sampled(text, (token,) * tokens, (log_likelihood / max(tokens, 1),) * tokens, 3, tokens)
 
 
-def episode(asked: Question, assignment: Assignment, *responses: Response, failure: str | None = None) -> Episode:
+def episode(asked: Question, assignment: Assignment, *drawn: Sampled, failure: str | None = None) -> Episode:
     """One completion per seat, in order."""
-    completions = []
-    for seat, response in enumerate(responses):
-        parsed = Parsed(None, failure) if failure else Parsed(response.text)
-        completions.append(Completion(f"role{seat}", assignment[seat], response, parsed))
+    completions, messages = [], (Message("user", asked.text),)
+    for seat, sampled in enumerate(drawn):
+        parsed = Parsed(None, failure) if failure else Parsed(sampled.text)
+        completions.append(Completion(f"role{seat}", assignment[seat], messages, sampled, parsed))
     return Episode(asked, assignment, tuple(completions))
 
 
@@ -98,7 +93,7 @@ class NumberTask:
         if said_so_far == len(self.roles):
             return None
         heard = [Message("user", episode.question.text)]
-        heard += [Message("assistant", u.response.text) for u in episode.completions]
+        heard += [Message("assistant", u.sampled.text) for u in episode.completions]
         return Turn(self.roles[said_so_far].name, tuple(heard))
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:
@@ -122,7 +117,7 @@ class ScriptedEngine:
         adapter: Adapter | None = None,
     ) -> None:
         self._texts, self._best, self._adapter = texts, best or {}, adapter
-        self.requests: list[Request] = []
+        self.requests: list[SampleRequest] = []
         self.routed: list[tuple[int, int]] = []
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
@@ -131,9 +126,12 @@ class ScriptedEngine:
         adapters = {} if self._adapter is None else {(i, z[0][0]): self._adapter for i, z in enumerate(chosen)}
         return routes(chosen, adapters)
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         self.requests += requests
         return [said(self._texts[candidate][r.messages[0].content], tokens=2) for r in requests]
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        raise AssertionError("measuring must not score")
 
     async def update(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
         raise AssertionError("measuring must not update")

@@ -1,1 +1,1 @@
-"""The pool's frozen LLMs: where they come from, how they speak, and the gradients they return."""
+"""The pool's frozen LLMs: where they come from, how they sample, and how they score what was said."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from haps_search.types import ModuleTable, Request, Response
+from haps_search.types import ModuleTable, Sampled, SampleRequest, ScoreRequest, Scores
 
 
 class Candidate(Protocol):
-    """A frozen LLM that answers batches. It knows nothing of rewards, algorithms or trials."""
+    """A frozen LLM that samples completions and scores given ones, a batch at a time. It knows nothing of rewards,
+    algorithms or trials."""
 
     @property
     def table(self) -> ModuleTable:
@@ -21,8 +22,16 @@ class Candidate(Protocol):
         """Tokens, read and written, that it takes at once at present."""
         ...
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """One response per request, in order; rows never influence one another.
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        """One completion per request, in order; rows never influence one another.
+
+        Raises:
+            CandidateError: a request that this model cannot take (too long, layout of another model).
+        """
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Scores:
+        """Log-likelihoods of given completions and, where they weigh, one gradient per adapter tensor.
 
         Raises:
             CandidateError: a request that this model cannot take (too long, layout of another model).

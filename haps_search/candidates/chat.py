@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -10,6 +11,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from haps_search.config.candidates import Chat, PlainChat, TemplateChat
 from haps_search.errors import CandidateError
 from haps_search.types import Message
+
+_HERE = "an answer stands here"
 
 
 def render(tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Message], owner: str) -> list[int]:
@@ -27,6 +30,26 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Me
     if not ids:
         raise CandidateError(f"`{owner}`: the prompt has no tokens: give the task a prompt or a system text")
     return list(ids)
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, text: str, stop_ids: Sequence[int]) -> list[int]:
+    """Token ids of an answer as the model would have to give it, closed by the token that ends a turn; a special token
+    that is written in it counts as characters."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return [*ids, *_end_of_turn(tokenizer, chat, stop_ids)]
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_ids: Sequence[int]) -> list[int]:
+    """Of the tokens that end a generation the one with which the chat template closes an answer, else the tokenizer's;
+    none where there is none."""
+    if isinstance(chat, TemplateChat) and tokenizer.chat_template:
+        talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _HERE}]
+        with suppress(TemplateError, ValueError):  # said of a prompt, which it refuses as well
+            closing = str(tokenizer.apply_chat_template(talk, tokenize=False)).rpartition(_HERE)[2]
+            ends = [i for i in tokenizer(closing, add_special_tokens=False)["input_ids"] if i in stop_ids]
+            if ends:
+                return ends[:1]
+    return [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None][:1]
 
 
 def _plain(chat: PlainChat, messages: Sequence[Message]) -> str:

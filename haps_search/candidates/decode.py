@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from haps_search.candidates.decoder import Decoder, positions
-from haps_search.candidates.prefill import Prompts
+from haps_search.candidates.activations import Kept
+from haps_search.candidates.decoder import Decoder
+from haps_search.candidates.prompts import Prefilled, positions
 from haps_search.candidates.stack import on_several_devices
-from haps_search.candidates.suffix import Kept
 from haps_search.lora.injection import RowAdapters, Update, patched
 
 
@@ -58,7 +58,7 @@ def _with_room(part: Tensor, room: int) -> Tensor:
 
 
 class Steps(Protocol):
-    """A batch that is being spoken."""
+    """A batch that is being decoded."""
 
     def logits(self, token: Tensor) -> Tensor:
         """Feed one token (n,) per row; logits (n, V) of the next."""
@@ -70,27 +70,29 @@ class Steps(Protocol):
 
 
 @contextmanager
-def stepping(decoder: Decoder, heard: Prompts, adapters: RowAdapters, steps: int, kept: Kept | None) -> Iterator[Steps]:
+def stepping(
+    decoder: Decoder, read: Prefilled, adapters: RowAdapters, steps: int, kept: Kept | None
+) -> Iterator[Steps]:
     """While open, every row goes on under its own adapter, for at most `steps` tokens."""
-    stacks, at = adapters.stacks(), positions(heard.mask)[:, -1:]
+    stacks, at = adapters.stacks(), positions(read.mask)[:, -1:]
     if decoder.plans is not None:
-        plan = decoder.plans.start(heard, at, steps, stacks, kept)
+        plan = decoder.plans.start(read, at, steps, stacks, kept)
         try:
             yield plan
         finally:
             plan.end()
         return
-    give_room(heard.cache, steps)
+    give_room(read.cache, steps)
     with patched(decoder.model, stacks) as updates:
-        yield _Growing(decoder, heard, at, updates, kept)
+        yield _Growing(decoder, read, at, updates, kept)
 
 
 class _Growing:
     def __init__(
-        self, decoder: Decoder, heard: Prompts, at: Tensor, updates: Sequence[Update], kept: Kept | None
+        self, decoder: Decoder, read: Prefilled, at: Tensor, updates: Sequence[Update], kept: Kept | None
     ) -> None:
-        self._model, self._cache = decoder.model, heard.cache
-        self._mask, self._at = heard.mask, at
+        self._model, self._cache = decoder.model, read.cache
+        self._mask, self._at = read.mask, at
         self._updates, self._kept = updates, kept
 
     def logits(self, token: Tensor) -> Tensor:

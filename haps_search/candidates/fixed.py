@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import StaticCache
 from transformers.cache_utils import DynamicLayer
 
-from haps_search.candidates.prefill import Prompts
-from haps_search.candidates.suffix import Kept
+from haps_search.candidates.activations import Kept
+from haps_search.candidates.prompts import Prefilled
 from haps_search.lora.injection import Stacks, patched
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ class FixedPlan:
         self._kept: Kept | None = None
         self._filled = 0
 
-    def start(self, heard: Prompts, at: Tensor, stacks: Stacks, kept: Kept | None) -> None:
+    def start(self, read: Prefilled, at: Tensor, stacks: Stacks, kept: Kept | None) -> None:
         """Take over a batch whose prompts were read; `at` (n, 1) is the position of their last token."""
-        self._filled, self._kept = heard.mask.shape[1], kept
+        self._filled, self._kept = read.mask.shape[1], kept
         self._at.copy_(at)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
-        self._mask[:, 0, 0, : self._filled].masked_fill_(heard.mask, 0.0)
+        self._mask[:, 0, 0, : self._filled].masked_fill_(read.mask, 0.0)
         for name, (a, b) in stacks.items():
             self._adapters[name][0].copy_(a)
             self._adapters[name][1].copy_(b)
-        for fixed, grown in zip(self._cache.layers, heard.cache.layers, strict=True):
+        for fixed, grown in zip(self._cache.layers, read.cache.layers, strict=True):
             if not fixed.is_initialized:
                 fixed.lazy_initialization(grown.keys, grown.values)
             fixed.keys[:, :, : self._filled].copy_(grown.keys)
@@ -73,11 +73,11 @@ class FixedPlan:
                 return self._step()
         self._graph.replay()
         if self._kept is not None:
-            self._kept.states.append(self._entering.clone())
+            self._kept.steps.append(self._entering.clone())
         return self._out
 
     def end(self) -> None:
-        """The batch has been spoken: its states are the replay's alone."""
+        """The batch has ended: its states are the scoring's alone."""
         self._kept = None
 
     def keep(self, rows: Tensor) -> bool:
@@ -92,7 +92,7 @@ class FixedPlan:
         return logits
 
     def _captured(self) -> torch.cuda.CUDAGraph:
-        before = 0 if self._kept is None else len(self._kept.states)
+        before = 0 if self._kept is None else len(self._kept.steps)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with patched(self._model, self._adapters):
@@ -104,8 +104,8 @@ class FixedPlan:
             with torch.cuda.graph(graph):
                 self._out = self._step()
         if self._kept is not None:
-            self._entering = self._kept.states[-1]
-            del self._kept.states[before:]
+            self._entering = self._kept.steps[-1]
+            del self._kept.steps[before:]
         self._rewind()
         return graph
 
@@ -121,9 +121,9 @@ class FixedPlans:
         self._model = model
         self._plans: OrderedDict[Any, FixedPlan] = OrderedDict()
 
-    def start(self, heard: Prompts, at: Tensor, steps: int, stacks: Stacks, kept: Kept | None) -> FixedPlan:
-        rows, read = heard.mask.shape
-        width = -(-(read + steps + 2) // WIDTH) * WIDTH
+    def start(self, read: Prefilled, at: Tensor, steps: int, stacks: Stacks, kept: Kept | None) -> FixedPlan:
+        rows, tokens = read.mask.shape
+        width = -(-(tokens + steps + 2) // WIDTH) * WIDTH
         shapes = tuple((name, a.shape, b.shape) for name, (a, b) in stacks.items())
         key = (rows, width, shapes, None if kept is None else kept.first)
         plan = self._plans.pop(key, None)
@@ -132,7 +132,7 @@ class FixedPlans:
                 self._plans.popitem(last=False)
             plan = FixedPlan(self._model, rows, width, stacks)
         self._plans[key] = plan
-        plan.start(heard, at, stacks, kept)
+        plan.start(read, at, stacks, kept)
         return plan
 
     def clear(self) -> None:
@@ -148,8 +148,8 @@ def fixed_plans(model: PreTrainedModel) -> FixedPlans | None:
         out = model(input_ids=ids[:, :3], attention_mask=mask[:, :3], use_cache=True)
         if any(type(layer) is not DynamicLayer for layer in out.past_key_values.layers):
             return None
-        heard = Prompts(ids[:, :3], mask[:, :3], out.logits[:, -1], out.past_key_values, (False,))
-        found = FixedPlans(model).start(heard, ids[:, 2:3], 1, {}, None).logits(ids[:, 3])
+        read = Prefilled(ids[:, :3], mask[:, :3], out.logits[:, -1], out.past_key_values, (False,))
+        found = FixedPlans(model).start(read, ids[:, 2:3], 1, {}, None).logits(ids[:, 3])
         wanted = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return None

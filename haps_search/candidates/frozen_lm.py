@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from haps_search.candidates.chat import render
+from haps_search.candidates.activations import ActivationCache, Ids
+from haps_search.candidates.batches import Batches
+from haps_search.candidates.chat import render, text_ids
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
 from haps_search.candidates.fixed import FixedPlans, fixed_plans
-from haps_search.candidates.generate import Generated, generate
-from haps_search.candidates.gradient import RowGradients, row_gradients
+from haps_search.candidates.partial import GradientSum
 from haps_search.candidates.prompt_cache import PromptCache
+from haps_search.candidates.reuse import Group, collecting, groups, keep
+from haps_search.candidates.sample import sample
+from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.stack import on_several_devices
-from haps_search.candidates.suffix import Kept, decoder_layers, first_patched
+from haps_search.candidates.suffix import decoder_layers, patched_modules
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.spec import module_table
-from haps_search.types import Request, Response
+from haps_search.types import Adapter, Message, Sampled, SampleRequest, Score, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class FrozenLM:
-    """A frozen LLM that speaks under per-request adapters. Implements `Candidate`."""
+    """A frozen LLM that samples and scores under per-request adapters. Implements `Candidate`."""
 
     def __init__(self, config: CandidateConfig, lm: LoadedLM) -> None:
         self._config, self._lm = config, lm
@@ -46,7 +48,8 @@ class FrozenLM:
         cache = PromptCache(int(config.prompt_cache_gb * 1e9))
         with exact(lm.model.dtype):
             self._decoder = Decoder(lm.model, layers, stops, pad, cache, _plans(config, lm))
-        self._budget = TokenBudget(config.batch_tokens)
+        self._activations = ActivationCache(int(config.activation_gb * 1e9) if layers is not None else 0)
+        self._batches = Batches(config.name, config.batch_tokens, config.batch_rows, lm.device, self._clear)
         self._shapes = {(m.name, m.d_in, m.d_out) for m in self.table.modules}
 
     @classmethod
@@ -60,93 +63,122 @@ class FrozenLM:
 
     @property
     def room(self) -> int:
-        return self._budget.tokens
+        return self._batches.room
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        # The episodes of a question ask the same, and a template takes longer than a small model's forward pass.
-        asked = dict.fromkeys(request.messages for request in requests)
-        rendered = {m: render(self._lm.tokenizer, self._config.chat, m, self._config.name) for m in asked}
-        prompts = [self._checked(request, rendered[request.messages]) for request in requests]
-        lengths = [len(p) + r.sampling.max_new_tokens for p, r in zip(prompts, requests, strict=True)]
-        found: dict[int, Response] = {}
-        for rows in self._budget.batches(lengths, self._config.batch_rows):
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        prompts = self._prompts([request.messages for request in requests])
+        lengths = []
+        for request, prompt in zip(requests, prompts, strict=True):
+            self._check(request.adapter, len(prompt), request.sampling.max_new_tokens)
+            lengths.append(len(prompt) + request.sampling.max_new_tokens)
+
+        def work(rows: list[int]) -> dict[int, Sampled]:
             with exact(self._lm.model.dtype):
-                found.update(self._fitting(rows, requests, prompts))
+                drawn = self._sample([requests[i] for i in rows], [prompts[i] for i in rows])
+            return dict(zip(rows, drawn, strict=True))
+
+        found: dict[int, Sampled] = {}
+        for some in self._batches.run(lengths, work):
+            found |= some
         return [found[i] for i in range(len(requests))]
 
-    def _fitting(
-        self, rows: list[int], requests: Sequence[Request], prompts: Sequence[list[int]], cleared: bool = False
-    ) -> dict[int, Response]:
-        """Answer these rows; where memory runs out, in halves. One row is tried again when caches are `cleared`."""
-        tokens = len(rows) * max(len(prompts[i]) + requests[i].sampling.max_new_tokens for i in rows)
-        try:
-            answers = self._respond([requests[i] for i in rows], [prompts[i] for i in rows])
-            if self._lm.device.type == "cuda":  # elsewhere a process is killed before anyone could halve
-                self._budget.fitted(tokens)
-            return dict(zip(rows, answers, strict=True))
-        except torch.OutOfMemoryError:
-            if len(rows) == 1 and cleared:
-                raise
-        # Past the except block, so that the failed attempt's tensors are not held by its traceback.
-        self._decoder.clear()
-        torch.cuda.empty_cache()
-        if len(rows) == 1:
-            return self._fitting(rows, requests, prompts, cleared=True)
-        self._budget.failed(tokens)
-        _log.warning(
-            "candidate %s: out of memory with %d rows; trying halves, at most %d tokens at once from now on",
-            self._config.name, len(rows), self.room,
-        )  # fmt: skip
-        half = len(rows) // 2
-        return self._fitting(rows[:half], requests, prompts) | self._fitting(rows[half:], requests, prompts)
+    def score(self, requests: Sequence[ScoreRequest]) -> Scores:
+        places = [(i, j) for i, request in enumerate(requests) for j in request.asked]
+        rows = self._rows(requests, places)
+        scores: dict[tuple[int, int], Score] = {}
+        total = GradientSum()
+        for group in groups(self._decoder, self._activations, rows):
+            work = partial(self._score, requests, places, rows, group)
+            for picked, found in self._batches.run([rows[i].length for i in group.rows], work):
+                scores |= {places[i]: score for i, score in zip(picked, found.rows, strict=True)}
+                total.add([rows[i].adapter for i in picked], found.gradients)
+        for (i, _), row in zip(places, rows, strict=True):
+            if not requests[i].keep:
+                self._activations.drop(row.prompt, row.tokens)
+        completions = tuple(
+            tuple(scores.get((i, j)) for j in range(len(request.completions))) for i, request in enumerate(requests)
+        )
+        return Scores(completions, total.of(request.adapter for request in requests))
 
-    def _checked(self, request: Request, prompt: list[int]) -> list[int]:
-        """The prompt, if request and model go together."""
+    def _rows(self, requests: Sequence[ScoreRequest], places: Sequence[tuple[int, int]]) -> list[Row]:
+        given = [requests[i].completions[j] for i, j in places]
+        rows = []
+        for (i, _), one, prompt in zip(places, given, self._prompts([one.messages for one in given]), strict=True):
+            request = requests[i]
+            tokens = one.completion if isinstance(one.completion, tuple) else self._text(one.completion)
+            for adapter in (request.adapter, request.reference):
+                self._check(adapter, len(prompt), len(tokens))
+            kl = request.kl or one.kl_weight != 0.0
+            weights = one.weight, one.kl_weight
+            rows.append(Row(prompt, tokens, request.distribution, request.adapter, *weights, kl, request.reference))
+        return rows
+
+    def _score(
+        self,
+        requests: Sequence[ScoreRequest],
+        places: Sequence[tuple[int, int]],
+        rows: Sequence[Row],
+        group: Group,
+        picked: list[int],
+    ) -> tuple[list[int], RowScores]:
+        """Score these places of a group; returns which rows they are."""
+        numbers = [group.rows[i] for i in picked]
+        some = [rows[i] for i in numbers]
+        with exact(self._lm.model.dtype):
+            activations = group.activations(self._decoder, rows, picked)
+            found = score(self._decoder, some, activations)
+        for number, row, entered in zip(numbers, some, activations or (), strict=bool(activations)):
+            if requests[places[number][0]].keep:
+                self._activations.put(row.prompt, row.tokens, entered)
+        return numbers, found
+
+    def _sample(self, requests: list[SampleRequest], prompts: list[Ids]) -> list[Sampled]:
+        adapters = [request.adapter for request in requests]
+        scored = [request.adapter if request.keep else None for request in requests]
+        kept = collecting(self._activations, scored)
+        drawn = sample(self._decoder, prompts, [r.sampling for r in requests], adapters, kept)
+        rows, lengths = drawn.rows(), map(len, prompts)
+        if kept is not None:
+            keep(self._decoder, self._activations, kept, scored, prompts, [ids for ids, _ in rows])
+        return [self._sampled(*row) for row in zip(rows, lengths, drawn.known, strict=True)]
+
+    def _sampled(self, row: tuple[Ids, tuple[float, ...]], prompt_tokens: int, known: bool) -> Sampled:
+        ids, log_probabilities = row
+        said = ids[:-1] if ids and ids[-1] in self._decoder.stop_ids else ids
+        text = str(self._lm.tokenizer.decode(list(said), skip_special_tokens=True))
+        return Sampled(text, ids, log_probabilities, prompt_tokens, len(ids), known)
+
+    def _prompts(self, messages: Sequence[tuple[Message, ...]]) -> list[Ids]:
+        # The episodes of a question ask the same, and a template takes longer than a small model's forward pass.
+        rendered = {
+            m: tuple(render(self._lm.tokenizer, self._config.chat, m, self._config.name))
+            for m in dict.fromkeys(messages)
+        }
+        return [rendered[m] for m in messages]
+
+    def _text(self, text: str) -> Ids:
+        return tuple(text_ids(self._lm.tokenizer, self._config.chat, text, self._decoder.stop_ids))
+
+    def _check(self, adapter: Adapter | None, prompt_tokens: int, new_tokens: int) -> None:
+        """Raises CandidateError where request and model do not go together."""
         name = self._config.name
-        if request.adapter is not None:
-            for target in request.adapter.layout.targets:
-                if (target.name, target.d_in, target.d_out) not in self._shapes:
-                    raise CandidateError(
-                        f"candidate {name}: an adapter for {target.name} ({target.d_in} -> {target.d_out}), "
-                        "which this model does not have: it was generated for another candidate"
-                    )
+        for target in patched_modules(adapter):
+            if (target.name, target.d_in, target.d_out) not in self._shapes:
+                raise CandidateError(
+                    f"candidate {name}: an adapter for {target.name} ({target.d_in} -> {target.d_out}), "
+                    "which this model does not have: it was generated for another candidate"
+                )
         limit = getattr(self._lm.model.config, "max_position_embeddings", None)
-        needed = len(prompt) + request.sampling.max_new_tokens
-        if limit is not None and needed > limit:
+        if limit is not None and prompt_tokens + new_tokens > limit:
             raise CandidateError(
-                f"candidate {name}: a prompt of {len(prompt)} tokens and {request.sampling.max_new_tokens} new ones "
+                f"candidate {name}: a prompt of {prompt_tokens} tokens and {new_tokens} new ones "
                 f"exceed its {limit} positions: shorten the context (task.max_context_chars) or max_new_tokens"
             )
-        return prompt
 
-    def _respond(self, requests: list[Request], prompts: list[list[int]]) -> list[Response]:
-        adapters = [r.adapter for r in requests]
-        learning = [r.adapter if r.gradient or r.kl else None for r in requests]
-        lowest = first_patched(learning)
-        kept = None if lowest is None or self._decoder.layers is None else Kept(lowest)
-        generated = generate(self._decoder, prompts, [r.sampling for r in requests], adapters, kept)
-        responses = [self._response(generated, row, len(prompt)) for row, prompt in enumerate(prompts)]
-        if lowest is None:
-            return responses
-        samplings, kl = [r.sampling for r in requests], any(r.kl for r in requests)
-        found = row_gradients(self._decoder, generated, samplings, learning, kl, kept)
-        return [_with_gradients(*row, found, i) for i, row in enumerate(zip(requests, responses, strict=True))]
-
-    def _response(self, generated: Generated, row: int, prompt_tokens: int) -> Response:
-        ids = generated.token_ids(row)
-        spoken = ids[:-1] if ids and ids[-1] in self._decoder.stop_ids else ids
-        text = str(self._lm.tokenizer.decode(list(spoken), skip_special_tokens=True))
-        likelihood, known = float(generated.log_likelihood[row]), generated.known[row]
-        return Response(text, ids, likelihood, prompt_tokens, len(ids), prompt_known=known)
-
-
-def _with_gradients(request: Request, response: Response, found: RowGradients, row: int) -> Response:
-    return replace(
-        response,
-        gradient=found.log_likelihood[row] if request.gradient else None,
-        kl=found.kl[row] if request.kl else None,
-        kl_gradient=found.kl_gradient[row] if request.kl else None,
-    )
+    def _clear(self) -> None:
+        """Give back the memory that only saves time."""
+        self._decoder.clear()
+        self._activations.clear()
 
 
 def _replayed(config: CandidateConfig, lm: LoadedLM) -> nn.ModuleList | None:
@@ -180,36 +212,3 @@ def _tokens_with(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
         return []
     spoken = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
     return [i for i, piece in enumerate(spoken) if any(text in piece for text in texts)]
-
-
-class TokenBudget:
-    """Tokens per forward pass, padding and the tokens yet to be written included.
-
-    It doubles when a pass filled more than half of it, and is halved where memory ran out; what did not fit once
-    is not tried again.
-    """
-
-    def __init__(self, start: int) -> None:
-        self.tokens = start
-        self._failed = math.inf
-
-    def fitted(self, tokens: int) -> None:
-        if 2 * tokens > self.tokens:
-            self.tokens = max(self.tokens, int(min(2 * self.tokens, 0.9 * self._failed)))
-
-    def failed(self, tokens: int) -> None:
-        self._failed = min(self._failed, tokens)
-        self.tokens = max(1, min(self.tokens, tokens // 2))
-
-    def batches(self, lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
-        """Places of `lengths`, in batches of at most `rows` that fit the budget of that moment; one always goes.
-
-        Those of like length share a batch, so that little is padded.
-        """
-        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-        while order:
-            count = 1
-            while count < min(rows, len(order)) and (count + 1) * lengths[order[count]] <= self.tokens:
-                count += 1
-            yield order[:count]
-            del order[:count]

@@ -7,21 +7,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from haps_search.types import Sampling
+from haps_search.types import Distribution, Sampling
 
 
 class Policy:
-    """The sampling settings of a batch's rows as tensors. Rows differ freely."""
+    """What a batch's rows are drawn from as tensors. Rows differ freely."""
 
-    def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
-        self.greedy = torch.tensor([s.greedy for s in samplings], device=device)
-        self._any_greedy = any(s.greedy for s in samplings)
-        # Greedy rows report the model's own likelihood, so their temperature is 1.
-        temperatures = [1.0 if s.greedy else s.temperature for s in samplings]
+    def __init__(
+        self, distributions: Sequence[Distribution], device: torch.device, greedy: Sequence[bool] = ()
+    ) -> None:
+        """`greedy` rows take the likeliest token and report where their distribution has it."""
+        self.greedy = torch.tensor(list(greedy), dtype=torch.bool, device=device)
+        self._any_greedy = any(greedy)
+        temperatures = [d.temperature for d in distributions]
         self.temperature = torch.tensor(temperatures, dtype=torch.float64, device=device)
-        self.top_k = [0 if s.greedy else s.top_k for s in samplings]
-        self.top_p = [1.0 if s.greedy else s.top_p for s in samplings]
+        self.top_k = [d.top_k for d in distributions]
+        self.top_p = [d.top_p for d in distributions]
         self._truncates = any(self.top_k) or any(p < 1.0 for p in self.top_p)
+
+    @classmethod
+    def of(cls, samplings: Sequence[Sampling], device: torch.device) -> Policy:
+        return cls([s.distribution for s in samplings], device, [s.greedy for s in samplings])
 
     def tempered(self, logits: Tensor) -> Tensor:
         """Log-probabilities (n, ..., V) of the whole vocabulary at each row's temperature, float32 at least."""

@@ -9,41 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from haps_search.candidates.decoder import Decoder, pad_left, positions
+from haps_search.candidates.activations import Activations, Kept
+from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.prompt_cache import Below, entries, joined
+from haps_search.candidates.prompts import Prefilled, pad_left, pad_right, positions
 from haps_search.candidates.stack import on_several_devices, run_below, run_from
-from haps_search.candidates.suffix import Kept, first_patched
+from haps_search.candidates.suffix import first_patched
 from haps_search.lora.injection import RowAdapters, injected
 from haps_search.types import Adapter, AdapterLayout
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Prompts as read, a row per request: ids and mask (n, S), logits (n, V) of the first token, the cache, and
-    whether the row's prompt was known from before."""
-
-    ids: Tensor
-    mask: Tensor
-    logits: Tensor
-    cache: Any
-    known: tuple[bool, ...]
-
-
 def prefill(
     decoder: Decoder, prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None], kept: Kept | None
-) -> Prompts:
-    """Read the prompts of a batch. Whoever keeps states for a replay must be watching already."""
+) -> Prefilled:
+    """Read the prompts of a batch. Whoever keeps states must be watching already."""
     device = decoder.model.device
-    first, index = distinct(prompts, adapters)
+    first, owners = distinct(prompts, adapters)
     ids, mask = pad_left(prompts, decoder.pad_id, device)
     split = _split(decoder.layers, adapters)
     # Keys and values on several devices can be selected by an index on the CPU only.
     beside = torch.device("cpu") if on_several_devices(decoder.model) else device
-    spread = _Spread(first, torch.tensor(index, device=beside), kept)
+    spread = _Spread(first, torch.tensor(owners, device=beside), kept)
     if decoder.layers is None or split == 0:
         rows = RowAdapters([adapters[i] for i in first], decoder.model.dtype, device)
         logits, cache = spread.over(*_whole(decoder, ids[first], mask[first], rows))
-        return Prompts(ids, mask, logits, cache, (False,) * len(prompts))
+        return Prefilled(ids, mask, logits, cache, (False,) * len(prompts))
     return _in_two(decoder, decoder.layers, split, prompts, adapters, ids, mask, spread)
 
 
@@ -52,16 +42,16 @@ class _Spread:
     """From rows that differ in prompt or adapter to the rows of the batch."""
 
     first: list[int]
-    index: Tensor
+    owners: Tensor
     kept: Kept | None
 
     def over(self, logits: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        if len(self.first) == len(self.index):
-            return logits, cache
-        cache.batch_select_indices(self.index)
         if self.kept is not None:
-            self.kept.select(self.index)
-        return logits[self.index], cache
+            self.kept.prefilled(self.owners.tolist(), cache)
+        if len(self.first) == len(self.owners):
+            return logits, cache
+        cache.batch_select_indices(self.owners)
+        return logits[self.owners], cache
 
 
 def _split(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -> int:
@@ -86,7 +76,7 @@ def _in_two(
     ids: Tensor,
     mask: Tensor,
     spread: _Spread,
-) -> Prompts:
+) -> Prefilled:
     texts = list(dict.fromkeys(map(tuple, prompts)))
     place = {text: number for number, text in enumerate(texts)}
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
@@ -100,7 +90,7 @@ def _in_two(
     logits, cache = spread.over(decoder.head.logits(hidden[:, -1:])[:, -1], cache)
     lower.batch_select_indices(rows)
     cache.layers[:split] = lower.layers[:split]
-    return Prompts(ids, mask, logits, cache, tuple(known[place[tuple(prompt)]] for prompt in prompts))
+    return Prefilled(ids, mask, logits, cache, tuple(known[place[tuple(prompt)]] for prompt in prompts))
 
 
 def _below(
@@ -126,16 +116,53 @@ def _below(
     return *joined([found[text] for text in texts], decoder.model.config), known
 
 
+@torch.no_grad()
+def recomputed(
+    decoder: Decoder,
+    layers: nn.ModuleList,
+    first: int,
+    prompts: Sequence[tuple[int, ...]],
+    completions: Sequence[tuple[int, ...]],
+    tail: bool,
+) -> list[Activations]:
+    """What enters layer `first` > 0, from token ids alone: given completions are fed at once, and each distinct prompt
+    is read once. `tail`: the last layer is the first, and its keys and values may stand in for the prompt.
+    """
+    texts = list(dict.fromkeys(prompts))
+    place = {text: number for number, text in enumerate(texts)}
+    kept = Kept(first, owners=[place[prompt] for prompt in prompts])
+    kept.prompt, cache, _ = _below(decoder, layers, first, texts)
+    if tail:
+        mask = pad_left(texts, decoder.pad_id, decoder.model.device)[1]
+        inputs = {"attention_mask": mask, "position_ids": positions(mask), "use_cache": True}
+        kept.prefilled(kept.owners, run_from(decoder.head, layers, first, kept.prompt, **inputs)[1])
+    fed = [completion[:-1] for completion in completions]
+    if any(fed):
+        rows = torch.tensor(kept.owners, device=kept.prompt.device)
+        cache.batch_select_indices(rows)
+        read = pad_left(prompts, decoder.pad_id, decoder.model.device)[1]
+        ids, mask = pad_right(fed, decoder.pad_id, decoder.model.device)
+        mask = torch.cat([read, mask], -1)
+        states, _ = run_below(
+            decoder.head, layers, first, input_ids=ids, attention_mask=mask,
+            position_ids=positions(mask)[:, -ids.shape[1] :], past_key_values=cache, use_cache=True,
+        )  # fmt: skip
+        kept.steps.append(states)
+    return kept.activations(range(len(prompts)), prompts, completions, [tail] * len(prompts))
+
+
 def distinct(prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None]) -> tuple[list[int], list[int]]:
     """Rows that differ in prompt or adapter, and for every row the place of its equal among them.
 
-    Adapters are told apart by layout and the identity of their numbers: the episodes of a question share one object.
+    Adapters are told apart by their parts' layouts and the identity of their numbers: the episodes of a question share
+    one object.
     """
-    seen: dict[tuple[tuple[int, ...], tuple[int, AdapterLayout] | None], int] = {}
+    seen: dict[tuple[tuple[int, ...], tuple[tuple[AdapterLayout, int, int], ...]], int] = {}
     first: list[int] = []
     index: list[int] = []
     for row, (prompt, adapter) in enumerate(zip(prompts, adapters, strict=True)):
-        key = tuple(prompt), None if adapter is None else (id(adapter.values), adapter.layout)
+        parts = () if adapter is None else adapter.parts
+        key = tuple(prompt), tuple((part.layout, id(part.values), id(part.mix)) for part in parts)
         if key not in seen:
             seen[key] = len(first)
             first.append(row)

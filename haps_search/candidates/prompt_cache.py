@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from haps_search.candidates.prompts import stack_left
 
 PromptKey = tuple[int, tuple[int, ...]]
 """The first patched layer, and the prompt."""
@@ -81,19 +82,16 @@ def entries(states: Tensor, cache: Any, first: int, lengths: Sequence[int]) -> l
 
 def joined(found: Sequence[Below], config: Any) -> tuple[Tensor, Any]:
     """Entries as one batch, padded on the left: states (n, S, H), and a cache filled below the first patched layer."""
-    states = _stacked([below.states for below in found])
-    cache = DynamicCache(config=config)
+    states, cache = stack_left([below.states for below in found]), DynamicCache(config=config)
     for number in range(len(found[0].layers)):
-        layer: Any = cache.layers[number]
-        keys, values = (_stacked([below.layers[number][i] for below in found]) for i in (0, 1))
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.cumulative_length = states.shape[1]
+        keys, values = (stack_left([below.layers[number][i] for below in found]) for i in (0, 1))
+        fill(cache.layers[number], keys, values, states.shape[1])
     return states, cache
 
 
-def _stacked(rows: Sequence[Tensor]) -> Tensor:
-    """(n, ..., S, d) from rows (..., s, d)."""
-    width = max(row.shape[-2] for row in rows)
-    return torch.stack([nn.functional.pad(row, (0, 0, width - row.shape[-2], 0)) for row in rows])
+def fill(layer: Any, keys: Tensor, values: Tensor, tokens: int) -> None:
+    """Put keys and values (n, heads, S or the window's length, d) of so many tokens into an empty layer of a cache."""
+    layer.lazy_initialization(keys, values)
+    layer.keys, layer.values = keys, values
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        layer.cumulative_length = tokens

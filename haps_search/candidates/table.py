@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from haps_search.errors import CandidateError
 from haps_search.tasks.replay import ReplayTask
-from haps_search.types import ModuleTable, Request, Response
+from haps_search.types import ModuleTable, Sampled, SampleRequest, ScoreRequest, Scores
 
 
 class TableCandidate:
@@ -32,10 +32,18 @@ class TableCandidate:
         """No bound: nothing is read or written."""
         return sys.maxsize
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return [self._look_up(request) for request in requests]
 
-    def _look_up(self, request: Request) -> Response:
+    def score(self, requests: Sequence[ScoreRequest]) -> Scores:
+        """Nothing that was asked for can be answered; of what is left out there is nothing to say."""
+        if any(request.asked for request in requests):
+            raise CandidateError(
+                f"{self.table.candidate}: a model of a table has no likelihoods: set routing.low_level: {{type: none}}"
+            )
+        return Scores(tuple((None,) * len(request.completions) for request in requests), ())
+
+    def _look_up(self, request: SampleRequest) -> Sampled:
         name, asked = self.table.candidate, request.messages[-1].content
         if request.adapter is not None:
             raise CandidateError(f"{name}: a model of a table takes no adapter: set routing.low_level: {{type: none}}")
@@ -47,4 +55,4 @@ class TableCandidate:
                 f"{name}: the table has no score of it on question `{asked}`: set learning.signal: outcomes, which "
                 "leaves missing cells out, or task.table.missing: drop"
             )
-        return Response(repr(score), (), 0.0, 0, 0)
+        return Sampled(repr(score), (), (), 0, 0)

@@ -114,3 +114,7 @@ class CandidateConfig(Config):
     prompt_cache_gb: NonNegativeFloat = 0.0
     """Memory for what the layers below the patched ones made of earlier prompts, of all trials; 0 keeps nothing.
     Pays where the same prompts come again soon: validation, paired seeds, few questions."""
+    activation_gb: NonNegativeFloat = 1.0
+    """Memory for what was computed below the patched layers while a completion was sampled, until it is scored; of all
+    trials. Beyond it the oldest is computed again from the tokens, as is everything with 0: slower, the same numbers.
+    Nothing is kept where the first layer is patched, or layers are not recognised."""

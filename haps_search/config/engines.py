@@ -44,6 +44,8 @@ class Leases(Config):
     """A request that failed so often is answered with an error."""
     rows: PositiveInt = 128
     """At most so many requests in one lease."""
+    gb: PositiveFloat = 1.0
+    """At most so many GB (10^9 bytes) of adapters and gradients in one lease; a single ticket may have more."""
     restarts: PositiveInt = 5
     """A worker that died more often than this ends the pool."""
 

@@ -19,7 +19,18 @@ from haps_search.search.engine import finished
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import Tabled, Task
-from haps_search.types import Adapter, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
+from haps_search.types import (
+    Adapter,
+    Question,
+    Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
+    Signal,
+    Snapshot,
+    UpdateReport,
+)
 
 
 def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
@@ -57,8 +68,11 @@ class LocalEngine:
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
         return self._learner.route(questions, episodes, seed)
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return self._candidates[candidate].respond(requests)
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return self._candidates[candidate].sample(requests)
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        return self._candidates[candidate].score(requests)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         return self._learner.update(questions, signal)

@@ -15,28 +15,28 @@ from haps_search.types import (
     Completion,
     Episode,
     Question,
-    Request,
-    Response,
+    Sampled,
+    SampleRequest,
     Sampling,
     Turn,
 )
 
-Speak = Callable[[str, Sequence[Request]], Awaitable[list[Response]]]
-"""Candidate name and a batch of requests -> responses in order."""
+Sample = Callable[[str, Sequence[SampleRequest]], Awaitable[list[Sampled]]]
+"""Candidate name and a batch of requests -> what was drawn, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """How a set of episodes is played: sampled for learning, or greedy for measuring."""
+    """How a set of episodes is played: sampled for learning, or greedy for measuring. `keep`: what is drawn under an
+    adapter will be scored."""
 
     sampling: SamplingConfig
     seed: int
     greedy: bool = False
-    gradient: bool = False
-    kl: bool = False
+    keep: bool = False
 
-    def request(self, episode: Episode, index: int, turn: Turn, adapter: Adapter | None) -> Request:
-        # The seed names question, episode and turn, so a text never depends on what else is in flight.
+    def request(self, episode: Episode, index: int, turn: Turn, adapter: Adapter | None) -> SampleRequest:
+        # The seed names question, episode and turn, so a completion never depends on what else is in flight.
         seed = derive_seed(self.seed, episode.question.id, index, len(episode.completions))
         sampling = Sampling(
             self.sampling.max_new_tokens,
@@ -45,12 +45,11 @@ class Play:
             self.sampling.top_k,
             self.sampling.top_p,
         )
-        learns = adapter is not None
-        return Request(turn.messages, sampling, adapter, self.gradient and learns, self.kl and learns)
+        return SampleRequest(turn.messages, sampling, adapter, keep=self.keep and adapter is not None)
 
 
 async def play(
-    speak: Speak,
+    sample: Sample,
     task: Task,
     questions: Sequence[Question],
     assignments: Sequence[Sequence[Assignment]],
@@ -70,12 +69,12 @@ async def play(
         if not waiting:
             return episodes
         await asyncio.gather(
-            *(_round(speak, task, episodes, adapters, how, name, turns) for name, turns in waiting.items())
+            *(_round(sample, task, episodes, adapters, how, name, turns) for name, turns in waiting.items())
         )
 
 
 async def _round(
-    speak: Speak,
+    sample: Sample,
     task: Task,
     episodes: list[list[Episode]],
     adapters: Mapping[tuple[int, str], Adapter],
@@ -84,9 +83,8 @@ async def _round(
     turns: Sequence[tuple[int, int, Turn]],
 ) -> None:
     requests = [how.request(episodes[q][g], g, turn, adapters.get((q, name))) for q, g, turn in turns]
-    responses = await speak(name, requests)
-    for (q, g, turn), response in zip(turns, responses, strict=True):
-        question = episodes[q][g].question
-        said = Completion(turn.role, name, response, task.parse(question, turn.role, response.text))
+    for (q, g, turn), drawn in zip(turns, await sample(name, requests), strict=True):
         episode = episodes[q][g]
-        episodes[q][g] = replace(episode, completions=(*episode.completions, said))
+        parsed = task.parse(episode.question, turn.role, drawn.text)
+        completion = Completion(turn.role, name, turn.messages, drawn, parsed)
+        episodes[q][g] = replace(episode, completions=(*episode.completions, completion))

@@ -1,54 +1,89 @@
-"""From rewards and returned gradients to what the router learns from."""
+"""From rewards to what candidates are to score, and from their gradients to what the router learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from haps_search.config.learning import LearningConfig
 from haps_search.learning.advantage import Advantages
-from haps_search.types import Episode, Rollouts, Routes
+from haps_search.lora.adapter import learnt_tensors
+from haps_search.types import (
+    AdapterLayout,
+    Distribution,
+    Episode,
+    GivenCompletion,
+    Rollouts,
+    Routes,
+    ScoreRequest,
+    Scores,
+)
+
+Requests = Mapping[str, Mapping[int, ScoreRequest]]
+"""Per candidate and question what is to be scored."""
+
+
+def score_requests(
+    routes: Routes,
+    episodes: Sequence[Sequence[Episode]],
+    weighed: Sequence[Advantages],
+    distribution: Distribution,
+    kl_weight: float,
+) -> Requests:
+    """All completions that were drawn under an adapter, with their weights in the loss (design section 3a):
+
+    1/(QG) * sum over episodes and completions of (-advantage * log p + kl_weight * KL).
+    """
+    share = 1.0 / sum(len(row) for row in episodes)
+    given: dict[tuple[int, str], list[GivenCompletion]] = {}
+    for q, (row, advantage) in enumerate(zip(episodes, weighed, strict=True)):
+        for episode, weight in zip(row, advantage.completion, strict=True):
+            for said in episode.completions:
+                if (q, said.candidate) in routes.adapters:
+                    one = GivenCompletion(said.messages, said.sampled.token_ids, -share * weight, share * kl_weight)
+                    given.setdefault((q, said.candidate), []).append(one)
+    found: dict[str, dict[int, ScoreRequest]] = {}
+    for (q, name), completions in given.items():
+        request = ScoreRequest(tuple(completions), routes.adapters[q, name], distribution)
+        found.setdefault(name, {})[q] = request
+    return found
 
 
 def rollouts(
     routes: Routes,
-    episodes: Sequence[Sequence[Episode]],
-    advantages: Sequence[Advantages],
+    weighed: Sequence[Advantages],
+    requests: Requests,
+    scores: Mapping[str, Scores],
     config: LearningConfig,
 ) -> Rollouts:
-    """The signal of one step (design section 3a): Q rows of G episodes and their advantages.
-
-    Per (question, candidate) the gradient of the loss with respect to the adapter is
-    1/(QG) * sum over episodes and completions of (-advantage * d log p + kl_weight * d KL).
-    """
+    """The signal of one step, from what `score_requests` asked for and was given."""
     chosen = config.route == "sampled"  # a greedy choice was never drawn, so it has no log-probability to weight
-    share = 1.0 / sum(len(row) for row in episodes)
-    gradients: dict[tuple[int, str], Tensor] = {}
-    for q, (row, advantage) in enumerate(zip(episodes, advantages, strict=True)):
-        for name, gradient in _adapter_gradients(row, advantage, config.kl_weight):
-            total = gradients.get((q, name))
-            gradients[q, name] = share * gradient if total is None else total.add_(gradient, alpha=share)
     return Rollouts(
         version=routes.version,
         assignments=routes.assignments,
-        architecture_advantages=tuple(c.architecture if chosen else (0.0,) * len(c.architecture) for c in advantages),
-        adapter_gradients=gradients,
+        architecture_advantages=tuple(c.architecture if chosen else (0.0,) * len(c.architecture) for c in weighed),
+        adapter_gradients={
+            (q, name): gradient
+            for name, asked in requests.items()
+            for q, gradient in _gradients(asked, scores[name]).items()
+        },
     )
 
 
-def _adapter_gradients(
-    episodes: Sequence[Episode], advantages: Advantages, kl_weight: float
-) -> list[tuple[str, Tensor]]:
-    found = []
-    for episode, advantage in zip(episodes, advantages.completion, strict=True):
-        for completion in episode.completions:
-            response = completion.response
-            if response.gradient is None:
-                continue
-            gradient = response.gradient * -advantage
-            if response.kl_gradient is not None:
-                gradient = torch.add(gradient, response.kl_gradient, alpha=kl_weight)
-            found.append((completion.candidate, gradient))
-    return found
+def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[int, Tensor]:
+    """Per question its adapter's own; what questions share has its sum at the first of them. Zeros where nothing
+    weighed, so that the optimiser's moments go on as ever."""
+    adapters = {q: request.adapter for q, request in asked.items() if request.adapter is not None}
+    found = zip(learnt_tensors(adapters.values()), scores.gradients, strict=True)
+    gradients = {id(tensor): gradient for tensor, gradient in found}
+    zeros: dict[AdapterLayout, Tensor] = {}
+    first = {id(adapter.values): q for q, adapter in reversed(adapters.items())}
+    by_question = {}
+    for q, adapter in adapters.items():
+        if first[id(adapter.values)] == q:
+            nothing = zeros.setdefault(adapter.layout, torch.zeros_like(adapter.values))
+            gradient = gradients[id(adapter.values)]
+            by_question[q] = nothing if gradient is None else gradient
+    return by_question

@@ -29,7 +29,7 @@ def prices(candidates: Sequence[CandidateConfig]) -> dict[str, Price]:
 def cost(episode: Episode, price: Mapping[str, Price]) -> float:
     """Sum over completions of tokens read and written at the candidate's price, in the unit of the prices."""
     return sum(
-        (u.response.prompt_tokens * price[u.candidate].read + u.response.completion_tokens * price[u.candidate].written)
+        (u.sampled.prompt_tokens * price[u.candidate].read + u.sampled.completion_tokens * price[u.candidate].written)
         / PER
         for u in episode.completions
     )

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
-from haps_search.types import AdapterLayout
+from haps_search.types import Adapter, AdapterLayout
+
+
+def learnt_tensors(adapters: Iterable[Adapter | None]) -> list[Tensor]:
+    """The distinct tensors that gradients are taken of, in order of first appearance; same object, same tensor."""
+    found = {id(t): t for adapter in adapters if adapter is not None for t in adapter.learnt}
+    return list(found.values())
 
 
 def matrices(layout: AdapterLayout, values: Tensor) -> list[tuple[Tensor, Tensor]]:

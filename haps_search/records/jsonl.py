@@ -13,16 +13,17 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from haps_search.errors import DataError, TrackerError
 from haps_search.records.tracker import Record, Status, StepGate
 
 _log = logging.getLogger(__name__)
 _FINGER = 256
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ class JsonlTracker:
         return max((record.step for record in read_records(self._path)), default=-1)
 
 
-class JsonlFollower:
+class LineFollower:
     """Reads a file that grows: each call gives the complete lines since the last one.
 
     A file that was replaced or cut short is read from its start again; `restarts` counts that.
@@ -228,40 +229,57 @@ class JsonlFollower:
         self._offset = self._lines = 0
         self._finger = b""
 
+    def read(self, parse: Callable[[bytes, int], T]) -> list[T]:
+        """What `parse` makes of complete new lines and their numbers, none while there is no file.
+
+        Where it raises, none of them counts as read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                self._restart_if_replaced(file)
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            if self._offset:
+                self._restart()
+            return []
+        data = data[: data.rfind(b"\n") + 1]
+        lines = data.split(b"\n")[:-1]
+        parsed = [parse(line, number) for number, line in enumerate(lines, start=self._lines + 1)]
+        self._offset += len(data)
+        self._lines += len(parsed)
+        self._finger = (self._finger + data)[-_FINGER:]
+        return parsed
+
+    def _restart_if_replaced(self, file: BinaryIO) -> None:
+        """What was read last must still stand there; an inode may come back, these bytes hardly do."""
+        file.seek(self._offset - len(self._finger))
+        if file.read(len(self._finger)) != self._finger:
+            self._restart()
+
+    def _restart(self) -> None:
+        self.restarts += 1
+        self._offset, self._lines, self._finger = 0, 0, b""
+
+
+class JsonlFollower(LineFollower):
+    """The same for JSON objects."""
+
     def new(self) -> list[dict[str, Any]]:
         """Complete new lines, none while there is no file.
 
         Raises:
             DataError: a complete line that is not a JSON object.
         """
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            self._restart_if_replaced(file)
-            file.seek(self._offset)
-            data = file.read()
-        data = data[: data.rfind(b"\n") + 1]
-        fields = _parse(data, self._path, self._lines)
-        self._offset += len(data)
-        self._lines += len(fields)
-        self._finger = (self._finger + data)[-_FINGER:]
-        return fields
-
-    def _restart_if_replaced(self, file: BinaryIO) -> None:
-        """What was read last must still stand there; an inode may come back, these bytes hardly do."""
-        file.seek(self._offset - len(self._finger))
-        if file.read(len(self._finger)) != self._finger:
-            self.restarts += 1
-            self._offset, self._lines, self._finger = 0, 0, b""
+        return self.read(lambda line, number: _parse_line(line, self._path, number))
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
     return (json.dumps(fields, allow_nan=False) + "\n").encode()
 
 
-def _parse(data: bytes, path: Path, before: int = 0) -> list[dict[str, Any]]:
-    lines = data.split(b"\n")[:-1]
-    return [_parse_line(line, path, number) for number, line in enumerate(lines, start=before + 1)]
+def _parse(data: bytes, path: Path) -> list[dict[str, Any]]:
+    return [_parse_line(line, path, number) for number, line in enumerate(data.split(b"\n")[:-1], start=1)]
 
 
 def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class RunFolder:
                     "text": episode.question.text,
                     "reference": episode.question.reference,
                     "assignment": list(episode.assignment),
-                    "completions": [u.response.text for u in episode.completions],
+                    "completions": [u.sampled.text for u in episode.completions],
                     "failures": [u.parsed.failure for u in episode.completions],
                     "reward": reward,
                 }

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from haps_search.candidates.decoder import pad_left, positions
 from haps_search.candidates.exact import exact
+from haps_search.candidates.prompts import pad_left, positions
 from haps_search.candidates.sources import LoadedLM, load_lm
 from haps_search.config.routing import BackboneConfig, FrozenTuning, LmHighLevel
 from haps_search.routing.backbone import Backbone, pooled, tuned

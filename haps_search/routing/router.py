@@ -130,8 +130,12 @@ class Router(nn.Module):
         return self._adapters(self._low_reading(questions), everyone)
 
     def _adapters(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Adapter]:
-        adapters = {}
+        adapters: dict[tuple[int, str], Adapter] = {}
         for name, rows in users(drawn, self.layouts):
+            if isinstance(self.low[_key(name)], StaticAdapter):  # one object for all questions: it travels once
+                (values,) = self._adapter_values(pooled, name, rows[:1]).cpu()
+                adapters |= dict.fromkeys([(row, name) for row in rows], Adapter(self.layouts[name], values))
+                continue
             for row, values in zip(rows, self._adapter_values(pooled, name, rows).cpu(), strict=True):
                 adapters[row, name] = Adapter(self.layouts[name], values)
         return adapters

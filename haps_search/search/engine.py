@@ -7,7 +7,17 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from haps_search.types import Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
+from haps_search.types import (
+    Question,
+    Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
+    Signal,
+    Snapshot,
+    UpdateReport,
+)
 
 T = TypeVar("T")
 
@@ -30,13 +40,17 @@ class Engine(Protocol):
         """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0."""
         ...
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        """One response per request, in order.
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        """One completion per request, in order.
 
         Raises:
             CandidateError: the candidate cannot take a request.
             PoolError: the machines gave up on it.
         """
+        ...
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        """Log-likelihoods of given completions, and their weighted gradient per adapter tensor. Raises as `sample`."""
         ...
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:

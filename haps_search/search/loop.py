@@ -13,9 +13,9 @@ from haps_search.errors import Interrupted
 from haps_search.learning.advantage import RunningMeans
 from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
-from haps_search.search.ahead import Ahead
 from haps_search.search.engine import Engine
 from haps_search.search.outcome_step import outcome_step, score_known
+from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
@@ -78,7 +78,7 @@ async def run(
     train = answerable(task, "train", [c.name for c in experiment.candidates])
     held_out = validated(task, experiment)
     means = RunningMeans(progress.earned)
-    ahead = Ahead(engine, task, experiment, means)
+    ahead: Played | None = None
     reason: Literal["steps", "patience"] = "steps"
     for index in range(progress.step, settings.steps):
         if settings.validation.patience and progress.since_best >= settings.validation.patience:
@@ -90,7 +90,9 @@ async def run(
         saves = validates or done % settings.checkpoint_every == 0
         overlaps = settings.staleness == 1 and not saves
         following = batch(train, experiment, done) if overlaps else None
-        metrics = await _step(engine, task, batch(train, experiment, index), experiment, index, ahead, following)
+        questions = batch(train, experiment, index)
+        taken = await _step(engine, task, experiment, index, questions, means, ahead, following)
+        metrics, ahead = taken.metrics, taken.ahead
         progress = replace(progress, step=done, earned=means.state())
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
@@ -124,16 +126,17 @@ def _finish(folder: RunFolder, reason: Literal["steps", "patience"], progress: P
 async def _step(
     engine: Engine,
     task: Task,
-    questions: Sequence[Question],
     experiment: Experiment,
     index: int,
-    ahead: Ahead,
+    questions: Sequence[Question],
+    means: RunningMeans,
+    ahead: Played | None,
     following: Sequence[Question] | None,
-) -> dict[str, float]:
+) -> Step:
     if experiment.learning.signal == "rollouts":
-        return await ahead.step(questions, index, following)
+        return await step(engine, task, experiment, index, questions, means, ahead, following)
     assert isinstance(task, Tabled)
-    return await outcome_step(engine, task, questions, experiment, index)
+    return Step(await outcome_step(engine, task, questions, experiment, index))
 
 
 async def _validate(

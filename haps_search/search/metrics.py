@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import torch
@@ -14,13 +14,14 @@ from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
 from haps_search.lora.adapter import relative_norms
 from haps_search.tasks.question_rows import CONTEXT_CUT
-from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes
+from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes, Scores
 
 
 def step_metrics(
     routes: Routes,
     episodes: Sequence[Sequence[Episode]],
     rewards: Sequence[Sequence[float]],
+    scores: Mapping[str, Scores],
     experiment: Experiment,
 ) -> dict[str, float]:
     """Metrics of Q x G episodes: reward, route shares and entropy (nats), adapter norm, KL, tokens, alarms.
@@ -38,16 +39,17 @@ def step_metrics(
         "answer_share": _largest_share(str(e.answer) for e in flat),
         "parse_failures": float(sum(u.parsed.failure is not None for u in completions)),
         "contexts_cut": contexts_cut(row[0].question for row in episodes),
-        "prompt_tokens": float(sum(u.response.prompt_tokens for u in completions)),
-        "completion_tokens": float(sum(u.response.completion_tokens for u in completions)),
-        "log_likelihood": fmean(u.response.log_likelihood for u in completions),
+        "prompt_tokens": float(sum(u.sampled.prompt_tokens for u in completions)),
+        "completion_tokens": float(sum(u.sampled.completion_tokens for u in completions)),
+        "log_likelihood": fmean(u.sampled.log_likelihood for u in completions),
         "adapter_norm": adapter_norm(routes.adapters.values()),
     }
-    kls = [u.response.kl for u in completions if u.response.kl is not None]
+    scored = [score for some in scores.values() for row in some.completions for score in row if score is not None]
+    kls = [score.kl for score in scored if score.kl is not None]
     if kls:
         measured["kl"] = fmean(kls)
     if any(c.prompt_cache_gb for c in experiment.candidates):
-        measured["prompts_known"] = fmean(u.response.prompt_known for u in completions)
+        measured["prompts_known"] = fmean(u.sampled.prompt_known for u in completions)
     played = [e.assignment for e in flat]
     measured |= {f"parse_failure_share/{seat}": share for seat, share in failure_shares(flat).items()}
     measured |= {f"share/{name}": share for name, share in route_shares(played, names).items()}
@@ -64,7 +66,7 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
 
 
 def failure_shares(episodes: Iterable[Episode]) -> dict[str, float]:
-    """`role/candidate` -> share of its completions that could not be read; without those who said nothing."""
+    """`role/candidate` -> share of its completions that could not be read; without those who had no turn."""
     spoken: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for completion in (u for episode in episodes for u in episode.completions):

@@ -33,7 +33,7 @@ class Scored:
     @property
     def completion_tokens(self) -> float:
         """Mean per question."""
-        return fmean(sum(u.response.completion_tokens for u in e.completions) for e in self.episodes)
+        return fmean(sum(u.sampled.completion_tokens for u in e.completions) for e in self.episodes)
 
     @property
     def mean_measures(self) -> dict[str, float]:
@@ -88,7 +88,7 @@ async def _greedy(
     sampling: SamplingConfig,
 ) -> list[Episode]:
     rows = await play(
-        engine.speak, task, questions, [[z] for z in assignments], adapters, Play(sampling, seed=0, greedy=True)
+        engine.sample, task, questions, [[z] for z in assignments], adapters, Play(sampling, seed=0, greedy=True)
     )
     return [row[0] for row in rows]
 

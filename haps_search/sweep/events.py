@@ -148,35 +148,62 @@ class TrialRecord:
 class _Trial:
     record: TrialRecord
     reports: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    whole: TrialRecord | None = None
+    """The record with its reports; None where something has happened since it was made."""
+
+    def seen(self) -> TrialRecord:
+        if self.whole is None:
+            reports = sorted(self.reports.items(), key=lambda item: item[0])
+            self.whole = replace(self.record, reports=tuple(reports))
+        return self.whole
+
+
+class Fold:
+    """What events come to, one after the other.
+
+    The first setting of a trial's number counts. A step reported twice counts once, the later report holding (a
+    resumed attempt repeats the steps since its checkpoint). After a trial's end only one thing counts: a new
+    attempt of a failed trial. A sweep taken up with more steps opens its finished trials again.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Events so far."""
+        self.begun: SweepStarted | None = None
+        """The first driver's."""
+        self.started: SweepStarted | None = None
+        """The last driver's, whose configuration is in force."""
+        self.ended: SweepEnded | None = None
+        """None while the sweep goes on, or was taken up again."""
+        self._trials: dict[int, _Trial] = {}
+
+    def take(self, event: Event) -> None:
+        """Raises ValueError for an event of a trial that was never suggested."""
+        self.count += 1
+        if isinstance(event, SweepStarted):
+            if self.started is not None and event.steps > self.started.steps:
+                _reopen(self._trials.values())
+            self.begun, self.started, self.ended = self.begun or event, event, None
+        elif isinstance(event, SweepEnded):
+            self.ended = event
+        elif isinstance(event, TrialSuggested):
+            self._trials.setdefault(event.number, _Trial(_suggested(event)))
+        elif event.number in self._trials:
+            _take(self._trials[event.number], event)
+        else:
+            raise ValueError(f"trial {event.number} was never suggested, but has a {_NAMES[type(event)]}")
+
+    def trials(self) -> list[TrialRecord]:
+        """By number; those to which nothing has happened are the objects of the last call."""
+        return [trial.seen() for _, trial in sorted(self._trials.items())]
 
 
 def fold(events: Iterable[Event]) -> list[TrialRecord]:
-    """The trials by number.
-
-    The first setting of a number counts. A step reported twice counts once, the later report holding (a
-    resumed attempt repeats the steps since its checkpoint). After a trial's end only one thing counts: a new
-    attempt of a failed trial. A sweep taken up with more steps opens its finished trials again.
-
-    Raises:
-        ValueError: an event of a trial that was never suggested.
-    """
-    trials: dict[int, _Trial] = {}
-    started: SweepStarted | None = None
+    """The trials by number. Raises ValueError for an event of a trial that was never suggested."""
+    folded = Fold()
     for event in events:
-        if isinstance(event, SweepStarted):
-            if started is not None and event.steps > started.steps:
-                _reopen(trials.values())
-            started = event
-        elif isinstance(event, TrialSuggested):
-            trials.setdefault(event.number, _Trial(_suggested(event)))
-        elif isinstance(event, AttemptStarted | TrialReported | TrialEnded):
-            if event.number not in trials:
-                raise ValueError(f"trial {event.number} was never suggested, but has a {_NAMES[type(event)]}")
-            _take(trials[event.number], event)
-    return [
-        replace(trial.record, reports=tuple(sorted(trial.reports.items(), key=lambda item: item[0])))
-        for _, trial in sorted(trials.items())
-    ]
+        folded.take(event)
+    return folded.trials()
 
 
 def _suggested(event: TrialSuggested) -> TrialRecord:
@@ -187,11 +214,11 @@ def _reopen(trials: Iterable[_Trial]) -> None:
     """What was finished has steps left now; what was stopped or has failed stays so."""
     for trial in trials:
         if trial.record.state == "finished":
-            trial.record = replace(trial.record, state="running", metrics={})
+            trial.record, trial.whole = replace(trial.record, state="running", metrics={}), None
 
 
 def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> None:
-    record = trial.record
+    record, trial.whole = trial.record, None
     if isinstance(event, AttemptStarted):
         newer = event.attempt > record.attempts
         if newer and (not record.ended or record.state == "failed"):

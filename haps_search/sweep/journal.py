@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -18,8 +19,18 @@ from haps_search.config.schema import suggest
 from haps_search.config.stored import as_stored
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError, HapsError, PoolError
+from haps_search.records.jsonl import LineFollower
 from haps_search.records.room import room_on
-from haps_search.sweep.events import Event, SweepEnded, SweepStarted, TrialRecord, TrialSuggested, decode, encode, fold
+from haps_search.sweep.events import (
+    Event,
+    Fold,
+    SweepEnded,
+    SweepStarted,
+    TrialRecord,
+    TrialSuggested,
+    decode,
+    encode,
+)
 from haps_search.sweep.hold import Hold, fetched
 from haps_search.sweep.inputs import put_inputs
 from haps_search.sweep.layout import JOURNAL
@@ -40,11 +51,16 @@ MAY_DIFFER = (
 
 
 class Journal:
-    """An append-only file of events in a sweep's folder. Readers need no lock; writers use `open_sweep`."""
+    """An append-only file of events in a sweep's folder. Readers need no lock; writers use `open_sweep`.
+
+    It is read once and then followed: a look costs what has happened since the last one.
+    """
 
     def __init__(self, folder: Path, hold: Hold | None = None) -> None:
         self.folder = folder
         self._hold = hold
+        self._turn = threading.Lock()
+        self._begin_reading()
 
     @property
     def file(self) -> Path:
@@ -84,18 +100,13 @@ class Journal:
                 raise
 
     def events(self) -> Iterator[Event]:
-        """All events, oldest first; an unfinished last line is not one.
+        """All events, oldest first, read anew; an unfinished last line is not one.
 
         Raises:
             DataError: a damaged line, or one of a newer version.
         """
-        text = self.file.read_bytes() if self.file.exists() else b""
         version = 1
-        for number, line in enumerate(text.split(b"\n")[:-1], start=1):
-            try:
-                event = decode(line.decode())
-            except ValueError as error:
-                raise DataError(f"{self.file}, line {number}: {error}") from error
+        for event in LineFollower(self.file).read(self._decoded):
             version = event.format if isinstance(event, SweepStarted) else version
             yield event if version > 1 else _of_format_1(event)
 
@@ -105,24 +116,51 @@ class Journal:
         Raises:
             DataError: a damaged journal.
         """
-        events = list(self.events())
-        try:
-            return fold(events)
-        except ValueError as error:
-            raise DataError(f"{self.file}: {error}") from error
+        with self._turn:
+            return self._followed().trials()
 
     def started(self) -> SweepStarted | None:
         """The configuration in force, or None where no sweep was begun."""
-        return next((e for e in reversed(list(self.events())) if isinstance(e, SweepStarted)), None)
+        with self._turn:
+            return self._followed().started
 
     def begun(self) -> float:
         """When the first driver took it, in seconds since the epoch; 0 where none has."""
-        return next((e.time for e in self.events() if isinstance(e, SweepStarted)), 0.0)
+        with self._turn:
+            begun = self._followed().begun
+        return 0.0 if begun is None else begun.time
 
     def ended(self) -> SweepEnded | None:
         """How the sweep ended, or None while it goes on or was taken up again."""
-        marks = [e for e in self.events() if isinstance(e, SweepStarted | SweepEnded)]
-        return marks[-1] if marks and isinstance(marks[-1], SweepEnded) else None
+        with self._turn:
+            return self._followed().ended
+
+    def _followed(self) -> Fold:
+        """With what has happened since the last look; all of it again where the file is not the one it was."""
+        restarts = self._follower.restarts
+        try:
+            events = self._follower.read(self._decoded)
+            if self._follower.restarts > restarts:
+                self._fold, self._version = Fold(), 1
+            for event in events:
+                self._version = event.format if isinstance(event, SweepStarted) else self._version
+                self._fold.take(event if self._version > 1 else _of_format_1(event))
+        except ValueError as error:
+            self._begin_reading()  # part of it was taken
+            raise DataError(f"{self.file}: {error}") from error
+        except DataError:
+            self._begin_reading()
+            raise
+        return self._fold
+
+    def _begin_reading(self) -> None:
+        self._follower, self._fold, self._version = LineFollower(self.file), Fold(), 1
+
+    def _decoded(self, line: bytes, number: int) -> Event:
+        try:
+            return decode(line.decode())
+        except ValueError as error:
+            raise DataError(f"{self.file}, line {number}: {error}") from error
 
     def study(self) -> Study:
         """The study in force.

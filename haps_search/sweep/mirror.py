@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from haps_search.errors import TrackerError
-from haps_search.records.jsonl import JsonlFollower, decode_metrics
-from haps_search.records.remote import LOOK_S, pulled
+from haps_search.records.jsonl import decode_metrics
 from haps_search.records.tracker import Record, Status
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.following import Followed
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.layout import trial_folder, trial_name
+from haps_search.sweep.layout import trial_name
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Mirror:
     def __init__(self, journal: Journal, open_tracker: OpenTracker) -> None:
         self._journal, self._open = journal, open_tracker
         self._trackers: dict[int, BatchTracker] = {}
-        self._followers: dict[int, JsonlFollower] = {}
+        self._followed = Followed(journal.folder)
         self._sent: dict[int, int] = {}
         self._finished: set[int] = set()
         self._closed: set[int] = set()
@@ -72,13 +72,10 @@ class Mirror:
         return sum(t.missed for t in self._trackers.values())
 
     def _advance(self, record: TrialRecord, last: bool) -> None:
-        number = record.number
-        every_s = 0.0 if record.ended else LOOK_S
-        path = pulled(trial_folder(self._journal.folder, number), every_s) / "metrics.jsonl"
-        follower = self._followers.setdefault(number, JsonlFollower(path))
-        tracker = self._tracker(record)
-        lines = [line for line in follower.new() if "metrics" in line and line["step"] > self._sent[number]]
-        records = [Record(line["step"], decode_metrics(line["metrics"]), line["time"]) for line in lines]
+        number, tracker = record.number, self._tracker(record)
+        lines, _ = self._followed.new(record)
+        new = [line for line in lines if line["step"] > self._sent[number]]
+        records = [Record(line["step"], decode_metrics(line["metrics"]), line["time"]) for line in new]
         if records or tracker.missed:
             tracker.log_many(records)
         if records:

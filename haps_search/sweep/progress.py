@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haps_search.config.sweep import Study
-from haps_search.records.jsonl import JsonlFollower, decode_metrics
-from haps_search.records.remote import LOOK_S, pulled, remote_of
+from haps_search.records.jsonl import decode_metrics
+from haps_search.records.remote import remote_of
 from haps_search.sweep.events import State, TrialRecord
+from haps_search.sweep.following import Followed
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import experiment_of
 
 
@@ -37,7 +37,7 @@ class Progress:
 
     def __init__(self, journal: Journal, study: Study) -> None:
         self._journal, self._study = journal, study
-        self._followers: dict[int, JsonlFollower] = {}
+        self._followed = Followed(journal.folder)
         self._latest: dict[int, tuple[int, dict[str, float]]] = {}
         self._steps: dict[int, int] = {}
 
@@ -45,7 +45,7 @@ class Progress:
         return [self._view(record) for record in self._journal.trials()]
 
     def _view(self, record: TrialRecord) -> TrialView:
-        step, metrics = self._follow(record.number)
+        step, metrics = self._follow(record)
         return TrialView(
             record.number,
             record.label,
@@ -65,17 +65,12 @@ class Progress:
             self._steps[record.number] = experiment_of(self._study, record).run.steps
         return self._steps[record.number]
 
-    def _follow(self, number: int) -> tuple[int, dict[str, float]]:
-        path = pulled(trial_folder(self._journal.folder, number), LOOK_S) / "metrics.jsonl"
-        follower = self._followers.setdefault(number, JsonlFollower(path))
-        step, metrics = self._latest.get(number, (0, {}))
-        restarts = follower.restarts
-        lines = [line for line in follower.new() if "metrics" in line]
-        if follower.restarts > restarts:
-            step, metrics = 0, {}
+    def _follow(self, record: TrialRecord) -> tuple[int, dict[str, float]]:
+        lines, anew = self._followed.new(record)
+        step, metrics = (0, {}) if anew else self._latest.get(record.number, (0, {}))
         for line in lines:
             step, metrics = line["step"], metrics | decode_metrics(line["metrics"])
-        self._latest[number] = step, metrics
+        self._latest[record.number] = step, metrics
         return step, metrics
 
 

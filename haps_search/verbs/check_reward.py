@@ -14,7 +14,7 @@ from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.build import build_task
 from haps_search.tasks.split_key import split_key
 from haps_search.tasks.task import Comparing, Inspected, Task, earned
-from haps_search.types import Completion, Episode, Question, Response
+from haps_search.types import Completion, Episode, Question, Sampled
 
 TEXT_FIELDS = ("text", "answer", "completion", "response")
 QUESTION_FIELDS = ("id", "question")
@@ -127,8 +127,8 @@ def _named(row: Mapping[str, Any], known: Mapping[str, Question], place: str) ->
 def _checked(task: Task, question: Question, text: str) -> CheckedAnswer:
     role = task.roles[0].name
     parsed = task.parse(question, role, text)
-    response = Response(text, (), 0.0, 0, 0)
-    episode = Episode(question, tuple("" for _ in task.roles), (Completion(role, "", response, parsed),))
+    completion = Completion(role, "", (), Sampled(text, (), (), 0, 0), parsed)
+    episode = Episode(question, tuple("" for _ in task.roles), (completion,))
     return CheckedAnswer(
         question=question.id,
         text=text,

@@ -15,7 +15,7 @@ from haps_search.config.candidates import Price
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
-from haps_search.episodes.play import Play, Speak, play
+from haps_search.episodes.play import Play, Sample, play
 from haps_search.errors import ConfigError
 from haps_search.learning.utility import cost, prices
 from haps_search.records.parts import Parts, same_plan
@@ -26,7 +26,7 @@ from haps_search.sweep.lock import Lock
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
 from haps_search.tasks.task import Task, paid
-from haps_search.types import Assignment, Episode, Question, Request, Response, Split
+from haps_search.types import Assignment, Episode, Question, Sampled, SampleRequest, Split
 from haps_search.verbs.events import Counted, Report, Said, saying, silent
 from haps_search.verbs.logs import logging_to
 
@@ -97,14 +97,14 @@ def collection(
     return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk)
 
 
-async def play_missing(speak: Speak, task: Task, wanted: Collection, parts: Parts, advance: Advance) -> None:
+async def play_missing(sample: Sample, task: Task, wanted: Collection, parts: Parts, advance: Advance) -> None:
     """Play the parts that are missing.
 
     Raises:
         CandidateError, PoolError: the parts so far stay and the next call goes on.
     """
     for index in parts.missing():
-        outcomes = await play_chunk(speak, task, wanted, index)
+        outcomes = await play_chunk(sample, task, wanted, index)
         parts.add(index, partial(_write, outcomes))
         advance(len(outcomes))
 
@@ -114,13 +114,13 @@ def merge(wanted: Collection, parts: Parts) -> None:
     parts.merge(partial(merge_outcomes, plan=wanted.plan()))
 
 
-async def play_chunk(speak: Speak, task: Task, wanted: Collection, index: int) -> list[OutcomeRow]:
+async def play_chunk(sample: Sample, task: Task, wanted: Collection, index: int) -> list[OutcomeRow]:
     """A row per question, assignment and sample, the sample varying fastest."""
     questions = wanted.part(index)
     row = [z for z in wanted.assignments for _ in range(wanted.samples)]
     settings = wanted.experiment.run
     how = Play(settings.sampling, derive_seed(settings.seed, "collect"), greedy=wanted.samples == 1)
-    played = await play(speak, task, questions, [row] * len(questions), {}, how)
+    played = await play(sample, task, questions, [row] * len(questions), {}, how)
     price = prices(wanted.experiment.candidates)
     return [
         _outcome(task, wanted.split, episode, place % wanted.samples, price)
@@ -138,10 +138,10 @@ def _outcome(task: Task, split: Split, episode: Episode, sample: int, price: Map
         assignment=episode.assignment,
         sample=sample,
         reward=paid(task, episode, learning=split == "train"),
-        prompt_tokens=sum(u.response.prompt_tokens for u in episode.completions),
-        completion_tokens=sum(u.response.completion_tokens for u in episode.completions),
+        prompt_tokens=sum(u.sampled.prompt_tokens for u in episode.completions),
+        completion_tokens=sum(u.sampled.completion_tokens for u in episode.completions),
         cost=cost(episode, price),
-        completion=episode.completions[-1].response.text if episode.completions else "",
+        completion=episode.completions[-1].sampled.text if episode.completions else "",
         failure="; ".join(failures) or None,
     )
 
@@ -211,38 +211,37 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Re
 
     local = isinstance(study.experiment.engine, LocalEngineConfig)
     report(Counted("episodes", done, total))
-    with _local(study, task) if local else _on_ray(study, wanted, parts.folder / "logs", report) as speak:
-        finished(play_missing(speak, task, wanted, parts, advance))
+    with _local(study, task) if local else _on_ray(study, parts.folder / "logs", report) as sample:
+        finished(play_missing(sample, task, wanted, parts, advance))
     return played
 
 
 @contextmanager
-def _local(study: Study, task: Task) -> Iterator[Speak]:
+def _local(study: Study, task: Task) -> Iterator[Sample]:
     from haps_search.engines.local import load_candidates
 
     candidates = load_candidates(study.experiment, task)
 
-    async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return candidates[candidate].respond(requests)
+    async def sample(candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return candidates[candidate].sample(requests)
 
-    yield speak
+    yield sample
 
 
 @contextmanager
-def _on_ray(study: Study, wanted: Collection, logs: Path, report: Report) -> Iterator[Speak]:
-    from haps_search.engines.cluster.ray_engine import ask_pool, parcel_rows
+def _on_ray(study: Study, logs: Path, report: Report) -> Iterator[Sample]:
+    from haps_search.engines.cluster.remote_candidates import RemoteCandidates
     from haps_search.engines.cluster.session import session
     from haps_search.verbs.driver import profile_of
 
     profile = profile_of(study)
-    rows = parcel_rows(profile, wanted.chunk * len(wanted.assignments) * wanted.samples)
     with (
         logging_to(logs / "driver.log"),
         session(study.name, study.experiment.candidates, profile, logs) as live,
     ):
         live.wait_for_candidates(saying(report))
-
-        async def speak(candidate: str, requests: Sequence[Request]) -> list[Response]:
-            return await ask_pool(live.broker, rows, candidate, requests)
-
-        yield speak
+        candidates = RemoteCandidates(live.broker, profile)
+        try:
+            yield candidates.sample
+        finally:
+            candidates.leave()

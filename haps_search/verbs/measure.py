@@ -101,7 +101,7 @@ def keep_texts(file: Path, scored: Mapping[str, Scored]) -> None:
         said = {
             label: {
                 "assignment": list(each.episodes[index].assignment),
-                "completions": [u.response.text for u in each.episodes[index].completions],
+                "completions": [u.sampled.text for u in each.episodes[index].completions],
                 "reward": each.rewards[index],
             }
             for label, each in scored.items()

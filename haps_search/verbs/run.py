@@ -184,8 +184,8 @@ class Run:
         from haps_search.search.engine import finished
 
         how = Play(self.experiment.run.sampling, seed=0, greedy=True)
-        played = finished(play(self.loaded.engine.speak, self.loaded.task, asked, assignments, adapters, how))
-        return tuple(Text(u.role, u.candidate, u.response.text) for u in played[0][0].completions)
+        played = finished(play(self.loaded.engine.sample, self.loaded.task, asked, assignments, adapters, how))
+        return tuple(Text(u.role, u.candidate, u.sampled.text) for u in played[0][0].completions)
 
     def export(self, questions: Questions, out: str | Path) -> Exported:
         """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments.

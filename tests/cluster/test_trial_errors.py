@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from made import layout
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    GetTimeoutError,
     ObjectLostError,
     ObjectStoreFullError,
     OutOfDiskError,
+    OwnerDiedError,
     RayTaskError,
 )
 from sweeps import a_study
@@ -24,12 +28,32 @@ from sweeps import a_study
 from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import trial, worker
 from haps_search.engines.cluster.failures import answer, unwrapped
-from haps_search.engines.cluster.wire import Failure, ResponseParcel, Work, pack_requests, unpack_responses
-from haps_search.engines.cluster.worker import outcomes
+from haps_search.engines.cluster.protocol import Answered, Failure, Lost, Result, Work
+from haps_search.engines.cluster.wire import (
+    RequestParcel,
+    SampledParcel,
+    ScoredParcel,
+    pack_sample,
+    pack_score,
+    unpack_scores,
+)
+from haps_search.engines.cluster.worker import results
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
+from haps_search.lora.adapter import learnt_tensors
 from haps_search.records.run_folder import ERROR_FILE
 from haps_search.sweep.events import TrialEnded, written_ending
-from haps_search.types import Message, ModuleTable, Request, Response, Sampling
+from haps_search.types import (
+    Adapter,
+    GivenCompletion,
+    Message,
+    ModuleTable,
+    Sampled,
+    SampleRequest,
+    Sampling,
+    Score,
+    ScoreRequest,
+    Scores,
+)
 
 Run = Callable[[BaseException | None], None]
 
@@ -125,10 +149,29 @@ def test_awaiting_an_actor_raises_what_it_raised() -> None:
         raise RayTaskError("submit", "trace", CandidateError("too long"))
 
     with pytest.raises(CandidateError, match="too long"):
-        asyncio.run(answer(failing()))
+        asyncio.run(answer(failing(), 5.0))
+
+
+def test_an_actor_that_says_nothing_is_the_machines_fault() -> None:
+    with pytest.raises(PoolError, match=r"has not answered for 0\.01 s"):
+        asyncio.run(answer(asyncio.sleep(5), 0.01))
 
 
 # A worker's answers.
+
+
+@pytest.fixture
+def at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Payloads stand for themselves; errors for objects that are lost."""
+
+    def get(payloads: Sequence[Any]) -> list[RequestParcel]:
+        for payload in payloads:
+            if isinstance(payload, Exception):
+                raise payload
+        return list(payloads)
+
+    monkeypatch.setattr(worker, "get_requests", get)
+    monkeypatch.setattr(worker, "put_answer", lambda parcel: parcel)
 
 
 class Picky:
@@ -140,41 +183,81 @@ class Picky:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def respond(self, requests: list[Request]) -> list[Response]:
+    def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         self.batches.append(len(requests))
         said = [r.messages[0].content for r in requests]
         if "too long" in said:
             raise CandidateError("picky: the prompt is too long")
         if "break" in said:
             raise RuntimeError("out of memory")
-        return [Response(text.upper(), (1,), -1.0, 1, 1) for text in said]
+        return [Sampled(text.upper(), (1,), (-1.0,), 1, 1) for text in said]
+
+    def score(self, requests: list[ScoreRequest]) -> Scores:
+        """Every gradient is the tensor itself, times how often its request's completions weigh."""
+        self.batches.append(len(requests))
+        scores = tuple(tuple(Score((-float(i),)) for i, _ in enumerate(r.completions)) for r in requests)
+        weights = {id(r.adapter.values): sum(c.weight for c in r.completions) for r in requests if r.adapter}
+        return Scores(scores, tuple(weights[id(t)] * t for t in learnt_tensors(r.adapter for r in requests)))
 
 
 def work(*parcels: list[str]) -> Work:
-    packed = [pack_requests([Request((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
-    return Work(5, tuple(packed))
+    packed = [pack_sample([SampleRequest((Message("user", t),), Sampling(2)) for t in texts]) for texts in parcels]
+    return Work(5, "sample", tuple(packed))
 
 
-def spoken(outcome: ResponseParcel | Failure) -> list[str]:
-    assert isinstance(outcome, ResponseParcel)
-    return [r.text for r in unpack_responses(outcome)]
+def drawn(result: Result) -> list[str]:
+    assert isinstance(result, Answered)
+    assert isinstance(result.payload, SampledParcel)
+    return [sampled.text for sampled in result.payload.samples]
 
 
-def test_a_lease_is_one_batch_and_each_parcel_gets_its_own() -> None:
+@pytest.mark.usefixtures("at_hand")
+def test_a_lease_is_one_batch_and_each_ticket_gets_its_own() -> None:
     candidate = Picky()
-    assert [spoken(o) for o in outcomes(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
+    assert [drawn(o) for o in results(candidate, work(["a", "b"], ["c"], ["d"]))] == [["A", "B"], ["C"], ["D"]]
     assert candidate.batches == [4]
 
 
-def test_a_parcel_that_fails_does_not_fail_its_batch_mates() -> None:
-    good, refused, broke, also_good = outcomes(Picky(), work(["a"], ["b", "too long"], ["break"], ["c"]))
-    assert (spoken(good), spoken(also_good)) == (["A"], ["C"])
+def to_score(*weights: float) -> ScoreRequest:
+    completions = tuple(GivenCompletion((Message("user", "t"),), (1,), weight) for weight in weights)
+    return ScoreRequest(completions, Adapter(layout(), torch.arange(float(layout().size))))
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_gradients_of_a_batch_go_back_to_their_tickets() -> None:
+    candidate = Picky()
+    payloads = pack_score([to_score(1.0, 2.0), to_score(4.0)]), pack_score([to_score(8.0)])
+    found = results(candidate, Work(5, "score", payloads))
+    assert candidate.batches == [3]
+    for result, counts, factors in zip(found, ([2, 1], [1]), ([3.0, 4.0], [8.0]), strict=True):
+        assert isinstance(result, Answered)
+        assert isinstance(result.payload, ScoredParcel)
+        scores = unpack_scores(result.payload)
+        assert [len(row) for row in scores.completions] == counts
+        assert [float(g[1]) for g in scores.gradients if g is not None] == factors
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_a_ticket_that_fails_does_not_fail_its_batch_mates() -> None:
+    good, refused, broke, also_good = results(Picky(), work(["a"], ["b", "too long"], ["break"], ["c"]))
+    assert (drawn(good), drawn(also_good)) == (["A"], ["C"])
     assert isinstance(refused, Failure)
     assert refused.final
     assert isinstance(refused.error, CandidateError)
     assert isinstance(broke, Failure)
     assert not broke.final
     assert str(broke.error) == "RuntimeError: out of memory"
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_a_lost_request_is_told_and_its_batch_mates_are_answered_together() -> None:
+    candidate = Picky()
+    first, second = work(["a"], ["b"]).payloads
+    given = Work(5, "sample", (first, ObjectLostError("ff", None, ""), second, OwnerDiedError("ff", None, "")))
+    found = results(candidate, given)
+    assert [drawn(found[0]), drawn(found[2])] == [["A"], ["B"]]
+    assert candidate.batches == [2]
+    assert all(isinstance(result, Lost) and "its request was lost" in result.reason for result in found[1::2])
 
 
 class Broker:
@@ -201,13 +284,16 @@ class Broker:
 
 
 @pytest.mark.parametrize(
-    "lost", [ActorUnavailableError("no answer", None), ObjectStoreFullError("full"), OutOfDiskError()], ids=repr
+    "lost",
+    [ActorUnavailableError("no answer", None), GetTimeoutError(), ObjectStoreFullError("full"), OutOfDiskError()],
+    ids=repr,
 )
+@pytest.mark.usefixtures("at_hand")
 def test_a_worker_whose_answer_did_not_get_through_begins_again_and_lives(
     lost: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "AGAIN_S", 0.0)
-    monkeypatch.setattr(worker.ray, "get", lambda call: call())
+    monkeypatch.setattr(worker.ray, "get", lambda call, timeout: call())
     broker, candidate = Broker(lost), Picky()
     worker.serve(broker, "picky/0", candidate, "node", 1)
     once = [("exchange", None), ("exchange", 5)]
@@ -219,13 +305,14 @@ def test_a_worker_whose_answer_did_not_get_through_begins_again_and_lives(
 
 def test_a_worker_that_cannot_load_holds_its_seat_while_connections_break(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "AGAIN_S", 0.0)
-    monkeypatch.setattr(worker.ray, "get", lambda call: call())
+    monkeypatch.setattr(worker.ray, "get", lambda call, timeout: call())
     asked: list[tuple[Any, ...]] = []
 
-    def refuse(*given: Any) -> None:
+    def refuse(*given: Any) -> bool:
         asked.append(given)
-        if len(asked) < 3:
+        if len(asked) == 2:
             raise ActorUnavailableError("no answer", None)
+        return len(asked) == 3  # a poll that ended before the pool did, a broken connection, and the pool's end
 
     error = CandidateError("no such folder")
     broker: Any = SimpleNamespace(refuse=SimpleNamespace(remote=lambda *given: partial(refuse, *given)))

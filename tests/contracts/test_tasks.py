@@ -13,7 +13,7 @@ from haps_search.config.tables import TableConfig
 from haps_search.config.tasks import QaFields, QaTask, ReplayTask, SkillsTask, TaskConfig
 from haps_search.tasks.build import TASKS, build_task
 from haps_search.tasks.task import Task
-from haps_search.types import Completion, Episode, Question, Response, Split
+from haps_search.types import Completion, Episode, Question, Sampled, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TEXTS = ("", "  \n", "42", "yes", "B", "the Kaal district", "#12 {question} \x00")
@@ -47,8 +47,8 @@ def task(config: TaskConfig) -> Task:
 
 def said(task: Task, question: Question, text: str) -> Episode:
     role = task.roles[0].name
-    response = Response(text, (1,), -1.0, 1, 1)
-    return Episode(question, ("m",), (Completion(role, "m", response, task.parse(question, role, text)),))
+    sampled = Sampled(text, (1,), (-1.0,), 1, 1)
+    return Episode(question, ("m",), (Completion(role, "m", (), sampled, task.parse(question, role, text)),))
 
 
 def test_a_task_says_who_it_is(task: Task, config: TaskConfig) -> None:
@@ -83,8 +83,8 @@ def test_turns_go_to_a_role_and_end(task: Task) -> None:
         assert turn.role in {role.name for role in task.roles}
         assert turn.messages
         assert turn.messages[-1].role == "user"
-        response = Response("x", (1,), -1.0, 1, 1)
-        completions += (Completion(turn.role, "m", response, task.parse(question, turn.role, "x")),)
+        sampled = Sampled("x", (1,), (-1.0,), 1, 1)
+        completions += (Completion(turn.role, "m", turn.messages, sampled, task.parse(question, turn.role, "x")),)
     assert completions
     assert task.turn(Episode(question, assignment, completions)) is None
 

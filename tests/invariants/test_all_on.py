@@ -11,7 +11,7 @@ import torch
 from dense_task import DenseTask
 from experiments import tiny_experiment
 
-from haps_search.candidates import gradient as gradient_module
+from haps_search.candidates import score as score_module
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.records.jsonl import read_records
@@ -20,8 +20,15 @@ from haps_search.search.loop import run
 from haps_search.types import Snapshot
 
 TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
-OFF = {"suffix_replay": False, "batch_rows": 1, "prompt_cache_gb": 0.0, "decode": "eager"}
-ON = {"suffix_replay": True, "batch_rows": 64, "batch_tokens": 60, "prompt_cache_gb": 0.1, "decode": "static"}
+OFF = {"suffix_replay": False, "batch_rows": 1, "prompt_cache_gb": 0.0, "activation_gb": 0.0, "decode": "eager"}
+ON = {
+    "suffix_replay": True,
+    "batch_rows": 64,
+    "batch_tokens": 60,
+    "prompt_cache_gb": 0.1,
+    "activation_gb": 0.1,
+    "decode": "static",
+}
 
 
 def played(experiment: Experiment, folder: Path) -> tuple[list[dict[str, float]], list[str], Snapshot]:
@@ -51,11 +58,12 @@ def with_candidates(tiny_lms: dict[str, Path], how: dict[str, Any], **changes: A
 def test_a_run_with_all_of_it_on_is_the_run_with_all_of_it_off(
     tiny_lms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str]
 ) -> None:
-    """Suffix replay, batches by a growing token budget, prompts kept across steps, logits in pieces, static decoding;
+    """Suffix replay, batches by a growing token budget, prompts kept across steps, activations kept until they are
+    scored, logits in pieces, static decoding;
     in float64 to 1e-9 relative in every metric and 1e-7 in the weights after six steps."""
     changes = {"routing__lora__targets": targets}
     off = played(with_candidates(tiny_lms, OFF, **changes), tmp_path / "off")
-    monkeypatch.setattr(gradient_module, "LOGITS", 1000)
+    monkeypatch.setattr(score_module, "LOGITS", 1000)
     on = played(with_candidates(tiny_lms, ON, **changes), tmp_path / "on")
     known = [metrics.pop("prompts_known") for metrics in on[0]]
     assert known[-1] == 1 > known[0], "twelve questions, four a step: known from the fourth step on"

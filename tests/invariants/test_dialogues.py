@@ -11,13 +11,25 @@ import pytest
 import torch
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
+from torch import Tensor
 
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
-from haps_search.learning.advantage import RunningMeans, judged
-from haps_search.learning.objective import rollouts
-from haps_search.types import Adapter, Assignment, Episode, Question, Request, Response, Routes
+from haps_search.learning.objective import rollouts, score_requests
+from haps_search.search.step import score
+from haps_search.types import (
+    Adapter,
+    Assignment,
+    Distribution,
+    Episode,
+    GivenCompletion,
+    Question,
+    Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+)
 
 L, W = "llama", "qwen2"
 SEATS: list[Assignment] = [(L, L), (L, W), (W, L), (W, W)]
@@ -25,17 +37,17 @@ SEATS: list[Assignment] = [(L, L), (L, W), (W, L), (W, W)]
 
 
 class Recording:
-    """An engine's `speak` that keeps what was asked, and may send requests one by one."""
+    """An engine that keeps what was asked of `sample`, and may send requests one by one."""
 
     def __init__(self, engine: LocalEngine, one_by_one: bool = False) -> None:
         self._engine, self._one_by_one = engine, one_by_one
-        self.batches: list[tuple[str, list[Request]]] = []
+        self.batches: list[tuple[str, list[SampleRequest]]] = []
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         self.batches.append((candidate, list(requests)))
         if not self._one_by_one:
-            return await self._engine.speak(candidate, requests)
-        return [(await self._engine.speak(candidate, [request]))[0] for request in requests]
+            return await self._engine.sample(candidate, requests)
+        return [(await self._engine.sample(candidate, [request]))[0] for request in requests]
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +79,34 @@ def routes(engine: LocalEngine, asked: Sequence[Question]) -> Routes:
 
 
 def played(
-    speaking: Recording, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
+    sampling: Recording, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
 ) -> list[list[Episode]]:
-    how = Play(experiment.run.sampling, seed=5, gradient=True, kl=True)
-    return asyncio.run(play(speaking.speak, task, asked, routes.assignments, routes.adapters, how))
+    how = Play(experiment.run.sampling, seed=5, keep=True)
+    return asyncio.run(play(sampling.sample, task, asked, routes.assignments, routes.adapters, how))
+
+
+def signal(
+    engine: LocalEngine, experiment: Experiment, task: DialogueTask, episodes: list[list[Episode]], routes: Routes
+) -> dict[tuple[int, str], Tensor]:
+    """With the paper's advantage every completion of an episode weighs its reward, and -1 where that is 0."""
+    config = experiment.learning.model_copy(update={"advantage": "paper", "kl_weight": 0.0})
+    earned = [[task.reward(e) for e in row] for row in episodes]
+    weighed = judged(config.advantage, routes.assignments, earned, earned, RunningMeans())
+    requests = score_requests(routes, episodes, weighed, distribution(experiment), 0.0)
+    found = rollouts(routes, weighed, requests, asyncio.run(score(engine, requests)), config)
+    return dict(found.adapter_gradients)
+
+
+def distribution(experiment: Experiment) -> Distribution:
+    sampling = experiment.run.sampling
+    return Distribution(sampling.temperature, sampling.top_k, sampling.top_p)
 
 
 def same(one: Episode, other: Episode) -> None:
     assert [u.role for u in one.completions] == [u.role for u in other.completions]
     for a, b in zip(one.completions, other.completions, strict=True):
-        assert (a.response.token_ids, a.parsed) == (b.response.token_ids, b.parsed)
-        assert a.response.log_likelihood == pytest.approx(b.response.log_likelihood, abs=1e-10)
-        assert a.response.gradient is not None
-        assert float(a.response.gradient.norm()) > 1e-6
-        torch.testing.assert_close(a.response.gradient, b.response.gradient, rtol=1e-9, atol=1e-10)
+        assert (a.sampled.token_ids, a.parsed) == (b.sampled.token_ids, b.parsed)
+        assert a.sampled.log_likelihood == pytest.approx(b.sampled.log_likelihood, abs=1e-10)
 
 
 def test_a_dialogue_is_the_same_in_any_company(
@@ -88,7 +114,8 @@ def test_a_dialogue_is_the_same_in_any_company(
 ) -> None:
     together = played(Recording(engine), experiment, task, asked, routes)
     apart = played(Recording(engine, one_by_one=True), experiment, task, asked, routes)
-    assert len({u.response.text for row in together for e in row for u in e.completions}) > 12
+    assert len({u.sampled.text for row in together for e in row for u in e.completions}) > 12
+    gradients, scored_later = (signal(engine, experiment, task, rows, routes) for rows in (together, apart))
     for q, question in enumerate(asked):
         alone_routes = replace(
             routes,
@@ -100,15 +127,22 @@ def test_a_dialogue_is_the_same_in_any_company(
             assert [u.role for u in a.completions] == ["student", "teacher", "student"]
             same(a, b)
             same(a, c)
+        alone_gradients = signal(engine, experiment, task, [alone], alone_routes)
+        for name in (L, W):
+            wanted = gradients[q, name]
+            assert float(wanted.norm()) > 1e-6
+            torch.testing.assert_close(scored_later[q, name], wanted, rtol=1e-9, atol=1e-10)
+            # Alone it is one question of one, not of three.
+            torch.testing.assert_close(alone_gradients[0, name] / len(asked), wanted, rtol=1e-9, atol=1e-10)
 
 
-def test_each_turn_is_one_batch_per_candidate_and_both_roles_speak_under_one_adapter(
+def test_each_turn_is_one_batch_per_candidate_and_both_roles_have_one_adapter(
     engine: LocalEngine, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
 ) -> None:
-    speaking = Recording(engine)
-    played(speaking, experiment, task, asked, routes)
-    assert sorted((name, len(batch)) for name, batch in speaking.batches) == sorted([(L, 6), (W, 6)] * 3)
-    for name, batch in speaking.batches:
+    sampling = Recording(engine)
+    played(sampling, experiment, task, asked, routes)
+    assert sorted((name, len(batch)) for name, batch in sampling.batches) == sorted([(L, 6), (W, 6)] * 3)
+    for name, batch in sampling.batches:
         used: list[Adapter | None] = [request.adapter for request in batch]
         assert {id(adapter) for adapter in used} == {id(routes.adapters[q, name]) for q in range(len(asked))}
 
@@ -116,17 +150,17 @@ def test_each_turn_is_one_batch_per_candidate_and_both_roles_speak_under_one_ada
 def test_gradients_of_both_roles_add_up_on_their_shared_adapter(
     engine: LocalEngine, experiment: Experiment, task: DialogueTask, asked: Sequence[Question], routes: Routes
 ) -> None:
-    """With the paper's advantage every completion of an episode weighs its reward, and -1 where that is 0."""
-    paper = experiment.learning.model_copy(update={"advantage": "paper", "kl_weight": 0.0})
+    """Every completion scored on its own, and the sum taken by hand."""
     episodes = played(Recording(engine), experiment, task, asked, routes)
-    rewards = [[task.reward(e) for e in row] for row in episodes]
-    advantages = judged("paper", routes.assignments, rewards, rewards, RunningMeans())
-    signal = rollouts(routes, episodes, advantages, paper)
-    assert set(signal.adapter_gradients) == {(q, name) for q in range(len(asked)) for name in (L, W)}
-    for (q, name), gradient in signal.adapter_gradients.items():
+    found = signal(engine, experiment, task, episodes, routes)
+    assert set(found) == {(q, name) for q in range(len(asked)) for name in (L, W)}
+    for (q, name), gradient in found.items():
         wanted = torch.zeros_like(gradient)
-        for episode, reward in zip(episodes[q], rewards[q], strict=True):
-            for said in (u.response for u in episode.completions if u.candidate == name):
-                assert said.gradient is not None
-                wanted -= (reward or -1.0) * said.gradient / 12
+        for episode in episodes[q]:
+            for said in (u for u in episode.completions if u.candidate == name):
+                given = GivenCompletion(said.messages, said.sampled.token_ids, 1.0)
+                request = ScoreRequest((given,), routes.adapters[q, name], distribution(experiment))
+                (alone,) = asyncio.run(engine.score(name, [request])).gradients
+                assert alone is not None
+                wanted -= (task.reward(episode) or -1.0) * alone / 12
         torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-12)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from families import build_family
+from verbs import same, sampled_and_scored
 
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Adapter, Message, Request, Response, Sampling
+from haps_search.types import Adapter, Message, SampleRequest, Sampling
 
 SPECS = [LoraConfig(rank=2), LoraConfig(rank=3, targets=("k_proj", "down_proj"), layers=(1,))]
 
@@ -28,7 +29,7 @@ def load(folder: Path, **how: object) -> FrozenLM:
     return FrozenLM.load(CandidateConfig(name="lm", source=source, dtype="float64", device="cpu", **how))  # type: ignore[arg-type]
 
 
-def requests(lm: FrozenLM, texts: list[str], seed: int, steps: int = 6) -> list[Request]:
+def requests(lm: FrozenLM, texts: list[str], seed: int, steps: int = 6) -> list[SampleRequest]:
     """Two ranks and sets of modules in one batch, early stops, a row without an adapter."""
     names = {m.name.rsplit(".", 1)[-1] for m in lm.table.modules}
     specs = SPECS if "o_proj" in names else [LoraConfig(rank=2, targets=("dense",)), LoraConfig(targets=("k_proj",))]
@@ -40,18 +41,14 @@ def requests(lm: FrozenLM, texts: list[str], seed: int, steps: int = 6) -> list[
         adapter = Adapter(layout, 0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64))
         learns = row != len(texts) - 1
         sampling = Sampling(steps + row, 0.9, seed=row)
-        asked.append(Request((Message("user", text),), sampling, adapter if learns else None, learns, learns))
+        asked.append(SampleRequest((Message("user", text),), sampling, adapter if learns else None))
     return asked
 
 
-def same(found: list[Response], wanted: list[Response]) -> None:
-    assert len({r.token_ids for r in wanted}) > 2
-    for a, b in zip(found, wanted, strict=True):
-        assert a.token_ids == b.token_ids
-        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
-        if b.gradient is not None:
-            torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-9)
-            torch.testing.assert_close(a.kl_gradient, b.kl_gradient, rtol=1e-9, atol=1e-9)
+def same_decoding(fixed: FrozenLM, grown: FrozenLM, asked: list[SampleRequest]) -> None:
+    found, wanted = sampled_and_scored(fixed, asked), sampled_and_scored(grown, asked)
+    assert len({said.sampled.token_ids for said in wanted}) > 2
+    same(found, wanted)
 
 
 def test_static_decoding_is_eager_decoding(folder: Path) -> None:
@@ -61,7 +58,7 @@ def test_static_decoding_is_eager_decoding(folder: Path) -> None:
     long = ["a question of some length " * 3, "short", "x", "the last one"]
     for seed, texts in enumerate([["hello", "x", "why", "frozen"], ["other words", "y", "so", "z"], long]):
         asked = requests(fixed, texts, seed)
-        same(fixed.respond(asked), grown.respond(asked))
+        same_decoding(fixed, grown, asked)
     # The second batch found the plan of the first, with its keys, values and adapters still in it.
     assert len(fixed._decoder.plans._plans) == 2
 
@@ -69,14 +66,14 @@ def test_static_decoding_is_eager_decoding(folder: Path) -> None:
 def test_what_a_batch_left_in_a_plan_does_not_reach_the_next(folder: Path) -> None:
     fixed, grown = load(folder, decode="static"), load(folder, decode="eager")
     asked = requests(fixed, ["hello", "x", "why", "frozen"], 0)
-    fixed.respond(asked)
+    sampled_and_scored(fixed, asked)
     assert fixed._decoder.plans is not None
     (plan,) = fixed._decoder.plans._plans.values()
     assert plan._kept is None, "states of a batch that has ended are held"
     for layer in plan._cache.layers:
         layer.keys.fill_(torch.nan)
         layer.values.fill_(torch.nan)
-    same(fixed.respond(asked), grown.respond(asked))
+    same_decoding(fixed, grown, asked)
 
 
 def test_shapes_that_were_not_used_lately_leave(folder: Path) -> None:
@@ -84,7 +81,7 @@ def test_shapes_that_were_not_used_lately_leave(folder: Path) -> None:
     plans = fixed._decoder.plans
     assert plans is not None
     for rows in range(1, 7):
-        fixed.respond(requests(fixed, ["hello"] * rows, 0))
+        fixed.sample(requests(fixed, ["hello"] * rows, 0))
     assert len(plans._plans) == 4
     fixed._decoder.clear()
     assert not plans._plans

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from families import AFTER, FAMILIES, build_family
 from torch import Tensor, nn
 
-from haps_search.candidates import gradient as gradient_module
+from haps_search.candidates import score as score_module
+from haps_search.candidates.activations import Kept
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
-from haps_search.candidates.generate import generate
-from haps_search.candidates.gradient import RowGradients, row_gradients
+from haps_search.candidates.sample import sample
+from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.sources import LoadedLM, load_lm
 from haps_search.candidates.stack import Head
-from haps_search.candidates.suffix import Kept, decoder_layers
+from haps_search.candidates.suffix import decoder_layers, tail_suffices
 from haps_search.config.candidates import Dtype, PathSource
 from haps_search.config.routing import LoraConfig
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Adapter, Sampling
 
-PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
+PROMPTS = [(5, 6, 7, 8), (9, 10), (11, 12, 13)]
 Build = Callable[..., LoadedLM]
 
 
@@ -37,36 +39,45 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return loaded
 
 
-class Spoken:
-    """A batch that was generated, and its gradients by the suffix or by the whole second pass."""
+class Drawn:
+    """A batch that was sampled, each row under its own adapter, and its scores by the suffix or by the whole model."""
 
     def __init__(
         self, lm: LoadedLM, steps: int = 7, rows: int = 3, top_k: int = 0, targets: tuple[str, ...] = ("o_proj",)
     ) -> None:
         model = lm.model
-        self.decoder = Decoder(model, decoder_layers(model), (), 0)
+        layers = decoder_layers(model)
+        assert layers is not None
+        self.decoder = Decoder(model, layers, (), 0)
         layout = resolve(LoraConfig(rank=2, targets=targets), module_table("lm", model))
         draw = torch.Generator().manual_seed(0)
         values = [0.3 * torch.randn(layout.size, generator=draw, dtype=torch.float64) for _ in range(rows)]
-        self.adapters = [Adapter(layout, v) for v in values]
-        self.samplings = [Sampling(steps - row, 0.8, row, top_k=top_k) for row in range(rows)]
-        self.kept = Kept(layout.targets[0].layer)
+        adapters = [Adapter(layout, v) for v in values]
+        samplings = [Sampling(steps - row, 0.8, row, top_k=top_k) for row in range(rows)]
+        kept = Kept(layout.targets[0].layer)
         with exact(model.dtype):
-            self.text = generate(self.decoder, PROMPTS[:rows], self.samplings, self.adapters, self.kept)
+            drawn = sample(self.decoder, PROMPTS[:rows], samplings, adapters, kept).rows()
+        self.rows = [
+            Row(prompt, ids, sampling.distribution, adapter)
+            for prompt, (ids, _), sampling, adapter in zip(PROMPTS, drawn, samplings, adapters, strict=False)
+        ]
+        tails = [tail_suffices(layout.targets, len(layers))] * rows
+        self.activations = kept.activations(range(rows), PROMPTS[:rows], [row.tokens for row in self.rows], tails)
 
-    def gradients(self, suffix: bool = True, kl: bool = True, decoder: Decoder | None = None) -> RowGradients:
-        decoder = decoder or self.decoder
+    def scores(self, suffix: bool = True, kl_weight: float = 0.4, decoder: Decoder | None = None) -> RowScores:
+        decoder, kl = decoder or self.decoder, kl_weight != 0.0
+        rows = [replace(row, weight=1.0, kl_weight=kl_weight, kl=kl) for row in self.rows]
         with exact(decoder.model.dtype):
-            return row_gradients(decoder, self.text, self.samplings, self.adapters, kl, self.kept if suffix else None)
+            return score(decoder, rows, self.activations if suffix else None)
 
 
-def same(a: RowGradients, b: RowGradients) -> None:
-    for found, wanted in ((a.log_likelihood, b.log_likelihood), (a.kl_gradient, b.kl_gradient)):
-        for x, y in zip(found, wanted, strict=True):
-            assert x is not None
-            assert float(x.norm()) > 1e-4
-            torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
-    assert a.kl == pytest.approx(b.kl, abs=1e-9)
+def same(a: RowScores, b: RowScores) -> None:
+    for x, y in zip(a.gradients, b.gradients, strict=True):
+        assert float(x.norm()) > 1e-4
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+    for found, wanted in zip(a.rows, b.rows, strict=True):
+        assert found.log_probabilities == pytest.approx(wanted.log_probabilities, abs=1e-9)
+        assert found.kl == pytest.approx(wanted.kl, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "granite"])
@@ -74,10 +85,10 @@ def same(a: RowGradients, b: RowGradients) -> None:
 def test_logits_in_pieces_give_the_gradient_of_all_at_once(
     build: Build, monkeypatch: pytest.MonkeyPatch, family: str, top_k: int, suffix: bool
 ) -> None:
-    spoken = Spoken(build(family), top_k=top_k)
-    at_once = spoken.gradients(suffix)
+    drawn = Drawn(build(family), top_k=top_k)
+    at_once = drawn.scores(suffix)
     formed: list[int] = []
-    head = spoken.decoder.model.get_output_embeddings()
+    head = drawn.decoder.model.get_output_embeddings()
     rows, vocabulary = 3, head.weight.shape[0]
 
     def note(_: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
@@ -85,13 +96,13 @@ def test_logits_in_pieces_give_the_gradient_of_all_at_once(
         assert args[0].is_contiguous(), "torch would read the whole head once per row"
 
     with head.register_forward_hook(note):
-        monkeypatch.setattr(gradient_module, "LOGITS", 2 * rows * vocabulary + 1)
-        same(spoken.gradients(suffix), at_once)
+        monkeypatch.setattr(score_module, "LOGITS", 2 * rows * vocabulary + 1)
+        same(drawn.scores(suffix), at_once)
         assert max(formed) == 2 * rows * vocabulary
         assert len(formed) == 2 * 4, "seven positions, with the adapter and without"
         formed.clear()
-        monkeypatch.setattr(gradient_module, "LOGITS", 1)
-        same(spoken.gradients(suffix), at_once)
+        monkeypatch.setattr(score_module, "LOGITS", 1)
+        same(drawn.scores(suffix), at_once)
         assert max(formed) == rows * vocabulary
 
 
@@ -99,16 +110,16 @@ def test_a_head_that_cannot_be_had_apart_gives_the_same_gradients(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = build()
-    wanted = Spoken(lm).gradients()
+    wanted = Drawn(lm).scores()
     monkeypatch.setattr(lm.model, "get_decoder", lambda: nn.Linear(2, 2))
     whole = Head.of(lm.model)
     assert whole.logits(states := torch.zeros(1)) is states
-    same(Spoken(lm).gradients(), wanted)
+    same(Drawn(lm).scores(), wanted)
 
 
-def saved_bytes(spoken: Spoken, suffix: bool) -> int:
+def saved_bytes(drawn: Drawn, suffix: bool) -> int:
     """What autograd keeps for the backward pass, the model's own weights apart."""
-    weights, kept = {p.data_ptr() for p in spoken.decoder.model.parameters()}, [0]
+    weights, kept = {p.data_ptr() for p in drawn.decoder.model.parameters()}, [0]
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in weights:
@@ -116,14 +127,14 @@ def saved_bytes(spoken: Spoken, suffix: bool) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        spoken.gradients(suffix, kl=False)
+        drawn.scores(suffix, kl_weight=0.0)
     return kept[0]
 
 
 def test_what_is_kept_for_the_gradient_does_not_grow_with_the_layers(build: Build) -> None:
     """Neither at once nor per token: with the last layer patched, depth is free whatever the length."""
     saved = {
-        (layers, steps): saved_bytes(Spoken(lm, steps, rows=1), suffix=True)
+        (layers, steps): saved_bytes(Drawn(lm, steps, rows=1), suffix=True)
         for layers, lm in ((3, build(layers=3)), (6, build(layers=6)))
         for steps in (8, 32)
     }
@@ -134,15 +145,15 @@ def test_what_is_kept_for_the_gradient_does_not_grow_with_the_layers(build: Buil
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_the_suffix_errs_in_bf16_no_more_than_twice_what_the_whole_pass_does(build: Build, family: str) -> None:
     low = build(family, dtype="bfloat16")
-    spoken = Spoken(low, steps=12, targets=AFTER.get(family, ("o_proj",)))
-    by_suffix, by_whole = spoken.gradients(kl=False), spoken.gradients(suffix=False, kl=False)
+    drawn = Drawn(low, steps=12, targets=AFTER.get(family, ("o_proj",)))
+    by_suffix, by_whole = drawn.scores(kl_weight=0.0), drawn.scores(suffix=False, kl_weight=0.0)
     low.model.float()  # the same weights, exactly
-    precise = spoken.gradients(suffix=False, kl=False, decoder=Decoder(low.model, None, (), 0))
+    precise = drawn.scores(suffix=False, kl_weight=0.0, decoder=Decoder(low.model, None, (), 0))
 
-    def error(found: RowGradients) -> float:
-        pairs = zip(found.log_likelihood, precise.log_likelihood, strict=True)
-        return max(float((a - b).norm() / b.norm()) for a, b in pairs if a is not None and b is not None)
+    def error(found: RowScores) -> float:
+        pairs = zip(found.gradients, precise.gradients, strict=True)
+        return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
-    assert all(g is not None and g.dtype == torch.float32 for g in by_suffix.log_likelihood)
+    assert all(g.dtype == torch.float32 for g in by_suffix.gradients)
     assert 0 < error(by_whole) < 0.3
     assert error(by_suffix) <= 2 * error(by_whole)

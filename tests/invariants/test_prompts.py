@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from families import build_family
+from verbs import same, sampled_and_scored
 
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import Below, PromptCache
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, SampleRequest, Sampling
 
 AFTER = {"bloom": ("dense",)}
 TEXTS = ["hello", "hello", "a rather longer prompt", "x", "hello", "frozen"]
@@ -37,7 +38,7 @@ def layout_of(name: str, lm: FrozenLM, layers: int) -> AdapterLayout:
     return resolve(LoraConfig(rank=2, targets=AFTER.get(name, ("o_proj",)), layers=LastLayers(last=layers)), lm.table)
 
 
-def requests(layout: AdapterLayout, seed: int, texts: list[str] = TEXTS) -> list[Request]:
+def requests(layout: AdapterLayout, seed: int, texts: list[str] = TEXTS) -> list[SampleRequest]:
     """Two episodes under one adapter, the same prompt under another, and a row without an adapter."""
     generator = torch.Generator().manual_seed(seed)
     adapters = [
@@ -45,21 +46,9 @@ def requests(layout: AdapterLayout, seed: int, texts: list[str] = TEXTS) -> list
     ]
     owners = [adapters[0], adapters[0], *adapters[2:-1], None]
     return [
-        Request(
-            (Message("user", text),), Sampling(3 + i, 0.9, seed=i), adapter, adapter is not None, adapter is not None
-        )
+        SampleRequest((Message("user", text),), Sampling(3 + i, 0.9, seed=i), adapter)
         for i, (text, adapter) in enumerate(zip(texts, owners, strict=True))
     ]
-
-
-def same(found: list[Response], wanted: list[Response]) -> None:
-    for a, b in zip(found, wanted, strict=True):
-        assert a.token_ids == b.token_ids
-        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
-        if b.gradient is not None:
-            assert float(b.gradient.norm()) > 1e-4
-            torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-9)
-            torch.testing.assert_close(a.kl_gradient, b.kl_gradient, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -70,10 +59,12 @@ def test_what_is_said_is_the_same_whether_prompts_are_known_or_not(family: tuple
     for seed in (1, 2):  # other adapters, as of another step or trial
         # In the second round some prompts are known and one is not.
         asked = requests(layout, seed, TEXTS if seed == 1 else ["hello", "hello", "y", "x", TEXTS[2], "frozen"])
-        found, wanted = keeping.respond(asked), whole.respond(asked)
+        found, wanted = sampled_and_scored(keeping, asked), sampled_and_scored(whole, asked)
         same(found, wanted)
-        same(plain.respond(asked), wanted)
-        assert [r.prompt_known for r in found] == [seed == 2 and r.messages[0].content != "y" for r in asked]
+        same(sampled_and_scored(plain, asked), wanted)
+        assert [said.sampled.prompt_known for said in found] == [
+            seed == 2 and r.messages[0].content != "y" for r in asked
+        ]
 
 
 def test_prompts_that_are_known_pass_no_lower_layer_again(family: tuple[str, Path]) -> None:
@@ -87,11 +78,11 @@ def test_prompts_that_are_known_pass_no_lower_layer_again(family: tuple[str, Pat
             lambda m, args, out, number=number: passed.append((number, len(args[0]))) if args[0].shape[1] > 1 else None
         )
     layout = layout_of(name, lm, 1)
-    unlearned = [Request(r.messages, r.sampling, r.adapter) for r in requests(layout, 1)]
-    lm.respond(unlearned)
+    asked = requests(layout, 1)
+    lm.sample(asked)
     assert passed == [(0, 4), (2, 5)], "below once per prompt, above once per prompt and adapter"
     passed.clear()
-    lm.respond(unlearned)
+    lm.sample(asked)
     assert passed == [(2, 5)]
 
 
@@ -122,4 +113,4 @@ def test_another_first_patched_layer_is_another_entry(family: tuple[str, Path]) 
     name, folder = family
     lm = load(folder, 0.1)
     for layers in (1, 2):
-        assert not any(r.prompt_known for r in lm.respond(requests(layout_of(name, lm, layers), 1)))
+        assert not any(r.prompt_known for r in lm.sample(requests(layout_of(name, lm, layers), 1)))

@@ -24,11 +24,12 @@ from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
 from haps_search.learning.advantage import Advantages, RunningMeans, judged
-from haps_search.learning.objective import rollouts
+from haps_search.learning.objective import rollouts, score_requests
 from haps_search.learning.update import Learner
 from haps_search.lora.adapter import matrices
+from haps_search.search.step import score
 from haps_search.tasks.task import Task
-from haps_search.types import AdapterLayout, Episode, Rollouts
+from haps_search.types import AdapterLayout, Distribution, Episode, Rollouts
 
 KL_WEIGHT = 0.3
 VARIANTS: list[dict[str, Any]] = [
@@ -73,12 +74,16 @@ def _one_rollout(
     questions = task.questions("train")[:4]
     engine = LocalEngine(candidates, learner)
     routes = learner.route(questions, 4, seed=3)
-    how = Play(experiment.run.sampling, seed=5, gradient=True, kl=True)
-    episodes = asyncio.run(play(engine.speak, task, questions, routes.assignments, routes.adapters, how))
+    how = Play(experiment.run.sampling, seed=5, keep=True)
+    episodes = asyncio.run(play(engine.sample, task, questions, routes.assignments, routes.adapters, how))
     rewards = [[task.reward(e) for e in row] for row in episodes]
+    sampling, learning = experiment.run.sampling, experiment.learning
     known = RunningMeans(dict.fromkeys(candidates, (4.0, 1.0, 1.0)))
-    advantages = judged(experiment.learning.advantage, routes.assignments, rewards, rewards, known)
-    return episodes, advantages, rollouts(routes, episodes, advantages, experiment.learning)
+    weighed = judged(learning.advantage, routes.assignments, rewards, rewards, known)
+    distribution = Distribution(sampling.temperature, sampling.top_k, sampling.top_p)
+    requests = score_requests(routes, episodes, weighed, distribution, learning.kl_weight)
+    scores = asyncio.run(score(engine, requests))
+    return episodes, weighed, rollouts(routes, weighed, requests, scores, learning)
 
 
 def _separated(learner: Learner, signal: Rollouts, questions: Sequence[Any]) -> dict[str, Tensor]:
@@ -106,7 +111,7 @@ def _joint(
         for g, episode in enumerate(row):
             loss = loss - advantage.architecture[g] * log_p[q, g] / count
             for completion, prompt in zip(episode.completions, _prompts(task, episode), strict=True):
-                name, said = completion.candidate, completion.response.token_ids
+                name, said = completion.candidate, completion.sampled.token_ids
                 values = router.adapter_values(reading, name, [q])[0]
                 merged = _merged(candidates[name], router.layouts[name], values)
                 likelihood, kl = _under(merged, candidates[name], prompt, said, experiment)

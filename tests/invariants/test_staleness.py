@@ -21,7 +21,16 @@ from haps_search.errors import Interrupted
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
-from haps_search.types import Question, Request, Response, Signal, Snapshot, UpdateReport
+from haps_search.types import (
+    Question,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
+    Signal,
+    Snapshot,
+    UpdateReport,
+)
 
 TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
 SETTINGS: dict[str, Any] = {
@@ -42,19 +51,23 @@ class Watched(LocalEngine):
         self.ages: list[int] = []
         self.updates_left = 100
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        self.events.append("speak")
-        return await super().speak(candidate, requests)
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        self.events.append("sample")
+        return await super().sample(candidate, requests)
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        self.events.append("score")
+        await asyncio.sleep(0.01)
+        return await super().score(candidate, requests)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if not self.updates_left:
             raise Killed
         self.updates_left -= 1
-        self.events.append("update begins")
         await asyncio.sleep(0.01)
         self.ages.append(self._learner.version - signal.version)
         report = await super().update(questions, signal)
-        self.events.append("update ends")
+        self.events.append("update")
         return report
 
 
@@ -65,10 +78,10 @@ def played(engine: Watched, experiment: Experiment, folder: Path) -> tuple[list[
     return metrics, asyncio.run(engine.snapshot())
 
 
-def during_updates(events: Sequence[str]) -> int:
-    """How many updates somebody spoke in."""
-    cut = "".join({"speak": "s", "update begins": "(", "update ends": ")"}[event] for event in events)
-    return sum("s" in part.split(")")[0] for part in cut.split("(")[1:])
+def overlaps(events: Sequence[str]) -> int:
+    """In how many steps somebody sampled between the first score and the end of the update."""
+    cut = "".join({"sample": "s", "score": "(", "update": ")"}[event] for event in events)
+    return sum("s" in step.partition("(")[2] for step in cut.split(")"))
 
 
 def test_the_next_rollouts_begin_while_the_router_learns_and_afresh_after_a_save(
@@ -80,7 +93,7 @@ def test_the_next_rollouts_begin_while_the_router_learns_and_afresh_after_a_save
     metrics, _ = played(engine, experiment, tmp_path)
     assert engine.ages == [0, 1, 1, 1, 0, 1, 1, 1]
     assert [m["staleness"] for m in metrics] == engine.ages
-    assert during_updates(engine.events) == 6
+    assert overlaps(engine.events) == 6
 
 
 def test_without_staleness_nothing_is_played_ahead(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
@@ -89,7 +102,7 @@ def test_without_staleness_nothing_is_played_ahead(tiny_lms: dict[str, Path], tm
     assert isinstance(engine, Watched)
     metrics, _ = played(engine, experiment, tmp_path)
     assert engine.ages == [0] * 8
-    assert during_updates(engine.events) == 0
+    assert overlaps(engine.events) == 0
     assert "staleness" not in metrics[0]
 
 

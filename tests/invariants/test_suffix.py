@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from families import AFTER, FAMILIES, build_family
+from verbs import same, sampled_and_scored
 
-from haps_search.candidates import generate
+from haps_search.candidates import reuse, sample
+from haps_search.candidates.activations import Kept
 from haps_search.candidates.frozen_lm import FrozenLM
-from haps_search.candidates.suffix import Kept, Replay, decoder_layers
+from haps_search.candidates.suffix import Replay, decoder_layers
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
-from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
+from haps_search.types import Adapter, AdapterLayout, Message, SampleRequest, Sampling
 
 KEYS = {"bloom": ("query_key_value",)}
 LAYERS: list[Any] = [LastLayers(last=1), LastLayers(last=2), "all"]
@@ -31,7 +33,7 @@ def load(folder: Path, suffix: bool) -> FrozenLM:
     return FrozenLM.load(CandidateConfig(name="lm", source=source, dtype="float64", device="cpu", suffix_replay=suffix))
 
 
-def requests(layout: AdapterLayout) -> list[Request]:
+def requests(layout: AdapterLayout) -> list[SampleRequest]:
     """Ragged prompts, two episodes of one question, a row without an adapter, early stops by length."""
     generator = torch.Generator().manual_seed(1)
     adapters = [
@@ -40,13 +42,7 @@ def requests(layout: AdapterLayout) -> list[Request]:
     texts = ["hello", "hello", "a longer prompt", "x", "frozen"]
     owners = [adapters[0], adapters[0], adapters[1], adapters[2], None]
     return [
-        Request(
-            (Message("user", text),),
-            Sampling(3 + 2 * i, 0.9, seed=i),
-            adapter,
-            adapter is not None,
-            adapter is not None,
-        )
+        SampleRequest((Message("user", text),), Sampling(3 + 2 * i, 0.9, seed=i), adapter)
         for i, (text, adapter) in enumerate(zip(texts, owners, strict=True))
     ]
 
@@ -60,10 +56,9 @@ def test_suffix_replay_equals_the_full_second_pass(
     targets = (AFTER if "o_proj" in targets else KEYS).get(name, targets)
     suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
     layout = resolve(LoraConfig(rank=2, targets=targets, layers=layers), suffix.table)
-    for a, b in zip(suffix.respond(requests(layout)), whole.respond(requests(layout)), strict=True):
-        assert a.token_ids == b.token_ids
-        assert a.log_likelihood == b.log_likelihood
-        same(a, b)
+    found, wanted = (sampled_and_scored(lm, requests(layout)) for lm in (suffix, whole))
+    assert [a.sampled for a in found] == [b.sampled for b in wanted]
+    same(found, wanted)
 
 
 @pytest.mark.parametrize("targets", [("o_proj", "down_proj"), ("k_proj", "q_proj")], ids=["after", "keys"])
@@ -77,25 +72,12 @@ def test_rows_that_leave_early_change_nothing(
     left: list[int] = []
     keep = Kept.keep
     monkeypatch.setattr(Kept, "keep", lambda self, rows: left.append(int(rows.sum())) or keep(self, rows))
-    leaving = lm.respond(requests(layout))
+    leaving = sampled_and_scored(lm, requests(layout))
     assert left == [3, 2, 1]
-    monkeypatch.setattr(generate, "SHRINK", 0.0)
-    staying = lm.respond(requests(layout))
+    monkeypatch.setattr(sample, "SHRINK", 0.0)
+    staying = sampled_and_scored(lm, requests(layout))
     assert len(left) == 3
-    for a, b in zip(leaving, staying, strict=True):
-        assert a.token_ids == b.token_ids
-        assert a.log_likelihood == pytest.approx(b.log_likelihood, abs=1e-9)
-        same(a, b)
-
-
-def same(a: Response, b: Response) -> None:
-    assert (a.gradient is None) == (b.gradient is None)
-    if a.gradient is None or b.gradient is None or a.kl_gradient is None or b.kl_gradient is None:
-        return
-    assert float(b.gradient.norm()) > 1e-4
-    torch.testing.assert_close(a.gradient, b.gradient, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(a.kl_gradient, b.kl_gradient, rtol=1e-9, atol=1e-9)
-    assert a.kl == pytest.approx(b.kl, abs=1e-9)
+    same(leaving, staying)
 
 
 def test_leaving_prompt_positions_out_would_be_wrong_where_keys_are_patched(
@@ -107,8 +89,8 @@ def test_leaving_prompt_positions_out_would_be_wrong_where_keys_are_patched(
         pytest.skip("the window has moved on, so the tail cannot be replayed at all")
     suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
     layout = resolve(LoraConfig(rank=2, targets=KEYS.get(name, ("k_proj",))), suffix.table)
-    monkeypatch.setattr(Replay, "tail_suffices", lambda self, targets: True)
-    a, b = suffix.respond(requests(layout))[2], whole.respond(requests(layout))[2]
+    monkeypatch.setattr(reuse, "tail_suffices", lambda targets, layers: True)
+    a, b = (sampled_and_scored(lm, requests(layout))[2] for lm in (suffix, whole))
     assert a.gradient is not None
     assert b.gradient is not None
     assert float((a.gradient - b.gradient).norm() / b.gradient.norm()) > 0.05
@@ -119,7 +101,7 @@ def test_the_model_is_left_as_it_was(family: tuple[str, Path]) -> None:
     lm = load(folder, suffix=True)
     before = [id(module) for module in lm._lm.model.modules()]
     layout = resolve(LoraConfig(rank=2, targets=AFTER.get(name, ("o_proj",))), lm.table)
-    lm.respond(requests(layout))
+    sampled_and_scored(lm, requests(layout))
     assert [id(module) for module in lm._lm.model.modules()] == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm._lm.model.modules())
 
@@ -142,7 +124,7 @@ def test_a_stack_whose_replay_gives_other_logits_is_replayed_whole(
     _, folder = family
     model = load(folder, suffix=True)._lm.model
     right = Replay.hidden
-    monkeypatch.setattr(Replay, "hidden", lambda self, tail: 1.5 * right(self, tail))
+    monkeypatch.setattr(Replay, "hidden", lambda self: 1.5 * right(self))
     assert decoder_layers(model) is None
 
 
@@ -152,6 +134,6 @@ def test_episodes_of_a_question_read_its_prompt_once(family: tuple[str, Path], m
     read: list[int] = []
     embed = lm._lm.model.get_input_embeddings()
     embed.register_forward_hook(lambda m, args, out: read.append(args[0].numel()) if args[0].shape[1] > 1 else None)
-    asked = Request((Message("user", "the same prompt"),), Sampling(2, 1.0, seed=0))
-    lm.respond([asked] * 6)
+    asked = SampleRequest((Message("user", "the same prompt"),), Sampling(2, 1.0, seed=0))
+    lm.sample([asked] * 6)
     assert read == [len("the same prompt")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from haps_search.candidates.frozen_lm import TokenBudget
+from haps_search.candidates.batches import TokenBudget
 
 
 def test_it_doubles_when_half_of_it_was_filled() -> None:

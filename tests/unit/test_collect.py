@@ -17,7 +17,7 @@ from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.records.parts import Parts
 from haps_search.tasks.passages import Passage
-from haps_search.types import Question, Request, Response, Split
+from haps_search.types import Question, Sampled, SampleRequest, Split
 from haps_search.verbs.collect import Collection, collection, merge, play_missing
 
 TASK = NumberTask(roles=2)
@@ -41,9 +41,9 @@ class Speaker:
 
     def __init__(self, calls: int | None = None, seeds: bool = False) -> None:
         self.calls, self._seeds = calls, seeds
-        self.requests: list[Request] = []
+        self.requests: list[SampleRequest] = []
 
-    async def __call__(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+    async def __call__(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         if self.calls is not None:
             self.calls -= 1
             if self.calls < 0:
@@ -73,7 +73,7 @@ def test_every_assignment_is_played_on_every_question_once(tmp_path: Path) -> No
         (f"train-{i}", z, 0) for i in range(4) for z in zs
     ]
     assert [r["reward"] for r in rows[:4]] == [0.5, 1.0, 0.5, 1.0]
-    assert all(r.sampling.greedy and r.adapter is None and not r.gradient for r in speaker.requests)
+    assert all(r.sampling.greedy and r.adapter is None and not r.keep for r in speaker.requests)
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
 
 
@@ -82,7 +82,7 @@ def test_answers_that_state_several_earn_nothing_where_routers_learn(
     tmp_path: Path, split: Split, reward: float
 ) -> None:
     class Hedging(Speaker):
-        async def __call__(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
+        async def __call__(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
             return [said("0 then 1", tokens=2) for _ in requests]
 
     what = collection(experiment(), TASK, split, 1, 1, 2)

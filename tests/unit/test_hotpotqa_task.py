@@ -47,7 +47,7 @@ def played(hotpot: HotpotqaTask, *texts: str) -> Episode:
         turn = hotpot.turn(episode)
         assert turn is not None, f"the dialogue was over before {text!r}"
         parsed = hotpot.parse(episode.question, turn.role, text)
-        completion = Completion(turn.role, "m", said(text), parsed)
+        completion = Completion(turn.role, "m", turn.messages, said(text), parsed)
         episode = Episode(episode.question, episode.assignment, (*episode.completions, completion))
     return episode
 

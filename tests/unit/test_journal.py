@@ -15,6 +15,7 @@ from haps_search.config.run import Experiment, RunConfig
 from haps_search.config.sweep import IntRange, Study, SweepConfig, TrackingConfig
 from haps_search.config.tasks import SkillsTask
 from haps_search.errors import ConfigError, DataError, PoolError
+from haps_search.sweep import journal as module
 from haps_search.sweep.events import (
     AttemptStarted,
     SweepEnded,
@@ -187,6 +188,40 @@ def test_a_damaged_line_is_named(journal):
     journal.file.write_text(encode(AttemptStarted(4, 1)) + "\n")
     with pytest.raises(DataError, match="trial 4 was never suggested"):
         journal.trials()
+
+
+def test_the_journal_is_read_once_and_then_followed(journal, monkeypatch):
+    journal.append(FIRST)
+    journal.append(TrialSuggested(1, {}, seed=5))
+    read = []
+    monkeypatch.setattr(module, "decode", lambda line: read.append(line) or decode(line))
+    untouched = journal.trials()[1]
+    assert len(read) == 3, "the configuration, and two trials"
+    for step in range(1, 20):
+        journal.append(TrialReported(0, step, {"reward": step / 20}))
+        assert journal.trials()[0].reports[-1] == (step, {"reward": step / 20})
+        assert journal.started() is not None
+        assert journal.ended() is None
+        assert len(read) == 3 + step
+    assert journal.trials()[1] is untouched
+    assert journal.trials() == fold(journal.events())
+
+
+def test_a_journal_that_is_not_the_one_it_was_is_read_anew(journal):
+    """As where another machine's is fetched over it, or what the object store did not take was cut off again."""
+    journal.append(FIRST)
+    short = journal.file.read_bytes()
+    journal.append(AttemptStarted(0, 1))
+    journal.append(TrialReported(0, 1, {"reward": 0.5}))
+    assert journal.trials()[0].reports == ((1, {"reward": 0.5}),)
+    journal.file.write_bytes(short)
+    assert journal.trials() == fold([FIRST])
+    other = TrialSuggested(0, {"run.seed": 7}, seed=2)
+    journal.file.write_bytes("".join(f"{encode(e)}\n" for e in [other] * 9).encode())
+    assert journal.trials() == fold([other])
+    assert journal.started() is None
+    journal.file.unlink()
+    assert journal.trials() == []
 
 
 def test_threads_take_turns(journal):

@@ -15,19 +15,20 @@ from made import episode, layout, module, normal, question, routes, said
 from haps_search.config.run import CollapseConfig, Experiment
 from haps_search.search.metrics import adapter_norm, alarms, failure_shares, route_shares, step_metrics
 from haps_search.tasks.question_rows import CONTEXT_CUT
-from haps_search.types import Adapter, Routes
+from haps_search.types import Adapter, Routes, Score, Scores
 
 L, W = "llama", "qwen2"
 ASSIGNMENTS = [[(L,), (L,)], [(L,), (W,)]]
 MARGINALS = [[[0.5, 0.5]], [[0.9, 0.1]]]
 REWARDS = [[1.0, 0.0], [0.5, 0.5]]
-SPOKEN = [
-    [said("yes", kl=1.0, log_likelihood=-1.0, tokens=2), said("no", kl=3.0, log_likelihood=-2.0, tokens=4)],
+DRAWN = [
+    [said("yes", log_likelihood=-1.0, tokens=2), said("no", log_likelihood=-2.0, tokens=4)],
     [said("yes", log_likelihood=-3.0), said("maybe", log_likelihood=-6.0)],
 ]
+SCORES = {L: Scores(((Score((-1.0,), 1.0), Score((-2.0,), 3.0)), (None, Score((-3.0,)))), ())}
 EPISODES = [
-    [episode(question(f"q{q}"), z, response) for z, response in zip(zs, row, strict=True)]
-    for q, (zs, row) in enumerate(zip(ASSIGNMENTS, SPOKEN, strict=True))
+    [episode(question(f"q{q}"), z, sampled) for z, sampled in zip(zs, row, strict=True)]
+    for q, (zs, row) in enumerate(zip(ASSIGNMENTS, DRAWN, strict=True))
 ]
 
 
@@ -50,7 +51,7 @@ def adapter(relative: float, scaling: float = 0.5) -> Adapter:
 
 
 def test_a_step_by_hand(experiment: Experiment) -> None:
-    found = step_metrics(taken(), EPISODES, REWARDS, experiment)
+    found = step_metrics(taken(), EPISODES, REWARDS, SCORES, experiment)
     tilted = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
     wanted = {
         "reward": 0.5,
@@ -75,13 +76,12 @@ def test_a_step_by_hand(experiment: Experiment) -> None:
 
 
 def test_without_kl_there_is_no_such_metric(experiment: Experiment) -> None:
-    row = [EPISODES[1], EPISODES[1]]
-    assert "kl" not in step_metrics(taken(), row, REWARDS, experiment)
+    assert "kl" not in step_metrics(taken(), EPISODES, REWARDS, {}, experiment)
 
 
 def test_answers_that_could_not_be_read_are_counted_and_are_one_answer(experiment: Experiment) -> None:
     failed = [[episode(question(), (L,), said(text), failure="nothing in it") for text in "ab"]] * 2
-    found = step_metrics(taken(), failed, REWARDS, experiment)
+    found = step_metrics(taken(), failed, REWARDS, {}, experiment)
     assert (found["parse_failures"], found["answer_share"], found["answer_collapse"]) == (4.0, 1.0, 1.0)
 
 
@@ -94,13 +94,13 @@ def test_shares_of_unread_texts_go_by_role_and_candidate() -> None:
 
 def test_questions_with_a_cut_context_count_once_however_often_they_are_played(experiment: Experiment) -> None:
     cut = [replace(e, question=replace(e.question, attributes={CONTEXT_CUT: True})) for e in EPISODES[0]]
-    assert step_metrics(taken(), [cut, EPISODES[1]], REWARDS, experiment)["contexts_cut"] == 1.0
+    assert step_metrics(taken(), [cut, EPISODES[1]], REWARDS, {}, experiment)["contexts_cut"] == 1.0
 
 
 def test_a_collapsed_step_rings_both_alarms(experiment: Experiment) -> None:
     same = [[episode(question(), (L,), said("no"))] * 2] * 2
     certain = taken(assignments=(((L,),) * 2,) * 2, marginals=(((1.0, 0.0),),) * 2)
-    found = step_metrics(certain, same, REWARDS, experiment)
+    found = step_metrics(certain, same, REWARDS, {}, experiment)
     assert (found["route_entropy"], found["route_collapse"], found["answer_collapse"]) == (0.0, 1.0, 1.0)
 
 
@@ -113,7 +113,7 @@ def test_a_fixed_assignment_cannot_collapse(
     same = [[episode(question(), (L,), said(text)) for text in "ab"]] * 2
     certain = taken(assignments=(((L,),) * 2,) * 2, marginals=(((1.0, 0.0),),) * 2)
     experiment = tiny_experiment(tiny_lms, routing__high_level=high_level)
-    assert step_metrics(certain, same, REWARDS, experiment)["route_collapse"] == rings
+    assert step_metrics(certain, same, REWARDS, {}, experiment)["route_collapse"] == rings
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_when_the_alarm_of_routes_rings(entropy: float, share: float, candidates
 def test_two_roles_collapsed_onto_different_candidates_ring_the_alarm(experiment: Experiment) -> None:
     same = [[episode(question(), (L, W), said("no"))] * 2] * 2
     certain = taken(assignments=(((L, W),) * 2,) * 2, marginals=(((1.0, 0.0), (0.0, 1.0)),) * 2)
-    assert step_metrics(certain, same, REWARDS, experiment)["route_collapse"] == 1.0
+    assert step_metrics(certain, same, REWARDS, {}, experiment)["route_collapse"] == 1.0
 
 
 @pytest.mark.parametrize(("share", "rings"), [(0.5, 0.0), (0.51, 1.0)])

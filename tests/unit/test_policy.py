@@ -14,12 +14,13 @@ from experiments import tiny_experiment
 from made import layout
 from torch import Tensor
 
-from haps_search.candidates.decoder import Decoder, pad_left, positions
+from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.frozen_lm import FrozenLM, _tokens_with
-from haps_search.candidates.generate import Generated, generate
 from haps_search.candidates.policy import Policy, uniforms
 from haps_search.candidates.prefill import distinct
-from haps_search.types import Adapter, Message, Request, Response, Sampling
+from haps_search.candidates.prompts import pad_left, positions
+from haps_search.candidates.sample import Drawn, sample
+from haps_search.types import Adapter, Message, Sampled, SampleRequest, Sampling
 
 CPU = torch.device("cpu")
 INF = float("inf")
@@ -65,15 +66,23 @@ class ChainLM:
 
 def said(
     samplings: Sequence[Sampling], prompts: Sequence[Sequence[int]] = ((1,),), model: ChainLM | None = None
-) -> Generated:
+) -> Drawn:
     """One prompt, or one for each sampling."""
     decoder = Decoder(model or ChainLM(), None, (STOP,), PAD)  # type: ignore[arg-type]
     asked = list(prompts) * (len(samplings) // len(prompts))
-    return generate(decoder, asked, samplings, [None] * len(samplings))
+    return sample(decoder, asked, samplings, [None] * len(samplings))
+
+
+def token_ids(drawn: Drawn, row: int) -> tuple[int, ...]:
+    return drawn.rows()[row][0]
+
+
+def log_likelihood(drawn: Drawn, row: int) -> float:
+    return math.fsum(drawn.rows()[row][1])
 
 
 def probabilities(logits: Sequence[float], **sampling: Any) -> list[float]:
-    policy = Policy([Sampling(1, **sampling)], CPU)
+    policy = Policy.of([Sampling(1, **sampling)], CPU)
     tempered = policy.tempered(torch.tensor([logits], dtype=torch.float64))
     return policy.log_probabilities(tempered)[0].exp().tolist()
 
@@ -112,7 +121,7 @@ def test_the_nucleus_is_taken_at_the_temperature() -> None:
 
 def test_rows_are_truncated_apart_and_greedy_rows_not_at_all() -> None:
     samplings = [Sampling(1), Sampling(1, top_k=2), Sampling(1, temperature=0.0, top_k=2, top_p=0.1)]
-    policy = Policy(samplings, CPU)
+    policy = Policy.of(samplings, CPU)
     found = policy.log_probabilities(policy.tempered(torch.tensor([LOGITS] * 3, dtype=torch.float64))).exp()
     wanted = [[0.1, 0.4, 0.2, 0.3], [0, 4 / 7, 0, 3 / 7], [0.1, 0.4, 0.2, 0.3]]
     torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64))
@@ -120,14 +129,14 @@ def test_rows_are_truncated_apart_and_greedy_rows_not_at_all() -> None:
 
 def test_a_row_that_truncates_nothing_keeps_its_tail_beside_one_that_does() -> None:
     """In float32 the first token's probability rounds to 1, and the cumulative sum with it."""
-    policy = Policy([Sampling(1), Sampling(1, top_k=1)], CPU)
+    policy = Policy.of([Sampling(1), Sampling(1, top_k=1)], CPU)
     found = policy.log_probabilities(policy.tempered(torch.tensor([[30.0, 0.0, 1.0]] * 2)))
     assert found[0].tolist() == pytest.approx([0.0, -30.0, -29.0])
     assert found[1].tolist() == [0.0, -INF, -INF]
 
 
 def test_a_drawn_token_is_kept_whatever_rounding_says() -> None:
-    policy = Policy([Sampling(1, top_k=1)], CPU)
+    policy = Policy.of([Sampling(1, top_k=1)], CPU)
     tempered = policy.tempered(torch.tensor([[LOGITS, LOGITS]], dtype=torch.float64))
     found = policy.log_probabilities(tempered, keep=torch.tensor([[[3], [1]]])).exp()
     assert found[0, 0].tolist() == pytest.approx([0, 4 / 7, 0, 3 / 7])
@@ -136,21 +145,21 @@ def test_a_drawn_token_is_kept_whatever_rounding_says() -> None:
 
 def test_the_draw_is_the_inverse_of_the_cumulative_sum() -> None:
     log_p = torch.tensor([[0.0, 0.5, 0.0, 0.5]], dtype=torch.float64).log()
-    policy = Policy([Sampling(1)], CPU)
+    policy = Policy.of([Sampling(1)], CPU)
     points = {0.0: 1, 0.25: 1, 0.499: 1, 0.5: 3, 0.75: 3, 1 - 2**-53: 3}
     assert {u: int(policy.draw(log_p, torch.tensor([u], dtype=torch.float64))) for u in points} == points
 
 
 def test_a_greedy_row_takes_the_likeliest_token_whatever_its_number() -> None:
     log_p = torch.tensor([LOGITS] * 2, dtype=torch.float64)
-    policy = Policy([Sampling(1, temperature=0.0), Sampling(1)], CPU)
+    policy = Policy.of([Sampling(1, temperature=0.0), Sampling(1)], CPU)
     assert policy.draw(log_p, torch.tensor([0.99, 0.99], dtype=torch.float64)).tolist() == [1, 3]
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     draws = 8_000
     samplings = [Sampling(1, temperature=0.8, seed=seed, top_k=3) for seed in range(draws)]
-    policy = Policy(samplings, CPU)
+    policy = Policy.of(samplings, CPU)
     log_p = policy.log_probabilities(policy.tempered(torch.tensor([LOGITS], dtype=torch.float64).expand(draws, -1)))
     drawn = policy.draw(log_p, uniforms(samplings, 1)[:, 0])
     counts = torch.bincount(drawn, minlength=4)
@@ -180,9 +189,9 @@ def test_the_likelihood_of_a_text_is_the_sum_over_its_tokens_and_its_end() -> No
     found = said(samplings)
     lengths = set()
     for row in range(40):
-        ids = found.token_ids(row)
+        ids = token_ids(found, row)
         by_hand = sum(math.log(CHAIN[a, b]) for a, b in zip((1, *ids), ids, strict=False))
-        assert float(found.log_likelihood[row]) == pytest.approx(by_hand)
+        assert log_likelihood(found, row) == pytest.approx(by_hand)
         assert STOP not in ids[:-1]
         assert ids[-1] == STOP or len(ids) == 6
         lengths.add(len(ids))
@@ -193,17 +202,17 @@ def test_the_likelihood_is_that_of_the_distribution_drawn_from() -> None:
     found = said([Sampling(4, temperature=0.5, seed=seed, top_k=2) for seed in range(10)])
     for row in range(10):
         before, total = 1, 0.0
-        for token in found.token_ids(row):
+        for token in token_ids(found, row):
             kept = sorted((float(p) ** 2 for p in CHAIN[before]), reverse=True)[:2]
             total += math.log(float(CHAIN[before, token]) ** 2 / sum(kept))
             before = token
-        assert float(found.log_likelihood[row]) == pytest.approx(total)
+        assert log_likelihood(found, row) == pytest.approx(total)
 
 
 def test_greedy_likelihood_is_the_models_own() -> None:
     found = said([Sampling(3, temperature=0.0, top_k=1)])
-    assert found.token_ids(0) == (1, 1, 1)
-    assert float(found.log_likelihood[0]) == pytest.approx(3 * math.log(0.5))
+    assert token_ids(found, 0) == (1, 1, 1)
+    assert log_likelihood(found, 0) == pytest.approx(3 * math.log(0.5))
 
 
 def test_each_row_ends_at_its_own_limit_or_end_token() -> None:
@@ -211,7 +220,7 @@ def test_each_row_ends_at_its_own_limit_or_end_token() -> None:
     endless[1] = torch.tensor([0.0, 0.0, 0.0, 1.0]).clamp_min(1e-9)
     limits = [2, 5, 1, 5]
     found = said([Sampling(n, temperature=0.0) for n in limits], [[2], [2], [2], [2, 1]], ChainLM(endless))
-    assert [found.token_ids(row) for row in range(4)] == [(2, 2), (2,) * 5, (2,), (STOP,)]
+    assert [token_ids(found, row) for row in range(4)] == [(2, 2), (2,) * 5, (2,), (STOP,)]
     assert found.tokens[3].tolist() == [STOP, PAD, PAD, PAD, PAD]
 
 
@@ -221,7 +230,7 @@ def test_rows_that_have_ended_leave_when_a_quarter_has() -> None:
     together = said([Sampling(n, seed=seed) for seed, n in enumerate(limits)], model=model)
     assert model.rows_read == [1, 8, 5, 5, 5, 5]
     for row, limit in enumerate(limits):
-        assert together.token_ids(row) == said([Sampling(limit, seed=row)], model=ChainLM(never)).token_ids(0)
+        assert token_ids(together, row) == token_ids(said([Sampling(limit, seed=row)], model=ChainLM(never)), 0)
 
 
 def test_decoding_stops_when_every_row_has_ended() -> None:
@@ -232,7 +241,7 @@ def test_decoding_stops_when_every_row_has_ended() -> None:
 def test_each_drawn_token_is_read_once() -> None:
     model = ChainLM()
     found = said([Sampling(4, temperature=0.0)], [[1, 2]], model)
-    assert model.cache.rows.tolist() == [[1, 2, *found.token_ids(0)[:-1]]]
+    assert model.cache.rows.tolist() == [[1, 2, *token_ids(found, 0)[:-1]]]
 
 
 def test_a_prompt_that_rows_share_is_read_once_and_each_goes_on_alone() -> None:
@@ -240,11 +249,11 @@ def test_a_prompt_that_rows_share_is_read_once_and_each_goes_on_alone() -> None:
     prompts = [[1], [2, 1], [1], [1], [2, 1], [1]]
     together = said(samplings, prompts, model)
     assert model.rows_read[0] == 2
-    assert model.rows_read[1] == sum(len(together.token_ids(row)) > 1 for row in range(6)) > 2
+    assert model.rows_read[1] == sum(len(token_ids(together, row)) > 1 for row in range(6)) > 2
     for row in range(6):
         alone = said([samplings[row]], [prompts[row]])
-        assert together.token_ids(row) == alone.token_ids(0)
-        assert float(together.log_likelihood[row]) == pytest.approx(float(alone.log_likelihood[0]))
+        assert token_ids(together, row) == token_ids(alone, 0)
+        assert log_likelihood(together, row) == pytest.approx(log_likelihood(alone, 0))
 
 
 def test_rows_that_differ_in_prompt_or_adapter_are_read_apart() -> None:
@@ -256,10 +265,10 @@ def test_rows_that_differ_in_prompt_or_adapter_are_read_apart() -> None:
     assert index == [0, 0, 1, 2, 3, 2, 4]
 
 
-def spoken(tiny_lms: dict[str, Path], stop: tuple[str, ...]) -> tuple[Response, FrozenLM]:
+def spoken(tiny_lms: dict[str, Path], stop: tuple[str, ...]) -> tuple[Sampled, FrozenLM]:
     candidate = FrozenLM.load(tiny_experiment(tiny_lms).candidates[0].model_copy(update={"stop": stop}))
-    asked = Request((Message("user", "say something"),), Sampling(30, seed=2))
-    return candidate.respond([asked])[0], candidate
+    asked = SampleRequest((Message("user", "say something"),), Sampling(30, seed=2))
+    return candidate.sample([asked])[0], candidate
 
 
 def test_a_stop_text_ends_a_completion_and_is_not_part_of_it(tiny_lms: dict[str, Path]) -> None:

@@ -12,7 +12,9 @@ from sweeps import a_study, a_trial, write
 
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import JsonlTracker
-from haps_search.sweep.events import State
+from haps_search.records.remote import LOOK_S
+from haps_search.sweep import following
+from haps_search.sweep.events import AttemptStarted, State, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.progress import Progress, TrialView, fraction_done, planned_trials, sweeps
@@ -94,6 +96,32 @@ def test_alarms_are_shown_while_they_ring(journal: Journal, raised: Mapping[str,
     assert only(progress).alarm == shown
     step(tracker, 2)
     assert only(progress).alarm == ""
+
+
+def test_trials_that_have_ended_are_looked_for_in_a_store_once_more_and_then_left_alone(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[str, float]] = []
+
+    def looked(folder: Path, every_s: float = 0.0) -> Path:
+        looks.append((folder.name, every_s))
+        return folder
+
+    monkeypatch.setattr(following, "pulled", looked)
+    write(journal, *(a_trial(n, state="running") for n in range(3)))
+    progress = Progress(journal, STUDY)
+    progress.trials()
+    assert looks == [(name, LOOK_S) for name in ("000", "001", "002")]
+    journal.append(TrialEnded(0, "finished", {"validation_reward": 0.5}))
+    journal.append(TrialEnded(1, "failed", error="no memory"))
+    looks.clear()
+    for _ in range(3):
+        progress.trials()
+    assert looks == [("000", 0.0), ("001", 0.0), ("002", LOOK_S), ("002", LOOK_S), ("002", LOOK_S)]
+    journal.append(AttemptStarted(1, 2))
+    looks.clear()
+    progress.trials()
+    assert looks == [("001", LOOK_S), ("002", LOOK_S)]
 
 
 def view(state: State, at: int, steps: int = 20) -> TrialView:

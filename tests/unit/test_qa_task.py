@@ -12,7 +12,7 @@ from haps_search.config.tasks import QaFields
 from haps_search.config.tasks import QaTask as Config
 from haps_search.errors import ConfigError, DataError
 from haps_search.tasks.qa import QaTask
-from haps_search.types import Completion, Episode, Parsed, Question, Response
+from haps_search.types import Completion, Episode, Parsed, Question, Sampled
 
 TINY = Path(__file__).parents[1] / "assets" / "hotpotqa_tiny.jsonl"
 HOTPOT = QaFields(id="_id", reference="answer", context="context", supporting="supporting_facts")
@@ -46,7 +46,7 @@ def failure(folder: Path, *rows: Any, **settings: Any) -> str:
 
 def played(question: Question, qa: QaTask, text: str) -> Episode:
     parsed = qa.parse(question, "answerer", text)
-    said = Completion("answerer", "m", Response(text, (1,), -1.0, 1, 1), parsed)
+    said = Completion("answerer", "m", (), Sampled(text, (1,), (-1.0,), 1, 1), parsed)
     return Episode(question, ("m",), (said,))
 
 

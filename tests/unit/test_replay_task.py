@@ -22,7 +22,7 @@ from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, partition
 from haps_search.tasks.split_key import split_key
 from haps_search.tasks.task import answerable
-from haps_search.types import Adapter, AdapterLayout, Episode, Message, Request, Sampling, Split
+from haps_search.types import Adapter, AdapterLayout, Episode, Message, SampleRequest, Sampling, Split
 from haps_search.verbs.driver import read_task
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -126,21 +126,21 @@ def test_a_candidate_looks_its_answer_up(table: Path) -> None:
     task = a_task(table)
     candidate = TableCandidate.of("reverser", task)
     asked = Sampling(1, 0.0)
-    requests = [Request((Message("user", id),), asked) for id in ("q1", "q2", "q4")]
-    assert [r.text for r in candidate.respond(requests)] == ["1.0", "0.0", "1.0"]
+    requests = [SampleRequest((Message("user", id),), asked) for id in ("q1", "q2", "q4")]
+    assert [r.text for r in candidate.sample(requests)] == ["1.0", "0.0", "1.0"]
     assert candidate.table.modules == ()
     with pytest.raises(CandidateError, match="no question `q9999`"):
-        candidate.respond([Request((Message("user", "q9999"),), asked)])
+        candidate.sample([SampleRequest((Message("user", "q9999"),), asked)])
     adapter: Any = Adapter(AdapterLayout(1, 1.0, ()), None)  # type: ignore[arg-type]
     with pytest.raises(CandidateError, match="takes no adapter"):
-        candidate.respond([Request((Message("user", "q1"),), asked, adapter)])
+        candidate.sample([SampleRequest((Message("user", "q1"),), asked, adapter)])
 
 
 def test_a_missing_cell_is_never_an_answer(tmp_path: Path) -> None:
     rows = [row(f"q{i}", f"text {i}", {"a": 1.0, "b": None if i == 3 else 0.5}) for i in range(40)]
     task = a_task(write_table(tmp_path / "gap.jsonl", rows))
     with pytest.raises(CandidateError, match=r"no score of it on question `q3`: set learning\.signal: outcomes"):
-        TableCandidate.of("b", task).respond([Request((Message("user", "q3"),), Sampling(1, 0.0))])
+        TableCandidate.of("b", task).sample([SampleRequest((Message("user", "q3"),), Sampling(1, 0.0))])
 
 
 def test_a_misspelt_model_is_found_before_anything_starts(table: Path) -> None:

@@ -17,7 +17,7 @@ from haps_search.tasks.skills import (
     space_size,
     split_of,
 )
-from haps_search.types import Completion, Episode, Message, Parsed, Question, Response
+from haps_search.types import Completion, Episode, Message, Parsed, Question, Sampled
 
 
 def _task(**settings: object) -> SkillsTask:
@@ -29,7 +29,7 @@ def _problem(asked: Question) -> str:
 
 
 def _played(task: SkillsTask, asked: Question, text: str) -> Episode:
-    said = Completion("answerer", "adder", Response(text, (), 0.0, 0, 0), task.parse(asked, "answerer", text))
+    said = Completion("answerer", "adder", (), Sampled(text, (), (), 0, 0), task.parse(asked, "answerer", text))
     return Episode(asked, ("adder",), (said,))
 
 

@@ -58,7 +58,7 @@ def stepped(tiny_lms: dict[str, Path], **changes: Any) -> tuple[StepEngine, Roll
     priced = (first.model_copy(update={"price": PRICE}), *others)
     experiment = experiment.model_copy(update={"candidates": priced})
     engine = StepEngine()
-    metrics = asyncio.run(step(engine, NumberTask(), QUESTIONS, experiment, 0))
+    metrics = asyncio.run(step(engine, NumberTask(), experiment, 0, QUESTIONS)).metrics
     (signal,) = engine.signals
     return engine, signal, metrics
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from brokers import answered, asked
 from made import table
 
 from haps_search.config.engines import ClusterProfile, Leases, Resources
 from haps_search.engines.cluster.broker import Broker
+from haps_search.engines.cluster.protocol import Done, Failure, Refusal
 from haps_search.engines.cluster.watch import Node, Watch, ended_by, waits
-from haps_search.engines.cluster.wire import Done, Failure, Refusal, pack_requests, pack_responses
 from haps_search.errors import CandidateError, HapsError, PoolError
-from haps_search.types import Message, Request, Response, Sampling
 
 SILENCE_S = 100.0
-PARCEL = pack_requests([Request((Message("user", "say"),), Sampling(4))])
-ANSWER = pack_responses([Response("said", (1,), -1.0, 1, 1)])
+PAYLOAD = ("say",)
 MISSING = CandidateError("`llama` from path `x`: no such folder")
 
 
@@ -27,19 +26,19 @@ def a_broker(now: list[float]) -> Broker:
 def test_what_a_worker_of_a_vanished_node_held_is_asked_again_at_once_and_answered_once() -> None:
     async def story() -> None:
         broker = a_broker([0.0])
-        asked = asyncio.create_task(broker.submit("llama", PARCEL))
+        (waiting,) = await asked(broker, PAYLOAD)
         lost = await broker.register("llama/0", table("llama"), 1, "a", 1)
         held = await broker.exchange("llama/0", lost, None)
         assert held is not None
         assert (await broker.tend(["a", "b"])).missing == {}
-        assert not asked.done()
+        assert not waiting.done()
         assert (await broker.tend(["b"])).missing == {"llama": SILENCE_S}
         there = await broker.register("llama/1", table("llama"), 2, "b", 1)
         again = await broker.exchange("llama/1", there, None)
         assert again is not None
-        assert again.parcels == (PARCEL,)
-        handing_in = asyncio.create_task(broker.exchange("llama/1", there, Done(again.lease, (ANSWER,))))
-        assert await asked == ANSWER
+        assert again.payloads == (PAYLOAD,)
+        handing_in = asyncio.create_task(broker.exchange("llama/1", there, answered(again)))
+        assert await waiting == PAYLOAD
         handing_in.cancel()
         with pytest.raises(PoolError, match="was replaced"):
             await broker.exchange("llama/0", lost, Done(held.lease, (Failure(PoolError("late"), False),)))
@@ -52,8 +51,7 @@ def test_the_seconds_left_count_down_from_the_loss() -> None:
         now = [0.0]
         broker = a_broker(now)
         session = await broker.register("llama/0", table("llama"), 1, "a", 1)
-        asked = asyncio.create_task(broker.submit("llama", PARCEL))
-        await asyncio.sleep(0)
+        (waiting,) = await asked(broker, PAYLOAD)
         assert session
         await broker.tend([])
         now[0] = 30.0
@@ -61,7 +59,7 @@ def test_the_seconds_left_count_down_from_the_loss() -> None:
         await broker.fail_all("over")
         assert (await broker.tend([])).ended == "over"
         with pytest.raises(PoolError, match="over"):
-            await asked
+            await waiting
 
     asyncio.run(asyncio.wait_for(story(), 20))
 
@@ -95,17 +93,17 @@ def test_a_candidate_that_nobody_loads_any_more_ends_the_wait_though_nobody_aske
         if how != "never placed":
             assert await broker.arrive("llama/0", "llama", "a")
             now[0] = 500.0
-            await broker._notice_absence(now[0])
+            await broker._look(now[0])
             assert (await broker.tend(["a", "b"])).missing == {}, "a worker is loading it"
             if how == "refused":
                 seats.append(asyncio.create_task(broker.refuse("llama/0", "llama", "a", MISSING)))
                 await asyncio.sleep(0)
         assert (await broker.tend(["b"])).missing == {"llama": SILENCE_S}
         now[0] += SILENCE_S - 1
-        await broker._notice_absence(now[0])
+        await broker._look(now[0])
         assert (await broker.tend(["b"])).missing == {"llama": 1.0}
         now[0] += 2
-        await broker._notice_absence(now[0])
+        await broker._look(now[0])
         with pytest.raises(PoolError, match="no worker of llama was placed within 100 s") as caught:
             await waiting
         assert (str(MISSING) in str(caught.value)) == (how == "refused")
@@ -121,7 +119,7 @@ def test_a_candidate_that_another_worker_hosts_is_not_awaited() -> None:
         await broker.register("llama/0", table("llama"), 1, "a", 1)
         refused = asyncio.create_task(broker.refuse("llama/1", "llama", "b", MISSING))
         now[0] = 10 * SILENCE_S
-        await broker._notice_absence(now[0])
+        await broker._look(now[0])
         assert (await broker.tend(["a", "b"])).ended is None
         await broker.fail_all("over")
         await refused
@@ -159,21 +157,20 @@ def test_a_process_that_comes_back_from_a_lost_node_does_not_take_its_follower_s
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
-def test_parcels_whose_answers_never_get_through_fail_with_the_reason() -> None:
+def test_tickets_whose_answers_never_get_through_fail_with_the_reason() -> None:
     async def story() -> None:
         broker = a_broker([0.0])
         start = await broker.arrive("llama/0", "llama", "a")
-        asked = asyncio.create_task(broker.submit("llama", PARCEL))
-        await asyncio.sleep(0)
+        (waiting,) = await asked(broker, PAYLOAD)
         lost = ""
-        while not asked.done():
+        while not waiting.done():
             session = await broker.register("llama/0", table("llama"), 1, "a", start, lost)
-            await asyncio.sleep(0)
-            if not asked.done():
+            await asyncio.sleep(0.01)
+            if not waiting.done():
                 await broker.exchange("llama/0", session, None)
             lost = "its answer did not get through (the store is full)"
         with pytest.raises(PoolError, match=r"attempts failed: its answer did not get through \(the store is full\)"):
-            await asked
+            await waiting
         await broker.fail_all("over")
 
     asyncio.run(asyncio.wait_for(story(), 20))

@@ -31,7 +31,7 @@ def test_the_likeliest_assignment_answers_greedily_under_its_adapter() -> None:
     assert scored.rewards == (1.0, 0.5, 0.0)
     assert [e.assignment for e in scored.episodes] == [("a",), ("b",), ("a",)]
     assert engine.routed == [(3, 0)]
-    assert all(r.sampling.greedy and r.adapter is ADAPTER and not r.gradient and not r.kl for r in engine.requests)
+    assert all(r.sampling.greedy and r.adapter is ADAPTER and not r.keep for r in engine.requests)
     assert scored.adapter_norm == pytest.approx(adapter_norm([ADAPTER]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +12,29 @@ from torch import Tensor
 
 from haps_search.engines.cluster.wire import (
     PackedTensors,
-    pack_requests,
-    pack_responses,
+    pack_sample,
+    pack_score,
+    pack_scores,
     pack_tensors,
-    unpack_requests,
-    unpack_responses,
+    unpack_sample,
+    unpack_score,
+    unpack_scores,
     unpack_tensors,
 )
-from haps_search.types import Adapter, AdapterLayout, LinearModule, Message, Request, Response, Sampling
+from haps_search.lora.adapter import learnt_tensors
+from haps_search.types import (
+    Adapter,
+    AdapterLayout,
+    Distribution,
+    GivenCompletion,
+    LinearModule,
+    Message,
+    SampleRequest,
+    Sampling,
+    Score,
+    ScoreRequest,
+    Scores,
+)
 
 SMALL = AdapterLayout(1, 0.5, (LinearModule("o_proj", 1, 3, 2, 1.0),))
 LARGE = AdapterLayout(2, 1.0, (LinearModule("q_proj", 0, 4, 5, 2.0), LinearModule("q_proj", 1, 4, 5, 2.0)))
@@ -28,9 +44,16 @@ def adapter(layout: AdapterLayout, seed: int, dtype: torch.dtype = torch.float64
     return Adapter(layout, torch.randn(layout.size, generator=torch.Generator().manual_seed(seed), dtype=dtype))
 
 
-def request(text: str, given: Adapter | None = None, **kinds: bool) -> Request:
+def request(text: str, given: Adapter | None = None, keep: bool = False) -> SampleRequest:
     messages = (Message("system", "be brief"), Message("user", text))
-    return Request(messages, Sampling(7, 0.5, seed=3, top_k=4, top_p=0.9), given, **kinds)
+    return SampleRequest(messages, Sampling(7, 0.5, seed=3, top_k=4, top_p=0.9), given, keep)
+
+
+def to_score(given: Adapter | None, reference: Adapter | None = None, **kinds: bool) -> ScoreRequest:
+    messages = (Message("user", "a question"),)
+    weight = 0.0 if given is None else -0.5
+    completions = (GivenCompletion(messages, (1, 2), weight, 0.1 * weight), GivenCompletion(messages, "a text"))
+    return ScoreRequest(completions, given, Distribution(0.7, 3, 0.8), reference, **kinds)
 
 
 def same(one: Tensor | None, other: Tensor | None) -> bool:
@@ -43,29 +66,58 @@ def through_a_process(packed: object) -> object:
     return pickle.loads(pickle.dumps(packed, protocol=5))
 
 
-def test_requests_come_out_as_they_went_in_and_in_order() -> None:
+def same_adapter(one: Adapter | None, other: Adapter | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    pairs = list(zip(one.parts, other.parts, strict=True))
+    shapes = [(a.layout, a.learns) == (b.layout, b.learns) for a, b in pairs]
+    return all(shapes) and all(same(a.values, b.values) and same(a.mix, b.mix) for a, b in pairs)
+
+
+def test_sample_requests_come_out_as_they_went_in_and_in_order() -> None:
     shared = adapter(SMALL, 1)
     sent = [
-        request("a", shared, gradient=True),
+        request("a", shared, keep=True),
         request("b"),
-        request("c", adapter(LARGE, 2), gradient=True, kl=True),
-        request("d", shared, kl=True),
-        request("e", adapter(SMALL, 3, torch.float32)),
+        request("c", adapter(LARGE, 2)),
+        request("d", shared),
+        request("e", adapter(SMALL, 3, torch.float32), keep=True),
     ]
-    found = unpack_requests(through_a_process(pack_requests(sent)))  # type: ignore[arg-type]
-    assert [(r.messages, r.sampling, r.gradient, r.kl) for r in found] == [
-        (r.messages, r.sampling, r.gradient, r.kl) for r in sent
-    ]
+    found = unpack_sample(through_a_process(pack_sample(sent)))  # type: ignore[arg-type]
     for got, gave in zip(found, sent, strict=True):
-        assert (got.adapter and got.adapter.layout) == (gave.adapter and gave.adapter.layout)
-        assert same(got.adapter and got.adapter.values, gave.adapter and gave.adapter.values)
+        assert replace(got, adapter=None) == replace(gave, adapter=None)
+        assert same_adapter(got.adapter, gave.adapter)
+
+
+def test_score_requests_come_out_as_they_went_in_and_in_order() -> None:
+    static = Adapter(LARGE, adapter(LARGE, 5).values, learns=False)
+    residual = Adapter(SMALL, adapter(SMALL, 1).values, base=static)
+    bank = Adapter(SMALL, torch.ones(3, SMALL.size), static, mix=torch.tensor([0.1, 0.2, 0.7]))
+    sent = [
+        to_score(residual, static),
+        to_score(None, kl=True, every=True),
+        to_score(bank, keep=True),
+        to_score(Adapter(SMALL, residual.values, static), every=True),
+    ]
+    parcel = pack_score(sent)
+    found = unpack_score(through_a_process(parcel))  # type: ignore[arg-type]
+    for got, gave in zip(found, sent, strict=True):
+        assert got.completions == gave.completions
+        assert (got.distribution, got.every, got.kl, got.keep) == (gave.distribution, gave.every, gave.kl, gave.keep)
+        assert same_adapter(got.adapter, gave.adapter)
+        assert same_adapter(got.reference, gave.reference)
+    assert parcel.rows == 8
+    assert [len(learnt_tensors(r.adapter for r in some)) for some in (sent, found)] == [3, 3]
+    assert [array.shape for array in parcel.adapters.tensors.arrays] == [
+        (1, SMALL.size), (1, LARGE.size), (1, 3, SMALL.size), (1, 3),
+    ]  # fmt: skip
 
 
 def test_a_adapter_that_episodes_share_travels_once_and_stays_shared() -> None:
     shared, other = adapter(SMALL, 1), adapter(SMALL, 2)
-    parcel = pack_requests([request("a", shared), request("b", other), request("c", shared)])
-    assert [array.shape for array in parcel.adapters.arrays] == [(2, SMALL.size)]
-    one, two, three = (r.adapter for r in unpack_requests(parcel))
+    parcel = pack_sample([request("a", shared), request("b", other), request("c", shared)])
+    assert [array.shape for array in parcel.adapters.tensors.arrays] == [(2, SMALL.size)]
+    one, two, three = (r.adapter for r in unpack_sample(parcel))
     assert one is not None
     assert two is not None
     assert three is not None
@@ -73,23 +125,21 @@ def test_a_adapter_that_episodes_share_travels_once_and_stays_shared() -> None:
     assert one.values is not two.values
 
 
-def test_a_parcel_knows_its_rows() -> None:
-    assert pack_requests([request("a"), request("b")]).rows == 2
+def test_parcels_know_their_rows_and_the_tokens_of_the_longest() -> None:
+    assert pack_sample([request("a"), request("b" * 40)]).rows == 2
+    assert pack_sample([request("a"), request("b" * 40)]).length == (len("be brief") + 40) // 4 + 7
+    scored = pack_score([to_score(adapter(SMALL, 1)), to_score(adapter(SMALL, 2))])
+    assert (scored.rows, scored.length) == (4, len("a question") // 4 + len("a text"))
 
 
-def test_responses_come_out_as_they_went_in_and_in_order() -> None:
-    sent = [
-        Response("a", (1, 2), -1.5, 4, 2, adapter(SMALL, 1).values, 0.25, adapter(SMALL, 2).values),
-        Response("", (), 0.0, 9, 0),
-        Response("c", (5,), -0.1 - 0.2, 3, 1, gradient=adapter(LARGE, 3, torch.float32).values),
-        Response("d", (6,), -2.0, 3, 1, kl=0.5, kl_gradient=adapter(LARGE, 4).values),
-    ]
-    found = unpack_responses(through_a_process(pack_responses(sent)))  # type: ignore[arg-type]
-    for got, gave in zip(found, sent, strict=True):
-        assert same(got.gradient, gave.gradient)
-        assert same(got.kl_gradient, gave.kl_gradient)
-        plain = ("text", "token_ids", "log_likelihood", "prompt_tokens", "completion_tokens", "kl")
-        assert [getattr(got, name) for name in plain] == [getattr(gave, name) for name in plain]
+def test_scores_come_out_as_they_went_in() -> None:
+    sent = Scores(
+        ((Score((-0.1 - 0.2, -1.5), 0.25), None), (Score(()),)),
+        (adapter(SMALL, 1).values, None, adapter(LARGE, 3, torch.float32).values, torch.ones(3, 4)),
+    )
+    found = unpack_scores(through_a_process(pack_scores(sent)))  # type: ignore[arg-type]
+    assert found.completions == sent.completions
+    assert all(same(got, gave) for got, gave in zip(found.gradients, sent.gradients, strict=True))
 
 
 def test_lengths_and_precisions_stay_apart() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from ray.exceptions import RayActorError, RayError, RayTaskError
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from haps_search.errors import ConfigError, HapsError, PoolError
 
@@ -16,7 +18,7 @@ def unwrapped(error: RayError) -> HapsError | RayError:
         cause = error.cause
         return cause if isinstance(cause, HapsError) else error
     if isinstance(error, RayActorError):
-        return PoolError(f"an actor was lost: {str(error).splitlines()[0]}")
+        return PoolError(f"an actor was lost: {first_line(error)}")
     return error
 
 
@@ -30,15 +32,37 @@ def refused(error: Exception, address: str) -> Exception:
         "started with"
     )
     if type(error).__name__ == "AuthenticationError":  # not imported: older versions of Ray know no tokens
-        return ConfigError(f"{address}: {str(error).splitlines()[0]}; {token}")
+        return ConfigError(f"{address}: {first_line(error)}; {token}")
     if isinstance(error, ConnectionError):
         return PoolError(f"{address}: {error} Is it up, and reached from here? If it wants a token, {token}")
     return error
 
 
-async def answer(reference: Awaitable[Any]) -> Any:
-    """Await an actor call. Raises the HapsError that the actor raised, or PoolError where the actor is gone."""
+async def answer(reference: Awaitable[Any], within_s: float) -> Any:
+    """Await an actor call. Raises the HapsError that the actor raised, or PoolError where the actor is gone or says
+    nothing for so long."""
     try:
-        return await reference
+        return await asyncio.wait_for(reference, within_s)
+    except TimeoutError as error:
+        raise _unanswered(within_s) from error
     except RayError as error:
         raise unwrapped(error) from error
+
+
+def got(reference: Any, within_s: float) -> Any:
+    """The same in a thread that waits."""
+    try:
+        return ray.get(reference, timeout=within_s)
+    except GetTimeoutError as error:
+        raise _unanswered(within_s) from error
+    except RayError as error:
+        raise unwrapped(error) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a line of a log has room for; Ray's messages have many."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _unanswered(seconds: float) -> PoolError:
+    return PoolError(f"an actor has not answered for {seconds:g} s: it hangs, or its node cannot be reached")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,42 +12,35 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.config.tasks import ObjectTask
 from haps_search.engines.cluster.failures import answer
+from haps_search.engines.cluster.remote_candidates import RemoteCandidates
 from haps_search.engines.cluster.router_actor import RouterActor, opened
-from haps_search.engines.cluster.wire import estimated_tokens, pack_requests, pack_tensors, unpack_responses
+from haps_search.engines.cluster.store import LOST, Places, stored
+from haps_search.engines.cluster.wire import pack_tensors
+from haps_search.errors import PoolError
 from haps_search.tasks.own import passed
-from haps_search.types import Outcomes, Question, Request, Response, Routes, Signal, Snapshot, UpdateReport
-
-
-def parcel_rows(profile: ClusterProfile, requests: int) -> int:
-    """How many of so many requests make a parcel, which one worker takes: so few that all replicas get some."""
-    replicas = max(profile.replicas.values(), default=1)
-    return max(1, min(profile.leases.rows, -(-requests // replicas)))
-
-
-async def ask_pool(
-    broker: Any, rows: int, candidate: str, requests: Sequence[Request], trial: str = ""
-) -> list[Response]:
-    """One response per request, in order, sent in parcels of `rows` that hold requests of like length.
-
-    Raises CandidateError, PoolError.
-    """
-    order = sorted(range(len(requests)), key=lambda i: estimated_tokens(requests[i].messages, requests[i].sampling))
-    parts = [order[i : i + rows] for i in range(0, len(order), rows)]
-    packed = [pack_requests([requests[i] for i in part]) for part in parts]
-    parcels = await asyncio.gather(*(answer(broker.submit.remote(candidate, p, trial)) for p in packed))
-    responses = [response for parcel in parcels for response in unpack_responses(parcel)]
-    found = dict(zip(order, responses, strict=True))
-    return [found[i] for i in range(len(requests))]
+from haps_search.types import (
+    Outcomes,
+    Question,
+    Rollouts,
+    Routes,
+    Sampled,
+    SampleRequest,
+    ScoreRequest,
+    Scores,
+    Signal,
+    Snapshot,
+    UpdateReport,
+)
 
 
 class RayEngine:
     """Implements `Engine`: a router actor of its own, and the pool shared with all other trials."""
 
     def __init__(self, broker: Any, router: Any, profile: ClusterProfile) -> None:
-        self._broker, self._router, self._profile = broker, router, profile
-        self._trial = uuid.uuid4().hex
+        self._router, self._profile = router, profile
+        self._places = Places()
+        self._candidates = RemoteCandidates(broker, profile, self._places)
         self._layouts: dict[str, Any] = {}
-        self._rows = 1
 
     @classmethod
     async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any) -> RayEngine:
@@ -57,7 +49,7 @@ class RayEngine:
         Raises:
             CandidateError, ConfigError, PoolError: what the pool or the router could not load.
         """
-        await answer(broker.tables.remote())
+        await RemoteCandidates(broker, profile).tables()
         remote: Any = ray.remote(RouterActor)
         router = remote.options(num_cpus=profile.router.cpus, num_gpus=profile.router.gpus).remote()
         engine = cls(broker, router, profile)
@@ -70,37 +62,50 @@ class RayEngine:
         Raises:
             CandidateError, ConfigError: what the router could not load.
         """
-        tables, resources = await answer(self._broker.tables.remote()), self._profile.router
+        tables, resources = await self._candidates.tables(), self._profile.router
         described = experiment.model_dump(mode="json")
         own = passed(experiment.task) if isinstance(experiment.task, ObjectTask) else None
-        loaded = self._router.load.remote(described, tables, resources.threads, resources.gpus, own)
-        self._layouts = await answer(loaded)
-        per_step = experiment.run.questions_per_step * experiment.run.episodes_per_question
-        self._rows = parcel_rows(self._profile, per_step)
+        self._layouts = await self._routed("load", described, tables, resources.threads, resources.gpus, own)
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        bare, keys, packed = await answer(self._router.route.remote(list(questions), episodes, seed))
-        return opened(bare, keys, packed, self._layouts)
+        bare, keys, packed = await self._routed("route", list(questions), episodes, seed)
+        try:
+            return await asyncio.to_thread(opened, bare, keys, packed, self._layouts, self._places)
+        except LOST as error:
+            raise PoolError(f"the router's adapters were lost ({error})") from error
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return await ask_pool(self._broker, self._rows, candidate, requests, self._trial)
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return await self._candidates.sample(candidate, requests)
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        return await self._candidates.score(candidate, requests)
 
     async def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         if isinstance(signal, Outcomes):
-            return await answer(self._router.learn.remote(list(questions), signal))
+            return await self._routed("learn", list(questions), signal)
+        try:
+            return await self._learnt(questions, signal)
+        except LOST:  # the worker that put a gradient is gone; the numbers are here
+            self._places.forget(signal.adapter_gradients.values())
+            return await self._learnt(questions, signal)
+
+    async def _learnt(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
         keys = tuple(signal.adapter_gradients)
-        packed = pack_tensors([signal.adapter_gradients[key] for key in keys])
-        return await answer(
-            self._router.update.remote(
-                list(questions), signal.version, signal.assignments, signal.architecture_advantages, keys, packed
-            )
-        )
+        packed = stored(pack_tensors([signal.adapter_gradients[key] for key in keys], self._places))
+        what = signal.version, signal.assignments, signal.architecture_advantages
+        return await self._routed("update", list(questions), *what, keys, packed)
 
     async def snapshot(self) -> Snapshot:
-        return await answer(self._router.snapshot.remote())
+        return await self._routed("snapshot")
 
     async def restore(self, snapshot: Snapshot) -> None:
-        await answer(self._router.restore.remote(snapshot))
+        await self._routed("restore", snapshot)
 
     async def close(self) -> None:
+        self._candidates.leave()
         ray.kill(self._router)
+
+    async def _routed(self, method: str, *arguments: Any) -> Any:
+        """A call of the router, which may take as long as loading a model."""
+        limit_s = max(self._profile.worker_start_timeout_s, self._profile.leases.deadline_s)
+        return await answer(getattr(self._router, method).remote(*arguments), limit_s)

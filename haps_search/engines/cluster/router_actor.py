@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from haps_search.config.run import Experiment
+from haps_search.engines.cluster.store import Places, fetched, stored
 from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack_tensors
 from haps_search.tasks.own import hold_task
 from haps_search.tasks.task import Task
@@ -57,7 +58,7 @@ class RouterActor:
     def route(self, questions: Sequence[Question], episodes: int, seed: int) -> tuple[Routes, Keys, PackedTensors]:
         routes = self._learner.route(questions, episodes, seed)
         keys = tuple(routes.adapters)
-        packed = pack_tensors([routes.adapters[key].values for key in keys])
+        packed = stored(pack_tensors([routes.adapters[key].values for key in keys]))
         bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
         return bare, keys, packed
 
@@ -70,7 +71,8 @@ class RouterActor:
         keys: Keys,
         packed: PackedTensors,
     ) -> UpdateReport:
-        gradients = dict(zip(keys, unpack_tensors(packed), strict=True))
+        """Nothing has happened where an array of `packed` is lost, and its error is raised."""
+        gradients = dict(zip(keys, unpack_tensors(*fetched([packed])), strict=True))
         found = {key: value for key, value in gradients.items() if value is not None}
         return self._learner.update(questions, Rollouts(version, assignments, advantages, found))
 
@@ -84,9 +86,10 @@ class RouterActor:
         self._learner.restore(snapshot)
 
 
-def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any]) -> Routes:
-    """The routes with their adapters, as the loop sees them."""
-    values = unpack_tensors(packed)
+def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any], places: Places) -> Routes:
+    """The routes with their adapters, as the loop sees them. Raises one of `store.LOST`."""
+    values = unpack_tensors(*fetched([packed]))
+    places.remember(values, packed)
     adapters = {
         key: Adapter(layouts[key[1]], value) for key, value in zip(keys, values, strict=True) if value is not None
     }

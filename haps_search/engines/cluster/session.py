@@ -19,7 +19,7 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
-from haps_search.engines.cluster.failures import refused, unwrapped
+from haps_search.engines.cluster.failures import got, refused
 from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.watch import Watch, ended_by
@@ -31,9 +31,11 @@ from haps_search.tasks.build import build_task
 _log = logging.getLogger(__name__)
 BROKER = "broker"
 LEFTOVER_S = 60.0
-MOST_WAITING = 10_000
-"""So many calls of the broker may be open: parcels of all trials, and the workers that bring their answers. Groups of
-concurrency cannot keep the two apart, as Ray runs each in an event loop of its own."""
+MOST_CALLS = 10_000
+"""So many calls of the broker may be open at once. Each trial and each worker has one or two, whatever is queued; those
+beyond wait for a poll to end."""
+CALL_S = 60.0
+"""How long a call of the broker may take; its polls end long before."""
 PATIENCE_S = 30.0
 """How long candidates may load without a word."""
 LEAVING_S = 15.0
@@ -63,11 +65,12 @@ class Session:
 
         Raises CandidateError where one cannot be.
         """
-        loaded = self.broker.tables.remote()
-        while not ray.wait([loaded], timeout=PATIENCE_S)[0]:
-            for line in (*self.waits(), *(self.watch.loading if self.watch is not None else ())):
-                say(line)
-        _got(loaded)
+        said = time.monotonic()
+        while _call(self.broker.tables) is None:
+            if time.monotonic() - said > PATIENCE_S:
+                said = time.monotonic()
+                for line in (*self.waits(), *(self.watch.loading if self.watch is not None else ())):
+                    say(line)
 
     def ended(self) -> bool:
         """Whether the pool is gone for good."""
@@ -222,7 +225,7 @@ def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return (
         ray.remote(Broker)
-        .options(name=BROKER, num_cpus=0, max_concurrency=MOST_WAITING, scheduling_strategy=here)
+        .options(name=BROKER, num_cpus=0, max_concurrency=MOST_CALLS, scheduling_strategy=here)
         .remote(counts, profile.leases, profile.worker_start_timeout_s)
     )
 
@@ -242,11 +245,4 @@ def _wait_for_the_name() -> None:
 
 
 def _call(method: Any, *arguments: Any) -> Any:
-    return _got(method.remote(*arguments))
-
-
-def _got(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayError as error:
-        raise unwrapped(error) from error
+    return got(method.remote(*arguments), CALL_S)

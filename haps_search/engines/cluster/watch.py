@@ -11,12 +11,14 @@ from typing import Any, Protocol
 import ray
 
 from haps_search.config.engines import ClusterProfile, Resources
-from haps_search.engines.cluster.failures import unwrapped
-from haps_search.engines.cluster.wire import Refusal, Tended
+from haps_search.engines.cluster.failures import first_line, unwrapped
+from haps_search.engines.cluster.protocol import Refusal, Tended
 from haps_search.errors import CandidateError, PoolError
 
 _log = logging.getLogger(__name__)
 EVERY_S, STOP_S = 1.0, 5.0
+CALL_S = 60.0
+"""A broker that has not answered by then hangs, or cannot be reached."""
 _CLOSE = 1e-9
 
 
@@ -69,9 +71,10 @@ class Watch:
             try:
                 nodes = alive()
                 addresses |= {node.id: node.address for node in nodes}
-                tended: Tended = ray.get(self._broker.tend.remote([node.id for node in nodes]))
+                asked = self._broker.tend.remote([node.id for node in nodes])
+                tended: Tended = ray.get(asked, timeout=CALL_S)
             except (ray.exceptions.RayError, ConnectionError) as error:
-                self.ended, self.waits = f"the broker is gone: {str(error).splitlines()[0]}", ()
+                self.ended, self.waits = f"the broker is gone: {first_line(error)}", ()
                 return
             self.ended = tended.ended
             for refusal in tended.refusals:

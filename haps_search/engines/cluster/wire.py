@@ -1,49 +1,95 @@
-"""What crosses processes: batches packed so that their tensors travel as a few arrays.
+"""Payloads of tickets: batches packed so that their tensors travel as a few arrays, each once.
 
-Payload objects dominate the cost of a request, so a parcel holds many requests and each distinct adapter once.
-Nothing here needs torch until a parcel is opened: the broker passes parcels on unopened.
+Objects dominate the cost of a request, so a parcel holds many requests and each distinct adapter once. An array that
+lies in Ray's object store already stands as a reference to it. Nothing here needs torch where there are no tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haps_search.errors import CandidateError, HapsError
-from haps_search.types import Adapter, AdapterLayout, Message, Request, Response, Sampling
+from haps_search.types import (
+    Adapter,
+    AdapterLayout,
+    Distribution,
+    GivenCompletion,
+    Message,
+    Sampled,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    Scores,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+Array = np.ndarray[Any, Any]
+CHUNK = 4_000_000
+"""Bytes of an array from which on a new one is begun, so that who needs a part does not fetch all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies: a row of an array that a reference names."""
+
+    reference: Any
+    row: int
+
+
 @dataclass(frozen=True, slots=True)
 class PackedTensors:
-    """Flat tensors as one (n, P) array per length; `where[i]` is (array, row), or None where absent."""
+    """Tensors of one shape each as rows of arrays, or of references to such; `where[i]` is (array, row), or None where
+    absent."""
 
-    arrays: tuple[np.ndarray[Any, Any], ...]
+    arrays: tuple[Any, ...]
     where: tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class BareRequest:
-    """A request without its adapter."""
+class BarePart:
+    """A part of an adapter without its tensors: its numbers, and its mixing coefficients where it is a bank."""
 
-    messages: tuple[Message, ...]
-    sampling: Sampling
-    gradient: bool
-    kl: bool
+    layout: AdapterLayout
+    mixed: bool
+    learns: bool
 
 
 @dataclass(frozen=True, slots=True)
-class RequestParcel:
-    """Requests of one trial for one candidate. Made by the engine, opened by a worker."""
+class PackedAdapters:
+    """Adapters part by part, None for the frozen model, and their tensors in the same order."""
 
-    requests: tuple[BareRequest, ...]
-    layouts: tuple[AdapterLayout | None, ...]
-    adapters: PackedTensors
+    parts: tuple[tuple[BarePart, ...] | None, ...]
+    tensors: PackedTensors
+
+
+@dataclass(frozen=True, slots=True)
+class BareScoreRequest:
+    """A score request without its adapters."""
+
+    completions: tuple[GivenCompletion, ...]
+    distribution: Distribution
+    every: bool
+    kl: bool
+    keep: bool
+
+    @property
+    def length(self) -> int:
+        """Tokens of its longest completion with its prompt, by estimate."""
+        return max((estimated_tokens(c.messages, len(c.completion)) for c in self.completions), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleParcel:
+    """Sample requests of one trial for one candidate, their adapters apart. Made by the engine, opened by a worker."""
+
+    requests: tuple[SampleRequest, ...]
+    adapters: PackedAdapters
 
     @property
     def rows(self) -> int:
@@ -52,120 +98,170 @@ class RequestParcel:
     @property
     def length(self) -> int:
         """Tokens of its longest request with its answer, by estimate."""
-        return max((estimated_tokens(r.messages, r.sampling) for r in self.requests), default=0)
+        return max((estimated_tokens(r.messages, r.sampling.max_new_tokens) for r in self.requests), default=0)
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseParcel:
-    """Responses in the order of the requests. Made by a worker, opened by the engine."""
+class ScoreParcel:
+    """Score requests of one trial for one candidate; `adapters` has of each its own and then its reference."""
 
-    responses: tuple[Response, ...]
+    requests: tuple[BareScoreRequest, ...]
+    adapters: PackedAdapters
+
+    @property
+    def rows(self) -> int:
+        return sum(len(r.completions) for r in self.requests)
+
+    @property
+    def length(self) -> int:
+        return max((r.length for r in self.requests), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledParcel:
+    """What was drawn, in the order of the requests. Made by a worker, opened by the engine."""
+
+    samples: tuple[Sampled, ...]
+
+    @property
+    def known(self) -> int:
+        """Prompts that the worker still had."""
+        return sum(sampled.prompt_known for sampled in self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredParcel:
+    """Scores in the order of the requests, and a gradient per distinct learnt tensor. Made and opened likewise."""
+
+    completions: tuple[tuple[Score | None, ...], ...]
     gradients: PackedTensors
-    kl_gradients: PackedTensors
+    known: int = 0
 
 
-def estimated_tokens(messages: Sequence[Message], sampling: Sampling) -> int:
-    """Four characters to a token, and those to be written: good enough to tell long requests from short ones."""
-    return sum(len(message.content) for message in messages) // 4 + sampling.max_new_tokens
+RequestParcel = SampleParcel | ScoreParcel
+AnswerParcel = SampledParcel | ScoredParcel
 
 
-def pack_requests(requests: Sequence[Request]) -> RequestParcel:
-    bare = tuple(BareRequest(r.messages, r.sampling, r.gradient, r.kl) for r in requests)
-    layouts = tuple(r.adapter.layout if r.adapter else None for r in requests)
-    return RequestParcel(bare, layouts, pack_tensors([r.adapter.values if r.adapter else None for r in requests]))
+Placed = Callable[["Tensor"], Place | None]
+"""Where a tensor lies already, None where it has to travel."""
 
 
-def unpack_requests(parcel: RequestParcel) -> list[Request]:
-    values = unpack_tensors(parcel.adapters)
-    found = []
-    for bare, layout, value in zip(parcel.requests, parcel.layouts, values, strict=True):
-        adapter = None if layout is None or value is None else Adapter(layout, value)
-        found.append(Request(bare.messages, bare.sampling, adapter, bare.gradient, bare.kl))
-    return found
+def _nowhere(tensor: Tensor) -> Place | None:
+    return None
 
 
-def pack_responses(responses: Sequence[Response]) -> ResponseParcel:
-    return ResponseParcel(
-        tuple(replace(r, gradient=None, kl_gradient=None) for r in responses),
-        pack_tensors([r.gradient for r in responses]),
-        pack_tensors([r.kl_gradient for r in responses]),
-    )
+def estimated_tokens(messages: Sequence[Message], new_tokens: int) -> int:
+    """Four characters to a token, and those to be sampled: good enough to tell long requests from short ones."""
+    return sum(len(message.content) for message in messages) // 4 + new_tokens
 
 
-def unpack_responses(parcel: ResponseParcel) -> list[Response]:
-    gradients, kl_gradients = unpack_tensors(parcel.gradients), unpack_tensors(parcel.kl_gradients)
+def pack_sample(requests: Sequence[SampleRequest], placed: Placed = _nowhere) -> SampleParcel:
+    bare = tuple(replace(request, adapter=None) for request in requests)
+    return SampleParcel(bare, pack_adapters([request.adapter for request in requests], placed))
+
+
+def unpack_sample(parcel: SampleParcel) -> list[SampleRequest]:
+    adapters = unpack_adapters(parcel.adapters)
+    return [replace(bare, adapter=adapter) for bare, adapter in zip(parcel.requests, adapters, strict=True)]
+
+
+def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> ScoreParcel:
+    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep) for r in requests)
+    adapters = [adapter for r in requests for adapter in (r.adapter, r.reference)]
+    return ScoreParcel(bare, pack_adapters(adapters, placed))
+
+
+def unpack_score(parcel: ScoreParcel) -> list[ScoreRequest]:
+    adapters = iter(unpack_adapters(parcel.adapters))
     return [
-        replace(r, gradient=g, kl_gradient=k) for r, g, k in zip(parcel.responses, gradients, kl_gradients, strict=True)
+        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep)
+        for r in parcel.requests
     ]
 
 
-def pack_tensors(tensors: Sequence[Tensor | None]) -> PackedTensors:
+def pack_scores(scores: Scores) -> ScoredParcel:
+    return ScoredParcel(scores.completions, pack_tensors(scores.gradients))
+
+
+def unpack_scores(parcel: ScoredParcel) -> Scores:
+    return Scores(parcel.completions, tuple(unpack_tensors(parcel.gradients)))
+
+
+def pack_adapters(adapters: Sequence[Adapter | None], placed: Placed = _nowhere) -> PackedAdapters:
+    """What adapters share travels once and stays shared."""
+    tensors, parts = [], []
+    for adapter in adapters:
+        held = () if adapter is None else adapter.parts
+        parts.append(None if adapter is None else tuple(BarePart(p.layout, p.mix is not None, p.learns) for p in held))
+        tensors += [tensor for part in held for tensor in (part.values, part.mix) if tensor is not None]
+    return PackedAdapters(tuple(parts), pack_tensors(tensors, placed))
+
+
+def unpack_adapters(packed: PackedAdapters) -> list[Adapter | None]:
+    tensors = iter(unpack_tensors(packed.tensors))
+    return [None if parts is None else _assembled(parts, tensors) for parts in packed.parts]
+
+
+def _assembled(parts: Sequence[BarePart], tensors: Iterator[Tensor | None]) -> Adapter:
+    held = [(part, next(tensors), next(tensors) if part.mixed else None) for part in parts]
+    adapter: Adapter | None = None
+    for part, values, mix in reversed(held):
+        assert values is not None
+        adapter = Adapter(part.layout, values, adapter, mix, part.learns)
+    assert adapter is not None
+    return adapter
+
+
+def pack_tensors(tensors: Sequence[Tensor | None], placed: Placed = _nowhere) -> PackedTensors:
     """Equal objects are sent once: the episodes of a question share its adapter."""
-    stacks: dict[tuple[int, str], tuple[int, list[np.ndarray[Any, Any]]]] = {}
-    seen: dict[int, tuple[int, int]] = {}
-    where: list[tuple[int, int] | None] = []
-    for tensor in tensors:
-        if tensor is None:
-            where.append(None)
-            continue
-        if id(tensor) not in seen:
-            array = tensor.numpy()
-            number, rows = stacks.setdefault((array.size, array.dtype.str), (len(stacks), []))
-            rows.append(array)
-            seen[id(tensor)] = number, len(rows) - 1
-        where.append(seen[id(tensor)])
-    return PackedTensors(tuple(np.stack(rows) for _, rows in stacks.values()), tuple(where))
+    packing = _Packing()
+    where = tuple(None if tensor is None else packing.add(tensor, placed) for tensor in tensors)
+    return PackedTensors(packing.arrays(), where)
 
 
 def unpack_tensors(packed: PackedTensors) -> list[Tensor | None]:
+    """The arrays have to be at hand. Every row becomes a tensor of its own, once."""
+    if not any(packed.where):
+        return [None] * len(packed.where)
     import torch
 
     # Arrays out of Ray's object store are read-only, and torch wants to own what it may write to.
-    arrays = [torch.from_numpy(array.copy()) for array in packed.arrays]
-    rows = {at: arrays[at[0]][at[1]] for at in set(packed.where) if at is not None}
+    rows = {at: torch.from_numpy(packed.arrays[at[0]][at[1]].copy()) for at in set(packed.where) if at is not None}
     return [None if at is None else rows[at] for at in packed.where]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A lease as the worker sees it: parcels to answer, in order."""
+class _Packing:
+    def __init__(self) -> None:
+        self._arrays: list[list[Array] | Any] = []
+        self._open: dict[tuple[tuple[int, ...], str], int] = {}
+        self._referred: dict[Any, int] = {}
+        self._seen: dict[int, tuple[int, int]] = {}
 
-    lease: int
-    parcels: tuple[RequestParcel, ...]
+    def add(self, tensor: Tensor, placed: Placed) -> tuple[int, int]:
+        if id(tensor) not in self._seen:
+            place = placed(tensor)
+            self._seen[id(tensor)] = self._stacked(tensor.numpy()) if place is None else self._refer(place)
+        return self._seen[id(tensor)]
+
+    def arrays(self) -> tuple[Any, ...]:
+        return tuple(_stack(array) if isinstance(array, list) else array for array in self._arrays)
+
+    def _refer(self, place: Place) -> tuple[int, int]:
+        if place.reference not in self._referred:
+            self._referred[place.reference] = len(self._arrays)
+            self._arrays.append(place.reference)
+        return self._referred[place.reference], place.row
+
+    def _stacked(self, array: Array) -> tuple[int, int]:
+        like = array.shape, array.dtype.str
+        number = self._open.get(like)
+        if number is None or len(self._arrays[number]) * array.nbytes >= CHUNK:
+            number = self._open[like] = len(self._arrays)
+            self._arrays.append([])
+        self._arrays[number].append(array)
+        return number, len(self._arrays[number]) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What became of a parcel that has no answer. `final`: trying again cannot help."""
-
-    error: HapsError
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A lease's outcome, one entry per parcel."""
-
-    lease: int
-    outcomes: tuple[ResponseParcel | Failure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A candidate that did not load, and the node where it did not. Made by a worker, answered by the driver."""
-
-    candidate: str
-    node: str
-    error: CandidateError
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What the broker tells the driver: refusals not told before, per candidate that is awaited and has no worker the
-    seconds until the pool gives it up, per candidate that is loaded for the first time the seconds since that began,
-    and why the pool has ended, None while it has not."""
-
-    refusals: tuple[Refusal, ...]
-    missing: Mapping[str, float]
-    loading: Mapping[str, float]
-    ended: str | None
+def _stack(rows: Sequence[Array]) -> Array:
+    """One more dimension, without a copy where it is 1."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)

@@ -6,29 +6,35 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OutOfDiskError
 
 from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
-from haps_search.engines.cluster.failures import unwrapped
+from haps_search.engines.cluster.failures import first_line, unwrapped
+from haps_search.engines.cluster.protocol import Answered, Done, Failure, Lost, Result, Work
+from haps_search.engines.cluster.store import LOST, get_requests, put_answer
 from haps_search.engines.cluster.wire import (
-    Done,
-    Failure,
     RequestParcel,
-    ResponseParcel,
-    Work,
-    pack_responses,
-    unpack_requests,
+    SampledParcel,
+    SampleParcel,
+    ScoredParcel,
+    ScoreParcel,
+    pack_scores,
+    unpack_sample,
+    unpack_score,
 )
 from haps_search.errors import CandidateError, PoolError
-from haps_search.types import Response
+from haps_search.types import Scores
 
 _log = logging.getLogger(__name__)
-_PASSING = ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
+_PASSING = ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OutOfDiskError
 """The network broke, or the node has no room for an answer in memory, or none to spill it."""
+CALL_S = 60.0
+"""How long a call of the broker may take; its polls end long before."""
 AGAIN_S = 1.0
 """After a call that did not get through, before the next."""
 
@@ -48,7 +54,7 @@ def host(settings: Mapping[str, Any]) -> None:
     config = CandidateConfig.model_validate(settings["seats"][rank])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     worker, node = f"{config.name}/{settings['crew']}.{rank}", ray.get_runtime_context().get_node_id()
-    start = ray.get(broker.arrive.remote(worker, config.name, node))
+    start = ray.get(broker.arrive.remote(worker, config.name, node), timeout=CALL_S)
     if not start:
         return
     try:
@@ -62,10 +68,10 @@ def host(settings: Mapping[str, Any]) -> None:
 
 def stand_aside(broker: Any, worker: str, candidate: str, node: str, error: CandidateError) -> None:
     """Hold a seat that no other is to get, until the pool ends."""
-    while True:
+    over = False
+    while not over:
         try:
-            ray.get(broker.refuse.remote(worker, candidate, node, error))
-            return
+            over = ray.get(broker.refuse.remote(worker, candidate, node, error), timeout=CALL_S)
         except _PASSING:
             time.sleep(AGAIN_S)
 
@@ -79,44 +85,85 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int)
         try:
             if session is None:
                 what = worker, candidate.table, os.getpid(), node, start, lost
-                session, done = ray.get(broker.register.remote(*what)), None
-            work: Work | None = ray.get(broker.exchange.remote(worker, session, done, candidate.room))
+                session, done = ray.get(broker.register.remote(*what), timeout=CALL_S), None
+            asked = broker.exchange.remote(worker, session, done, candidate.room)
+            work: Work | None = ray.get(asked, timeout=CALL_S)
+            done = None if work is None else Done(work.lease, results(candidate, work))
         except _PASSING as error:
             # Not the broker's end. What was handed in may have arrived or not, so this worker begins again, and what
             # it held goes to the next lease.
-            lost = f"its answer did not get through ({str(error).strip().splitlines()[0]})"
+            lost = f"its answer did not get through ({first_line(error)})"
             _log.warning("%s begins again: %s", worker, lost)
             time.sleep(AGAIN_S)
             session = None
-            continue
         except ray.exceptions.RayError as error:
             # A broker that ended the pool, or is gone itself: either way there is nobody left to serve.
             if isinstance(unwrapped(error), PoolError):
                 return
             raise
-        done = None if work is None else Done(work.lease, outcomes(candidate, work))
 
 
-def outcomes(candidate: Candidate, work: Work) -> tuple[ResponseParcel | Failure, ...]:
-    """Answer all parcels of a lease in one batch; where that fails, each alone, to find out whose fault it was."""
-    requests = [unpack_requests(parcel) for parcel in work.parcels]
+def results(candidate: Candidate, work: Work) -> tuple[Result, ...]:
+    """Fetch what a lease refers to, and answer all of it that is there."""
+    parcels = _fetched(work.payloads)
+    there = [parcel for parcel in parcels if not isinstance(parcel, Lost)]
+    answers = iter(outcomes(candidate, there) if there else ())
+    return tuple(parcel if isinstance(parcel, Lost) else next(answers) for parcel in parcels)
+
+
+def _fetched(payloads: Sequence[Any]) -> Sequence[RequestParcel | Lost]:
+    """All at once; where one is lost each alone."""
     try:
-        return tuple(_split(work.parcels, candidate.respond([request for part in requests for request in part])))
+        return get_requests(payloads)
+    except LOST as error:
+        if len(payloads) == 1:
+            return (Lost(f"its request was lost ({first_line(error)})"),)
+    return [_fetched((payload,))[0] for payload in payloads]
+
+
+def outcomes(candidate: Candidate, parcels: Sequence[RequestParcel]) -> tuple[Answered | Failure, ...]:
+    """Answer all parcels in one batch; where that fails, each alone, to find out whose fault it was."""
+    try:
+        answers = _answers(candidate, parcels)
     except Exception as error:
         if "CUDA error" in str(error):
             raise  # the device's context is broken: only a new process can go on
         failure = _failure(error)
-    if len(work.parcels) == 1:
+    else:
+        return tuple(Answered(put_answer(answer), answer.known) for answer in answers)
+    if len(parcels) == 1:
         return (failure,)
-    return tuple(outcomes(candidate, Work(work.lease, (parcel,)))[0] for parcel in work.parcels)
+    return tuple(outcomes(candidate, (parcel,))[0] for parcel in parcels)
 
 
-def _split(parcels: Sequence[RequestParcel], answers: Sequence[Response]) -> list[ResponseParcel]:
-    found, start = [], 0
-    for parcel in parcels:
-        found.append(pack_responses(answers[start : start + parcel.rows]))
-        start += parcel.rows
-    return found
+def _answers(candidate: Candidate, parcels: Sequence[RequestParcel]) -> Sequence[SampledParcel | ScoredParcel]:
+    """All of a lease are of one kind."""
+    sampling = [parcel for parcel in parcels if isinstance(parcel, SampleParcel)]
+    scoring = [parcel for parcel in parcels if isinstance(parcel, ScoreParcel)]
+    return _sampled(candidate, sampling) if sampling else _scored(candidate, scoring)
+
+
+def _sampled(candidate: Candidate, parcels: Sequence[SampleParcel]) -> list[SampledParcel]:
+    drawn = iter(candidate.sample([request for parcel in parcels for request in unpack_sample(parcel)]))
+    return [SampledParcel(tuple(islice(drawn, parcel.rows))) for parcel in parcels]
+
+
+def _scored(candidate: Candidate, parcels: Sequence[ScoreParcel]) -> list[ScoredParcel]:
+    from haps_search.lora.adapter import learnt_tensors  # torch, which trivial candidates do not need
+
+    requests = [unpack_score(parcel) for parcel in parcels]
+    scores = candidate.score([request for some in requests for request in some])
+    # Parcels share no tensor, so each tensor's gradient belongs to one of them.
+    completions, gradients = iter(scores.completions), iter(scores.gradients)
+    return [
+        pack_scores(
+            Scores(
+                tuple(islice(completions, len(some))),
+                tuple(islice(gradients, len(learnt_tensors(request.adapter for request in some)))),
+            )
+        )
+        for some in requests
+    ]
 
 
 def _failure(error: Exception) -> Failure:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from haps_search.candidates.gradient import LOGITS
+from haps_search.candidates.score import LOGITS
 from haps_search.candidates.sources import BALANCED, meta_encoder, meta_lm
 from haps_search.config.candidates import CandidateConfig, TableSource
 from haps_search.config.learning import LearningConfig

@@ -144,7 +144,7 @@ def follow(completions: Iterable[Completion], rules: Rules, find: Find) -> Dialo
     """The dialogue after these completions."""
     state = Dialogue(rules)
     for completion in completions:
-        state = _heard(state, completion.role, read(completion.role, completion.response.text), find)
+        state = _heard(state, completion.role, read(completion.role, completion.sampled.text), find)
     return state
 
 

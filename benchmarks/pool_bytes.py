@@ -1,0 +1,228 @@
+"""Bytes of a step through the broker and through the object store, against the least there can be; and its time against
+that of the commit where everything went through the broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
+from benchmarks.on_ray import bare_ray
+from benchmarks.pool_step import NumbersRouter, WorkerProcess, steps
+from benchmarks.scale import Payload, Scale
+from haps_search.engines.cluster.broker import Broker
+
+FIGURES = ("pool_bytes_broker", "pool_bytes_store", "pool_bytes_step")
+BASE = "HAPS_BENCH_BASE"
+"""Names a worktree of a40b5d5 with its own .venv; without it the step is not timed."""
+_FLOAT = 4
+_BY_VALUE = 100_000
+"""From so many bytes on Ray puts an argument or a result into the store by itself."""
+_PROGRAM = Path(__file__).with_name("pool_step.py")
+
+
+def measure(scale: Scale, threads: int, started: Callable[[], AbstractContextManager[None]] = bare_ray) -> Measured:
+    """One trial and one candidate; adapters are numbers out of nowhere, and gradients too."""
+    bytes_of = [_metered(payload, started) for payload in scale.payloads]
+    what = ", ".join(f"P = {p.size:,}" for p in scale.payloads)
+    figures = [
+        Figure(
+            "pool_bytes_broker", f"bytes through the broker per ticket, the most of {what}",
+            (max(met.per_ticket for met in bytes_of),), Target(1024.0),
+        ),
+        Figure(
+            "pool_bytes_store", f"bytes put into the store / adapters once and gradients once, the most of {what}",
+            (max(met.store / met.least for met in bytes_of),), Target(1.2),
+        ),
+    ]  # fmt: skip
+    seconds: dict[str, list[float]] = {}
+    base = os.environ.get(BASE)
+    if base:
+        timed = scale.timed
+        seconds = _against(Path(base), timed, scale.slow_rounds)
+        what = f"step time, references / by value at a40b5d5, P = {timed.size:,}, Q = {timed.questions}"
+        figures.append(Figure("pool_bytes_step", what, ratios(seconds["here"], seconds["base"]), Target(0.25)))
+    settings = {"bytes": [asdict(met) for met in bytes_of], "timed": asdict(scale.timed)}
+    return Measured(tuple(figures), seconds, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """Bytes of one step, and the tickets that it took."""
+
+    payload: Payload
+    tickets: int
+    broker: int
+    store: int
+
+    @property
+    def per_ticket(self) -> float:
+        return self.broker / self.tickets
+
+    @property
+    def least(self) -> int:
+        return 2 * _FLOAT * self.payload.size * self.payload.questions
+
+
+class Meter:
+    """Counts, in its process, what is put and what calls carry."""
+
+    def __init__(self) -> None:
+        self.put = self.called = 0
+        self._really = ray.put
+
+    def install(self) -> Meter:
+        """Every later `ray.put` of this process counts."""
+        ray.put = self._putting
+        return self
+
+    def remove(self) -> None:
+        ray.put = self._really
+
+    def carried(self, *values: object) -> None:
+        """By a call or its result."""
+        for size in map(_serialized, values):
+            self.called += size
+            self.put += size if size > _BY_VALUE else 0
+
+    def _putting(self, value: object, **options: Any) -> Any:
+        self.put += _serialized(value)
+        return self._really(value, **options)
+
+
+def _serialized(value: object) -> int:
+    context = ray._private.worker.global_worker.get_serialization_context()
+    size: int = context.serialize(value).total_bytes
+    return size
+
+
+class MeteredBroker(Broker):
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._meter = Meter()
+
+    async def submit(self, *given: Any) -> Any:
+        return await self._carried(super().submit, given)
+
+    async def collect(self, *given: Any) -> Any:
+        return await self._carried(super().collect, given)
+
+    async def exchange(self, *given: Any) -> Any:
+        return await self._carried(super().exchange, given)
+
+    async def withdraw(self, *given: Any) -> Any:
+        return await self._carried(super().withdraw, given)
+
+    async def met(self) -> tuple[int, int]:
+        """Bytes put by Ray itself, and carried."""
+        return self._meter.put, self._meter.called
+
+    async def _carried(self, method: Any, given: Sequence[Any]) -> Any:
+        found = await method(*given)
+        self._meter.carried(given, found)
+        return found
+
+
+class MeteredRouter(NumbersRouter):
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._meter = Meter().install()
+
+    def route(self, *given: Any) -> Any:
+        found = super().route(*given)
+        self._meter.carried(given, found)
+        return found
+
+    def update(self, *given: Any) -> Any:
+        found = super().update(*given)
+        self._meter.carried(given, found)
+        return found
+
+    def met(self) -> tuple[int, int]:
+        return self._meter.put, self._meter.called
+
+
+class MeteredWorker(WorkerProcess):
+    def __init__(self) -> None:
+        self._meter = Meter().install()
+
+    def met(self) -> tuple[int, int]:
+        return self._meter.put, self._meter.called
+
+
+def _metered(payload: Payload, started: Callable[[], AbstractContextManager[None]]) -> _Met:
+    """The second step of a trial, when everything has been loaded."""
+    kinds = {"broker": MeteredBroker, "router": MeteredRouter, "worker": MeteredWorker}
+    with started(), steps(payload.size, payload.questions, payload.episodes, **kinds) as run:
+        meter = Meter().install()
+        try:
+            run.step(0)
+            before = _seen(run, meter)
+            run.step(1)
+            after = _seen(run, meter)
+        finally:
+            meter.remove()
+    tickets, broker, store = (b - a for a, b in zip(before, after, strict=True))
+    return _Met(payload, tickets, broker, store)
+
+
+def _seen(run: Any, meter: Meter) -> tuple[int, int, int]:
+    """Tickets, bytes carried by the broker's calls, and bytes put by anyone."""
+    told = [ray.get(actor.met.remote()) for actor in (run.broker, run.router, run.worker)]
+    tickets: int = ray.get(run.broker.status.remote())["tickets"]
+    return tickets, told[0][1], meter.put + sum(put for put, _ in told)
+
+
+def _against(base: Path, payload: Payload, rounds: int) -> dict[str, list[float]]:
+    """Seconds of steps here and in another worktree, in turns; each has a Ray of its own."""
+    here = Path(__file__).parents[1]
+    with (
+        _program(here, Path(sys.executable), payload) as one,
+        _program(base, base / ".venv/bin/python", payload) as two,
+    ):
+        return interleaved({"here": one, "base": two}, rounds)
+
+
+@contextmanager
+def _program(tree: Path, python: Path, payload: Payload) -> Iterator[Callable[[int], float]]:
+    """`pool_step.py` on the code of a worktree: called with a number, it takes that step."""
+    with tempfile.TemporaryDirectory(prefix="hs", dir="/tmp") as folder:  # short, for Ray's sockets
+        (Path(folder) / "ray").mkdir()
+        own = {"PYTHONPATH": str(tree), "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        kept: Mapping[str, str] = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        command = [python, _PROGRAM, payload.size, payload.questions, payload.episodes]
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=tree, env={**kept, **own},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+        def step(number: int) -> float:
+            assert process.stdin is not None
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            return float(_said(process)["seconds"])
+
+        try:
+            _said(process)
+            yield step
+        finally:
+            process.communicate(timeout=120)
+
+
+def _said(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{process.args} ended with {process.wait()}")
+    told: dict[str, Any] = json.loads(line)
+    return told

@@ -1,0 +1,189 @@
+"""What was computed below the first patched layer while a completion was sampled, kept until it is scored.
+
+No adapter reaches what is kept, so it belongs to prompt and tokens alone, whoever drew them. Gone or never there, it
+is computed again from the token ids (`prefill.recomputed`): slower, the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+Ids = tuple[int, ...]
+_PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Of one completion of T tokens: the states that enter layer `first` at the S positions of its `prompt` (S, H),
+    and at its own but the last, which predicts nothing: `text` (T - 1, H).
+
+    With `past`, `first` is the last layer: its keys and values (heads, S - 1, d) stand in for all positions of the
+    prompt but the last, so `prompt` is (1, H). They serve adapters that patch nothing which feeds them.
+    """
+
+    first: int
+    prompt: Tensor
+    text: Tensor
+    past: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt) + (0 if self.past is None else self.past[0].shape[-2])
+
+
+@dataclass
+class Kept:
+    """What a batch leaves behind while it is sampled: the states that enter layer `first`.
+
+    `prompt` (u, S, H) are those of the distinct prompts, `owners` says which is each row's, `steps` has one (n, 1, H)
+    per token fed back, 0 for rows that had left. `past` are the last layer's keys and values (u, heads, S, d), where
+    `first` is the last layer.
+    """
+
+    first: int
+    prompt: Tensor | None = None
+    owners: Sequence[int] = ()
+    past: tuple[Tensor, Tensor] | None = None
+    steps: list[Tensor] = field(default_factory=list)
+    _rows: Tensor | None = None
+
+    def add(self, states: Tensor) -> None:
+        if self.prompt is None:
+            self.prompt = states
+        elif self._rows is None:
+            self.steps.append(states)
+        else:
+            whole = states.new_zeros(len(self._rows), *states.shape[1:])
+            whole[self._rows] = states
+            self.steps.append(whole)
+
+    def prefilled(self, owners: Sequence[int], cache: Any) -> None:
+        """The prompts are read; `cache` has what the layers made of them."""
+        self.owners = owners
+        if self.first == len(cache.layers) - 1 and all(map(plain, cache.layers)):
+            last = cache.layers[-1]
+            if within_window(last, last.get_seq_length()):
+                self.past = last.keys, last.values
+
+    def keep(self, rows: Tensor) -> None:
+        """Rows of the batch that go on, named among those that went on before."""
+        before = torch.ones_like(rows) if self._rows is None else self._rows
+        self._rows = before.clone()
+        self._rows[before] = rows
+
+    def activations(
+        self, rows: Sequence[int], prompts: Sequence[Ids], completions: Sequence[Ids], tails: Sequence[bool]
+    ) -> list[Activations]:
+        """Of these rows, of which prompt and completion are given; `tails` says for whom `past` can stand in."""
+        assert self.prompt is not None
+        nothing = self.prompt.new_zeros(len(self.owners), 0, self.prompt.shape[2])
+        texts = torch.cat([nothing, *self.steps], 1)
+        parts: dict[tuple[int, bool], tuple[Tensor, tuple[Tensor, Tensor] | None]] = {}
+        found = []
+        for row, prompt, completion, tail in zip(rows, prompts, completions, tails, strict=True):
+            key = self.owners[row], tail and self.past is not None
+            if key not in parts:
+                parts[key] = self._of_prompt(*key, len(prompt))
+            states, past = parts[key]
+            found.append(Activations(self.first, states, texts[row, : len(completion) - 1].clone(), past))
+        return found
+
+    def _of_prompt(self, owner: int, tail: bool, length: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        assert self.prompt is not None
+        if not tail or self.past is None:
+            return self.prompt[owner, -length:].clone(), None
+        keys, values = (t[owner, :, t.shape[-2] - length : -1].clone() for t in self.past)
+        return self.prompt[owner, -1:].clone(), (keys, values)
+
+
+def plain(layer: Any) -> bool:
+    """Whether a layer of a cache holds keys and values and nothing else."""
+    return type(layer) in _PLAIN
+
+
+def within_window(layer: Any, tokens: int) -> bool:
+    """Whether none of so many tokens has been dropped: a sliding window that has moved on cannot be rolled back."""
+    window = getattr(layer, "sliding_window", None)
+    return window is None or tokens < window
+
+
+@contextmanager
+def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
+    """While open, what enters layer `kept.first` is added to `kept`."""
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kept.add(args[0] if args else kwargs["hidden_states"])
+
+    with layers[kept.first].register_forward_pre_hook(keep, with_kwargs=True):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A prompt's own part, and the texts of its completions."""
+
+    prompt: Tensor
+    past: tuple[Tensor, Tensor] | None
+    texts: dict[Ids, Tensor] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return _bytes(self.prompt, *(self.past or ()), *self.texts.values())
+
+
+class ActivationCache:
+    """Activations up to `budget` bytes, 0 for none. Completions of a prompt share its part and leave together, the
+    prompt first that was not used for longest."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.size = budget, 0
+        self._prompts: OrderedDict[Ids, dict[tuple[int, bool], _Held]] = OrderedDict()
+
+    def put(self, prompt: Ids, tokens: Ids, kept: Activations) -> None:
+        variants = self._prompts.setdefault(prompt, {})
+        self._prompts.move_to_end(prompt)
+        key = kept.first, kept.past is not None
+        if key not in variants:
+            variants[key] = _Held(kept.prompt, kept.past)
+            self.size += variants[key].size
+        if tokens not in variants[key].texts:
+            variants[key].texts[tokens] = kept.text
+            self.size += _bytes(kept.text)
+        while self.size > self.budget:
+            _, gone = self._prompts.popitem(last=False)
+            self.size -= sum(held.size for held in gone.values())
+
+    def get(self, prompt: Ids, tokens: Ids, first: int, tail: bool) -> Activations | None:
+        """For adapters that patch nothing below layer `first`, and where `tail` nothing that feeds keys and values."""
+        for (entered, has_past), held in self._prompts.get(prompt, {}).items():
+            if tokens in held.texts and entered <= first and (tail or not has_past):
+                self._prompts.move_to_end(prompt)
+                return Activations(entered, held.prompt, held.texts[tokens], held.past)
+        return None
+
+    def drop(self, prompt: Ids, tokens: Ids) -> None:
+        """Forget a completion: it was scored."""
+        variants = self._prompts.get(prompt, {})
+        for key, held in list(variants.items()):
+            text = held.texts.pop(tokens, None)
+            self.size -= 0 if text is None else _bytes(text)
+            if not held.texts:
+                self.size -= variants.pop(key).size
+        if not variants:
+            self._prompts.pop(prompt, None)
+
+    def clear(self) -> None:
+        self._prompts.clear()
+        self.size = 0
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
