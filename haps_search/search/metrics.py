@@ -67,13 +67,13 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
 
 def failure_shares(episodes: Iterable[Episode]) -> dict[str, float]:
     """`role/candidate` -> share of its completions that could not be read; without those who had no turn."""
-    spoken: Counter[str] = Counter()
+    turns: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for completion in (u for episode in episodes for u in episode.completions):
         seat = f"{completion.role}/{completion.candidate}"
-        spoken[seat] += 1
+        turns[seat] += 1
         failed[seat] += completion.parsed.failure is not None
-    return {seat: failed[seat] / spoken[seat] for seat in sorted(spoken)}
+    return {seat: failed[seat] / turns[seat] for seat in sorted(turns)}
 
 
 def contexts_cut(questions: Iterable[Question]) -> float:
