@@ -12,7 +12,7 @@ from torch import Tensor
 
 from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.lora.adapter import relative_norms
+from haps_search.lora.adapter import flattened, relative_norms
 from haps_search.tasks.question_rows import CONTEXT_CUT
 from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes, Scores
 
@@ -97,7 +97,7 @@ def route_collapse(entropy: float, top_share: float, limits: CollapseConfig, can
 def adapter_norm(adapters: Iterable[Adapter]) -> float:
     """Mean relative norm of the updates; 0 where there are none."""
     by_layout: dict[AdapterLayout, list[Tensor]] = {}
-    for adapter in adapters:
+    for adapter in map(flattened, adapters):
         by_layout.setdefault(adapter.layout, []).append(adapter.values)
     norms = [relative_norms(layout, torch.stack(values)).mean(-1) for layout, values in by_layout.items()]
     return float(torch.cat(norms).mean()) if norms else 0.0
