@@ -62,18 +62,19 @@ async def step(
     experiment: Experiment,
     index: int,
     questions: Sequence[Question],
-    means: RunningMeans,
+    means: RunningMeans | None = None,
     ahead: Played | None = None,
     following: Sequence[Question] | None = None,
 ) -> Step:
     """Step `index` of a run on Q questions. All randomness follows from seed and index.
 
-    `means` are what candidates earned in the steps before; the step adds its own.
+    `means` are what candidates earned in the steps before, None where there were none; the step adds its own.
     `ahead` is what the step before played of it. The `following` questions are routed by the router as it is before
     this step's update; None where the next step is to begin with the updated one: before whatever is saved, so that a
     resumed run is the run that was not interrupted.
     """
     began = time.perf_counter()
+    means = RunningMeans() if means is None else means
     if ahead is None:
         ahead = await sample(engine, task, experiment, await route(engine, experiment, index, questions))
     if following is None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
+from haps_search.learning.advantage import RunningMeans, judged
 from haps_search.learning.objective import rollouts, score_requests
 from haps_search.search.step import score
 from haps_search.types import (

@@ -11,12 +11,26 @@ from typing import Any
 import pytest
 import torch
 from experiments import tiny_experiment
-from made import NumberTask, ScriptedEngine, question, routes
+from made import NumberTask, ScriptedEngine, layout, normal, question, routes, said
 
 from haps_search.config.candidates import Price
 from haps_search.learning.advantage import RunningMeans
+from haps_search.lora.adapter import learnt_tensors
 from haps_search.search.step import step
-from haps_search.types import Assignment, Question, Request, Response, Rollouts, Routes, Signal, UpdateReport
+from haps_search.types import (
+    Adapter,
+    Assignment,
+    Question,
+    Rollouts,
+    Routes,
+    Sampled,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    Scores,
+    Signal,
+    UpdateReport,
+)
 
 L, W = "llama", "qwen2"
 QUESTIONS = [question("q0", "x"), question("q1", "y")]
@@ -43,10 +57,40 @@ class StepEngine(ScriptedEngine):
 
 
 class LearningEngine(StepEngine):
-    """Every completion has the gradient 1."""
+    """The log-likelihood of every completion has the gradient 1."""
 
-    async def speak(self, candidate: str, requests: Sequence[Request]) -> list[Response]:
-        return [replace(r, gradient=torch.ones(1)) for r in await super().speak(candidate, requests)]
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        found = await super().route(questions, episodes, seed)
+        used = {(q, name) for q, zs in enumerate(found.assignments) for z in zs for name in z}
+        return replace(found, adapters={key: Adapter(layout(), normal(layout().size)) for key in sorted(used)})
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        scores = tuple((Score((-1.0,), None),) * len(request.completions) for request in requests)
+        sums = [sum(c.weight for c in request.completions) for request in requests]
+        tensors = learnt_tensors(request.adapter for request in requests if request.adapter is not None)
+        return Scores(scores, tuple(torch.full_like(t, each) for t, each in zip(tensors, sums, strict=True)))
+
+
+class ScoringEngine(StepEngine):
+    """Draws the first of two candidates in every episode, under an adapter per question, and counts what comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = {(q, L): Adapter(layout(), normal(layout().size, seed=q)) for q in range(len(QUESTIONS))}
+        self.asked: list[ScoreRequest] = []
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        return routes([[(L,)] * episodes] * 2, self.adapters, [[[0.5, 0.5]]] * 2, version=7)
+
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        assert all(request.keep for request in requests)
+        return [replace(said(str(i % 3 / 2)), token_ids=(i,)) for i, _ in enumerate(requests)]
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        self.asked += requests
+        tensors = learnt_tensors(request.adapter for request in requests)
+        scores = tuple((Score((-1.0,), 0.5),) * len(request.completions) for request in requests)
+        return Scores(scores, tuple(torch.full_like(t, float(i)) for i, t in enumerate(tensors)))
 
 
 PRICE = Price(read=100_000.0, written=0.0)
@@ -115,10 +159,29 @@ def test_a_step_reads_what_candidates_earned_before_it_and_adds_its_own(tiny_lms
         RunningMeans(),
     )
     for index in range(2):
-        asyncio.run(step(engine, NumberTask(), QUESTIONS, experiment, index, means))
-    first, second = (float(signal.adapter_gradients[0, L]) for signal in engine.signals)
+        asyncio.run(step(engine, NumberTask(), experiment, index, QUESTIONS, means))
+    first, second = (float(signal.adapter_gradients[0, L][0]) for signal in engine.signals)
     assert first == 0.0
     assert means.state()[L][0] == pytest.approx(1.95)
     assert second == 0.0, "it earned what it had earned"
-    worse = float(engine.signals[1].adapter_gradients[0, W])
+    worse = float(engine.signals[1].adapter_gradients[0, W][0])
     assert worse == pytest.approx(-(0.0 - 1.0 / 3) / 4), "qwen2 had 0, 0.5 and 0.5"
+
+
+@pytest.mark.parametrize("episodes", [2, 5])
+def test_whatever_g_is_a_question_is_scored_in_one_request_and_gives_one_gradient(
+    tiny_lms: dict[str, Path], episodes: int
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__episodes_per_question=episodes, learning__kl_weight=0.2)
+    engine = ScoringEngine()
+    metrics = asyncio.run(step(engine, NumberTask(), experiment, 0, QUESTIONS)).metrics
+    assert [len(request.completions) for request in engine.asked] == [episodes] * 2
+    for q, request in enumerate(engine.asked):
+        assert request.adapter is engine.adapters[q, L]
+        assert [c.completion for c in request.completions] == [(q * episodes + g,) for g in range(episodes)]
+        assert [c.messages[-1].content for c in request.completions] == [QUESTIONS[q].text] * episodes
+        assert [c.kl_weight for c in request.completions] == pytest.approx([0.2 / (2 * episodes)] * episodes)
+        assert sum(c.weight for c in request.completions) == pytest.approx(0.0)
+    (signal,) = engine.signals
+    assert {key: float(g[0]) for key, g in signal.adapter_gradients.items()} == {(0, L): 0.0, (1, L): 1.0}
+    assert metrics["kl"] == 0.5
