@@ -166,16 +166,6 @@ def text(row: Mapping[str, Any], name: str, way_out: str) -> str:
     return value.strip()
 
 
-def texts(row: Mapping[str, Any], name: str, way_out: str) -> tuple[str, ...]:
-    """A text or several, each once and without its margins; none and empty ones are refused."""
-    value = field(row, name, way_out)
-    if not isinstance(value, list):
-        return (text(row, name, way_out),)
-    if not value or not all(isinstance(each, str) and each.strip() for each in value):
-        raise BadRow(f"`{name}`: got {got(value)}, needs text or a list of texts that are not empty")
-    return tuple(dict.fromkeys(each.strip() for each in value))
-
-
 def identity(row: Mapping[str, Any], name: str, way_out: str) -> str:
     """A row's id: text, or a whole number as text."""
     value = field(row, name, way_out)

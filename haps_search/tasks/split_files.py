@@ -145,9 +145,9 @@ def _question(row: Mapping[str, Any], number: int, split: Split, config: QaTask,
     context = _context(row, fields)
     if len(context) > config.max_context_chars:
         attributes[CONTEXT_CUT] = True
-    reference, *others = references
+    reference, *others = dict.fromkeys(references)
     context = context[: config.max_context_chars]
-    return Question(f"{split}:{own_id}", asked, reference, context, attributes, tuple(dict.fromkeys(others)))
+    return Question(f"{split}:{own_id}", asked, reference, context, attributes, tuple(others))
 
 
 def _references(row: Mapping[str, Any], config: QaTask, fields: QaFields) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from haps_search.evaluation.replay.asked import ask, ask_other
 from haps_search.records.readings import readings
 from haps_search.sweep.settings import confirmations
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.rewards import normalise
+from haps_search.tasks.split_key import split_key
 from haps_search.tasks.tables.reading import read_table
 from haps_search.verbs import judge as verb
 from haps_search.verbs.driver import read_task
@@ -224,7 +224,7 @@ def test_another_table_is_read_by_what_was_learnt_here(tmp_path: Path) -> None:
         row("fig", "only figs know", {"plum": None, "pear": None, "apple": None, "fig": 1}),
     ]
     other = read_table(TableConfig(file=str(write_table(tmp_path / "other.jsonl", rows)), missing="keep"))
-    assert normalise(texts[5]) == normalise(rows[1]["query"])
+    assert split_key(texts[5]) == split_key(rows[1]["query"])
     seen: list[list[str]] = []
 
     def featurise(training: Sequence[str], asked: Sequence[str]) -> np.ndarray:

@@ -51,10 +51,6 @@ def read(source: Any, **settings: Any) -> Sequence[Question]:
     return a_task(source, **settings).questions("train")
 
 
-def references(question: Question) -> tuple[str, ...]:
-    return tuple(question.attributes.get("references", (question.reference,)))
-
-
 def failure(source: Any, **settings: Any) -> str:
     with pytest.raises(DataError) as caught:
         read(source, **settings)
@@ -90,22 +86,22 @@ NESTED_FIELDS = {"id": "nr", "question": "{premise}. {hypothesis}? ({grade})", "
 def test_paths_and_templates_reach_into_rows(tmp_path: Path, name: str) -> None:
     found = read(write(tmp_path / name, NESTED), fields=NESTED_FIELDS)
     assert found[1].text == "It rains 1. It is wet? (1)"
-    assert (found[1].id, found[1].reference, references(found[1])) == ("train:1", "yes", ("yes", "Yes."))
+    assert (found[1].id, found[1].reference, found[1].references) == ("train:1", "yes", ("yes", "Yes."))
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"reference": "answers.txt"}, "`answers.txt`: got no such field (did you mean `text`?), needs it or another"),
+        ({"reference": "answers.txt"}, "`answers.txt`: got no such field (did you mean `text`), needs it or another"),
         ({"reference": "answer.text"}, "`answer.text`: got no such field"),
-        ({"question": "{premis}"}, "`premis`: got no such field (did you mean `premise`?)"),
+        ({"question": "{premis}"}, "`premis`: got no such field (did you mean `premise`)"),
         ({"question": "{answers}"}, "`answers`: got {"),
-        ({"reference": "answers.start"}, "`answers.start`: got [1], needs text or a list of texts"),
+        ({"reference": "answers.start"}, "`answers.start[0]`: got 1, needs text that is not empty"),
     ],
 )
 def test_what_a_path_does_not_reach_is_named(tmp_path: Path, fields: Mapping[str, str], said: str) -> None:
     file = write(tmp_path / "t.jsonl", NESTED[:1])
-    assert f"{file}:1: {said}".replace("?)", ")") in failure(file, fields=NESTED_FIELDS | fields).replace("?)", ")")
+    assert f"{file}:1: {said}" in failure(file, fields=NESTED_FIELDS | fields)
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
@@ -144,7 +140,7 @@ def test_squads_own_json_needs_no_fields(tmp_path: Path, indent: int | None) -> 
     task = a_task(file)
     found = task.questions("train")
     assert [q.id for q in found] == ["train:a", "train:c", "train:d"]
-    assert references(found[0]) == ("2104 metres", "2104")
+    assert found[0].references == ("2104 metres", "2104")
     assert found[0].context == "Mount Oram is 2104 metres high."
     turn = task.turn(Episode(found[1], ("m",)))
     assert turn is not None
@@ -158,7 +154,7 @@ def test_the_hubs_squad_is_the_same(tmp_path: Path) -> None:
         {"id": "b", "context": "High.", "question": "Why?", "answers": {"text": [], "start": []}},
     ]  # fmt: skip
     (only,) = read(write(tmp_path / "t.parquet", rows))
-    assert (only.id, only.context, references(only)) == ("train:a", "High.", ("x", "y"))
+    assert (only.id, only.context, only.references) == ("train:a", "High.", ("x", "y"))
 
 
 @pytest.mark.parametrize("hub", [False, True])
@@ -175,13 +171,13 @@ def test_hotpotqa_needs_no_fields(tmp_path: Path, hub: bool) -> None:
 def test_triviaqa_counts_every_alias(tmp_path: Path) -> None:
     answer = {"value": "Sunset Blvd", "aliases": ["Sunset Blvd", "Sunset Boulevard"], "normalized_aliases": ["x"]}
     (only,) = read(write(tmp_path / "t.parquet", [{"question": "Which?", "question_id": "tc_1", "answer": answer}]))
-    assert (only.id, references(only)) == ("train:tc_1", ("Sunset Blvd", "Sunset Boulevard"))
+    assert (only.id, only.references) == ("train:tc_1", ("Sunset Blvd", "Sunset Boulevard"))
     own = {
         "Data": [{"Question": "Which?", "QuestionId": "tc_1", "Answer": {"Value": "Sunset", "Aliases": ["Sunset B"]}}]
     }
     (tmp_path / "own.json").write_text(json.dumps(own, indent=4))
     (only,) = read(tmp_path / "own.json")
-    assert (only.id, references(only)) == ("train:tc_1", ("Sunset", "Sunset B"))
+    assert (only.id, only.references) == ("train:tc_1", ("Sunset", "Sunset B"))
 
 
 OPTIONS = {"text": ["ice", "fire", "snow"], "label": ["1", "2", "3"]}
@@ -244,7 +240,7 @@ def test_gsm8k_needs_no_fields(tmp_path: Path) -> None:
 def test_a_list_of_answers_is_several_references(tmp_path: Path) -> None:
     """Natural Questions, as `nq_open` has it."""
     (only,) = read(write(tmp_path / "t.jsonl", [{"question": "who?", "answer": ["Ada", "Ada Lovelace"]}]))
-    assert references(only) == ("Ada", "Ada Lovelace")
+    assert only.references == ("Ada", "Ada Lovelace")
 
 
 def test_a_row_unlike_the_first_is_malformed(tmp_path: Path) -> None:
@@ -303,7 +299,7 @@ def test_a_chats_own_system_message_stays_and_its_reference_may_stand_beside_it(
         write(tmp_path / "t.jsonl", rows), fields={"id": None, "messages": "talk", "reference": "gold"}, system="Mine."
     )
     (only,) = task.questions("train")
-    assert references(only) == ("2", "two")
+    assert only.references == ("2", "two")
     turn = task.turn(Episode(only, ("m",)))
     assert turn is not None
     assert [m.content for m in turn.messages] == ["Own.", "What is 1 + 1?"]
