@@ -75,8 +75,13 @@ def played(assignments: Sequence[Sequence[Assignment]] = ASSIGNMENTS) -> list[li
     return rows
 
 
-def asked(where: Routes, config: LearningConfig, rewards: Sequence[Sequence[float]] = REWARDS) -> Requests:
-    weighed = judged(config.advantage, where.assignments, rewards, rewards, RunningMeans())
+NOBODY = RunningMeans()
+
+
+def asked(
+    where: Routes, config: LearningConfig, rewards: Sequence[Sequence[float]] = REWARDS, means: RunningMeans = NOBODY
+) -> Requests:
+    weighed = judged(config.advantage, where.assignments, rewards, rewards, means)
     return score_requests(where, played(where.assignments), weighed, DRAWN_FROM, config.kl_weight)
 
 
@@ -85,16 +90,17 @@ def signal(
     kl: Tensor | None = None,
     where: Routes | None = None,
     rewards: Sequence[Sequence[float]] = REWARDS,
+    means: RunningMeans = NOBODY,
     **learning: object,
 ) -> Rollouts:
     where, config = where or routes(ASSIGNMENTS, adapters(*KEYS), version=4), LearningConfig.model_validate(learning)
     pool, requests = (
         Pool(dict(enumerate(gradients)), vector(0.0, 0.0) if kl is None else kl),
-        asked(where, config, rewards),
+        asked(where, config, rewards, means),
     )
     scores = {name: pool.score(list(of.values())) for name, of in requests.items()}
     return rollouts(
-        where, judged(config.advantage, where.assignments, rewards, rewards, RunningMeans()), requests, scores, config
+        where, judged(config.advantage, where.assignments, rewards, rewards, means), requests, scores, config
     )
 
 
@@ -133,10 +139,11 @@ def test_a_question_is_one_request_whose_weights_are_those_of_its_episodes_in_th
 
 def test_what_weighs_nothing_is_not_asked_for_and_its_gradient_is_zero() -> None:
     even = [[0.5, 0.5], [1.0, 0.0]]
-    requests = asked(routes(ASSIGNMENTS, adapters(*KEYS)), LearningConfig(), even)
+    before = RunningMeans({"a": (2.0, 1.0, 0.5), "b": (2.0, 1.0, 0.5)})
+    requests = asked(routes(ASSIGNMENTS, adapters(*KEYS)), LearningConfig(), even, before)
     assert requests["a"][0].asked == ()
     assert requests["a"][1].asked == requests["b"][1].asked == (0,)
-    found = signal(GRADIENTS, rewards=even).adapter_gradients
+    found = signal(GRADIENTS, rewards=even, means=before).adapter_gradients
     assert set(found) == set(KEYS)
     assert_equal(found[0, "a"], 0.0, 0.0)
     assert float(found[1, "a"].norm()) > 0
