@@ -26,7 +26,9 @@ def show_judged(terminal: Terminal, found: Judged) -> None:
         else:
             terminal.show(part)
     shows = "the test result, which stays as it is" if found.beside else "them"
-    terminal.say(f"kept in {storage(found.folder)}: {', '.join(found.files)}; `haps report {found.name}` shows {shows}")
+    own = found.judgement.split in ("validation", "test")
+    report = f"; `haps report {found.name}` shows {shows}" if own else ""
+    terminal.say(f"kept in {storage(found.folder)}: {', '.join(found.files)}{report}")
 
 
 def show_log(terminal: Terminal, found: JudgedByLog) -> None:

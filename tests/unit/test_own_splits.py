@@ -192,6 +192,7 @@ def test_routerdcs_published_split_runs_from_its_files_to_its_verdict(
         app, ["evaluate", "dc", "--runs", "runs", "--table", str(elsewhere)], catch_exceptions=False
     )
     assert "mbpp.json, another table, 40 questions" in done.output
+    assert "haps report" not in done.output, "it shows the run's own splits"
     kept = json.loads((tmp_path / "runs" / "dc" / "mbpp.json-references.json").read_text())
     assert kept["split"] == "mbpp.json"
     assert json.loads((tmp_path / "runs" / "dc" / "references.json").read_text()) == found

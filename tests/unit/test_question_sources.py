@@ -350,6 +350,17 @@ def test_a_folder_of_datasets_needs_no_fields(saved: Path) -> None:
     assert len(read(saved.with_name("single"), where={"subject": "law"}, **CHOICE)) == 4
 
 
+def test_class_labels_are_read_by_their_names(tmp_path: Path) -> None:
+    features = Features(
+        {"id": Value("int64"), "question": Value("string"), "reference": ClassLabel(names=["no", "yes"])}
+    )
+    rows = [{"id": i, "question": f"Q{i}?", "reference": i - 1} for i in (1, 2, 0)]
+    Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "labelled")
+    assert [q.reference for q in read(tmp_path / "labelled", limit={"train": 2})] == ["no", "yes"]
+    # A label of -1 is unknown.
+    assert "row 3: `reference`: got null" in failure(tmp_path / "labelled")
+
+
 def test_splits_and_folders_that_are_not_there_are_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"`.*saved` has no split validation \(it has train, dev\)"):
         a_task(saved, **CHOICE).questions("validation")
