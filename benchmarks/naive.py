@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from haps_search.lora.injection import RowAdapters, injected
+from haps_search.lora.injection import injected
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from haps_search.lora.injection import RowAdapters, injected
+from haps_search.lora.injection import injected
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter
 
 

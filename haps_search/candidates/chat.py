@@ -16,7 +16,7 @@ _HERE = "an answer stands here"
 
 
 def render(tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Message], owner: str) -> list[int]:
-    """Token ids of the prompt, ready for the assistant to speak.
+    """Token ids of the prompt, ready for the assistant's turn.
 
     Raises:
         CandidateError: no chat template, a template that refuses or drops the system text, an empty prompt.

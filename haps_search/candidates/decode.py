@@ -14,7 +14,8 @@ from haps_search.candidates.activations import Kept
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.prompts import Prefilled, positions
 from haps_search.candidates.stack import on_several_devices
-from haps_search.lora.injection import RowAdapters, Update, patched
+from haps_search.lora.injection import Update, patched
+from haps_search.lora.row_adapters import RowAdapters
 
 
 class RoomyLayer(DynamicLayer):

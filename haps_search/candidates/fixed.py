@@ -16,7 +16,8 @@ from transformers.cache_utils import DynamicLayer
 
 from haps_search.candidates.activations import Kept
 from haps_search.candidates.prompts import Prefilled
-from haps_search.lora.injection import Stacks, patched
+from haps_search.lora.injection import patched
+from haps_search.lora.stacks import Stacks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +36,7 @@ class FixedPlan:
         self._cache: Any = StaticCache(config=model.config, max_cache_len=width)
         self._token, self._at = (torch.zeros(rows, 1, dtype=torch.long, device=device) for _ in range(2))
         self._mask = torch.zeros(rows, 1, 1, width, dtype=model.dtype, device=device)
-        self._adapters = {name: (torch.empty_like(a), torch.empty_like(b)) for name, (a, b) in stacks.items()}
+        self._adapters = {name: stack.copied() for name, stack in stacks.items()}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._out, self._entering = torch.empty(0), torch.empty(0)
         self._kept: Kept | None = None
@@ -47,9 +48,8 @@ class FixedPlan:
         self._at.copy_(at)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
         self._mask[:, 0, 0, : self._filled].masked_fill_(read.mask, 0.0)
-        for name, (a, b) in stacks.items():
-            self._adapters[name][0].copy_(a)
-            self._adapters[name][1].copy_(b)
+        for name, stack in stacks.items():
+            self._adapters[name].take(stack)
         for fixed, grown in zip(self._cache.layers, read.cache.layers, strict=True):
             if not fixed.is_initialized:
                 fixed.lazy_initialization(grown.keys, grown.values)
@@ -124,7 +124,7 @@ class FixedPlans:
     def start(self, read: Prefilled, at: Tensor, steps: int, stacks: Stacks, kept: Kept | None) -> FixedPlan:
         rows, tokens = read.mask.shape
         width = -(-(tokens + steps + 2) // WIDTH) * WIDTH
-        shapes = tuple((name, a.shape, b.shape) for name, (a, b) in stacks.items())
+        shapes = tuple((name, stack.shape) for name, stack in stacks.items())
         key = (rows, width, shapes, None if kept is None else kept.first)
         plan = self._plans.pop(key, None)
         if plan is None:

@@ -210,5 +210,5 @@ def _tokens_with(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> li
     """Ids of all tokens whose own text contains one of `texts`."""
     if not texts:
         return []
-    spoken = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-    return [i for i, piece in enumerate(spoken) if any(text in piece for text in texts)]
+    pieces = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+    return [i for i, piece in enumerate(pieces) if any(text in piece for text in texts)]

@@ -15,7 +15,8 @@ from haps_search.candidates.prompt_cache import Below, entries, joined
 from haps_search.candidates.prompts import Prefilled, pad_left, pad_right, positions
 from haps_search.candidates.stack import on_several_devices, run_below, run_from
 from haps_search.candidates.suffix import first_patched
-from haps_search.lora.injection import RowAdapters, injected
+from haps_search.lora.injection import injected
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter, AdapterLayout
 
 

@@ -14,7 +14,7 @@ from haps_search.candidates.decode import stepping
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.policy import Policy, uniforms
 from haps_search.candidates.prefill import prefill
-from haps_search.lora.injection import RowAdapters
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter, Sampling
 
 SHRINK = 0.75

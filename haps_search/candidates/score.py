@@ -14,7 +14,8 @@ from haps_search.candidates.policy import Policy
 from haps_search.candidates.prompts import pad_left, pad_right, positions
 from haps_search.candidates.stack import Head
 from haps_search.candidates.suffix import Replay
-from haps_search.lora.injection import RowAdapters, injected
+from haps_search.lora.injection import injected
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter, Distribution, Score
 
 LOGITS = 2**25

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from haps_search.types import Adapter, AdapterLayout
+from haps_search.types import Adapter, AdapterLayout, LinearModule
 
 
 def learnt_tensors(adapters: Iterable[Adapter | None]) -> list[Tensor]:
@@ -24,6 +24,28 @@ def matrices(layout: AdapterLayout, values: Tensor) -> list[tuple[Tensor, Tensor
         found.append((a.unflatten(-1, (rank, target.d_in)), b.unflatten(-1, (target.d_out, rank))))
         offset += size_a + size_b
     return found
+
+
+def flattened(adapter: Adapter) -> Adapter:
+    """One part that does what all parts do together: ranks stand one after the other, 0 where a module has fewer, and
+    scalings are taken into B. An adapter of one plain part is given back as it is."""
+    import torch
+
+    if adapter.base is None and adapter.mix is None:
+        return adapter
+    found: dict[LinearModule, list[tuple[Tensor, Tensor]]] = {}
+    for part in adapter.parts:
+        values = part.values if part.mix is None else part.mix @ part.values
+        for target, (a, b) in zip(part.layout.targets, matrices(part.layout, values), strict=True):
+            found.setdefault(target, []).append((a, part.layout.scaling * b))
+    rank = max(sum(len(a) for a, _ in pairs) for pairs in found.values())
+    numbers = []
+    for pairs in found.values():
+        a, b = torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], 1)
+        spare = rank - len(a)
+        pad = torch.nn.functional.pad
+        numbers += [pad(a, (0, 0, 0, spare)).flatten(), pad(b, (0, spare)).flatten()]
+    return Adapter(AdapterLayout(rank, 1.0, tuple(found)), torch.cat(numbers))
 
 
 def relative_norms(layout: AdapterLayout, values: Tensor) -> Tensor:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from haps_search.lora.adapter import matrices
+from haps_search.lora.adapter import flattened, matrices
 from haps_search.types import Adapter
 
 
 def export_adapter(adapter: Adapter, folder: Path, base: str, revision: str | None = None) -> Path:
     """Write adapter_config.json and adapter_model.safetensors; `base` is the model it belongs to.
 
-    PEFT scales by lora_alpha / r, so lora_alpha is scaling * r.
+    PEFT scales by lora_alpha / r, so lora_alpha is scaling * r. The parts of an adapter are written as their sum.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    adapter = flattened(adapter)
     layout = adapter.layout
     tensors = {}
     for target, (a, b) in zip(layout.targets, matrices(layout, adapter.values), strict=True):

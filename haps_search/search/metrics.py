@@ -12,7 +12,7 @@ from torch import Tensor
 
 from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.lora.adapter import relative_norms
+from haps_search.lora.adapter import flattened, relative_norms
 from haps_search.tasks.question_rows import CONTEXT_CUT
 from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes, Scores
 
@@ -67,13 +67,13 @@ def route_shares(assignments: Iterable[Sequence[str]], names: Sequence[str]) -> 
 
 def failure_shares(episodes: Iterable[Episode]) -> dict[str, float]:
     """`role/candidate` -> share of its completions that could not be read; without those who had no turn."""
-    spoken: Counter[str] = Counter()
+    turns: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     for completion in (u for episode in episodes for u in episode.completions):
         seat = f"{completion.role}/{completion.candidate}"
-        spoken[seat] += 1
+        turns[seat] += 1
         failed[seat] += completion.parsed.failure is not None
-    return {seat: failed[seat] / spoken[seat] for seat in sorted(spoken)}
+    return {seat: failed[seat] / turns[seat] for seat in sorted(turns)}
 
 
 def contexts_cut(questions: Iterable[Question]) -> float:
@@ -97,7 +97,7 @@ def route_collapse(entropy: float, top_share: float, limits: CollapseConfig, can
 def adapter_norm(adapters: Iterable[Adapter]) -> float:
     """Mean relative norm of the updates; 0 where there are none."""
     by_layout: dict[AdapterLayout, list[Tensor]] = {}
-    for adapter in adapters:
+    for adapter in map(flattened, adapters):
         by_layout.setdefault(adapter.layout, []).append(adapter.values)
     norms = [norm for layout, values in by_layout.items() for norm in _norms(layout, values)]
     return float(torch.cat(norms).mean()) if norms else 0.0

@@ -36,7 +36,7 @@ class Task(Protocol):
         ...
 
     def turn(self, episode: Episode) -> Turn | None:
-        """Who speaks next in this episode, or None when it is over."""
+        """Whose turn is next in this episode, or None when it is over."""
         ...
 
     def parse(self, question: Question, role: str, text: str) -> Parsed:

@@ -15,7 +15,8 @@ from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import CandidateError
-from haps_search.lora.injection import RowAdapters, injected
+from haps_search.lora.injection import injected
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.lora.spec import resolve
 from haps_search.types import (
     Adapter,

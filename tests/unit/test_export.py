@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from haps_search.config.routing import LoraConfig
-from haps_search.lora.injection import RowAdapters, injected
+from haps_search.lora.injection import injected
 from haps_search.lora.peft import export_adapter
+from haps_search.lora.row_adapters import RowAdapters
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Adapter
 

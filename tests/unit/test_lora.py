@@ -11,9 +11,9 @@ from torch import nn
 
 from haps_search.config.routing import LoraConfig
 from haps_search.errors import ConfigError
-from haps_search.lora.adapter import bounded, matrices, relative_norms
+from haps_search.lora.adapter import bounded, flattened, matrices, relative_norms
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import AdapterLayout, LinearModule, ModuleTable
+from haps_search.types import Adapter, AdapterLayout, LinearModule, ModuleTable
 
 
 def four_layers() -> ModuleTable:
@@ -159,3 +159,19 @@ def test_a_zero_adapter_stays_zero_with_a_finite_gradient() -> None:
     assert not within.any()
     assert values.grad is not None
     assert values.grad.tolist() == [1.0] * layout().size
+
+
+def test_parts_become_one_that_does_what_they_do_together() -> None:
+    base = Adapter(layout(3, 0.7, (module(0), module(2, 4, 4, "k_proj"))), normal(3 * (5 + 3) + 3 * 8, seed=1))
+    bank, mix = normal(2, layout().size, seed=2), normal(2, seed=3)
+    whole = Adapter(layout(), bank, base, mix)
+    flat = flattened(whole)
+    assert (flat.layout.rank, flat.layout.scaling, flat.parts) == (5, 1.0, (flat,))
+    dense: dict[str, torch.Tensor] = {}
+    for part, values in ((whole, mix @ bank), (base, base.values)):
+        for target, (a, b) in zip(part.layout.targets, matrices(part.layout, values), strict=True):
+            dense[target.name] = dense.get(target.name, 0.0) + part.layout.scaling * b @ a
+    assert {t.name for t in flat.layout.targets} == set(dense)
+    for target, (a, b) in zip(flat.layout.targets, matrices(flat.layout, flat.values), strict=True):
+        torch.testing.assert_close(b @ a, dense[target.name])
+    assert flattened(base) is base

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from experiments import tiny_experiment
-from made import NumberTask, ScriptedEngine, question, routes
+from made import NumberTask, ScriptedEngine, layout, normal, question, routes, said
 
 from haps_search.config.candidates import Price
+from haps_search.lora.adapter import learnt_tensors
 from haps_search.search.step import step
-from haps_search.types import Assignment, Question, Rollouts, Routes, Signal, UpdateReport
+from haps_search.types import (
+    Adapter,
+    Assignment,
+    Question,
+    Rollouts,
+    Routes,
+    Sampled,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    Scores,
+    Signal,
+    UpdateReport,
+)
 
 L, W = "llama", "qwen2"
 QUESTIONS = [question("q0", "x"), question("q1", "y")]
@@ -37,6 +53,28 @@ class StepEngine(ScriptedEngine):
         assert isinstance(signal, Rollouts)
         self.signals.append(signal)
         return UpdateReport(8, {})
+
+
+class ScoringEngine(StepEngine):
+    """Draws the first of two candidates in every episode, under an adapter per question, and counts what comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = {(q, L): Adapter(layout(), normal(layout().size, seed=q)) for q in range(len(QUESTIONS))}
+        self.asked: list[ScoreRequest] = []
+
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+        return routes([[(L,)] * episodes] * 2, self.adapters, [[[0.5, 0.5]]] * 2, version=7)
+
+    async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        assert all(request.keep for request in requests)
+        return [replace(said(str(i % 3 / 2)), token_ids=(i,)) for i, _ in enumerate(requests)]
+
+    async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
+        self.asked += requests
+        tensors = learnt_tensors(request.adapter for request in requests)
+        scores = tuple((Score((-1.0,), 0.5),) * len(request.completions) for request in requests)
+        return Scores(scores, tuple(torch.full_like(t, float(i)) for i, t in enumerate(tensors)))
 
 
 PRICE = Price(read=100_000.0, written=0.0)
@@ -80,3 +118,22 @@ def test_what_tokens_cost_lowers_the_advantage_and_not_the_reward(tiny_lms: dict
     assert weighed.architecture_advantages[0] == pytest.approx((0.85, -0.85))
     assert costly["reward"] == plain["reward"]
     assert costly["cost"] == plain["cost"] == pytest.approx(0.3 / 4)
+
+
+@pytest.mark.parametrize("episodes", [2, 5])
+def test_whatever_g_is_a_question_is_scored_in_one_request_and_gives_one_gradient(
+    tiny_lms: dict[str, Path], episodes: int
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__episodes_per_question=episodes, learning__kl_weight=0.2)
+    engine = ScoringEngine()
+    metrics = asyncio.run(step(engine, NumberTask(), experiment, 0, QUESTIONS)).metrics
+    assert [len(request.completions) for request in engine.asked] == [episodes] * 2
+    for q, request in enumerate(engine.asked):
+        assert request.adapter is engine.adapters[q, L]
+        assert [c.completion for c in request.completions] == [(q * episodes + g,) for g in range(episodes)]
+        assert [c.messages[-1].content for c in request.completions] == [QUESTIONS[q].text] * episodes
+        assert [c.kl_weight for c in request.completions] == pytest.approx([0.2 / (2 * episodes)] * episodes)
+        assert sum(c.weight for c in request.completions) == pytest.approx(0.0)
+    (signal,) = engine.signals
+    assert {key: float(g[0]) for key, g in signal.adapter_gradients.items()} == {(0, L): 0.0, (1, L): 1.0}
+    assert metrics["kl"] == 0.5
