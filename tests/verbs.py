@@ -40,7 +40,7 @@ def sampled_and_scored(lm: Candidate, requests: Sequence[SampleRequest], kl: boo
             continue
         kl_score = kls.completions[i][0] if kls is not None else None
         gradient, kl_gradient = next(gradients), next(kl_gradients, None)
-        found.append(Said(sampled, score.log_likelihood, kl_score and kl_score.kl, gradient, kl_gradient))
+        found.append(Said(sampled, score.log_likelihood, kl_score.kl if kl_score else None, gradient, kl_gradient))
     return found
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SMALL = 2**20
+"""So many numbers are copied sooner than rows that share them are grouped."""
 SPARE = 2
-"""Rows that share adapters are grouped where no more than so many times their number are computed."""
+"""Groups of unequal size are padded; where more than so many times the rows would be computed, numbers are copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Stack:
             places.append((owner, taken[owner]))
             taken[owner] += 1
         width = max(taken)
-        if len(a) * width > SPARE * len(owners):
+        copied = (len(owners) - len(a)) * (a[0].numel() + b[0].numel())
+        if copied < SMALL or len(a) * width > SPARE * len(owners):
             index = torch.tensor(owners, device=a.device)
             return cls(a[index], b[index])
         slots = [owner * width + place for owner, place in places]

@@ -99,8 +99,15 @@ def adapter_norm(adapters: Iterable[Adapter]) -> float:
     by_layout: dict[AdapterLayout, list[Tensor]] = {}
     for adapter in map(flattened, adapters):
         by_layout.setdefault(adapter.layout, []).append(adapter.values)
-    norms = [relative_norms(layout, torch.stack(values)).mean(-1) for layout, values in by_layout.items()]
+    norms = [norm for layout, values in by_layout.items() for norm in _norms(layout, values)]
     return float(torch.cat(norms).mean()) if norms else 0.0
+
+
+def _norms(layout: AdapterLayout, values: Sequence[Tensor]) -> Iterable[Tensor]:
+    """Large adapters one by one, which copies none of them; small ones are quicker together."""
+    alone = layout.size > 2**16
+    some = [each.unsqueeze(0) for each in values] if alone else [torch.stack(list(values))]
+    return (relative_norms(layout, each).mean(-1) for each in some)
 
 
 def entropy(probabilities: Sequence[float]) -> float:

@@ -12,7 +12,8 @@ from haps_search.sweep.layout import trial_folder
 
 
 class Followed:
-    """The metrics of a sweep's trials. In an object store only open trials are looked for; one that has ended, once."""
+    """The metrics of a sweep's trials. Only open ones are looked at, in files and in an object store; one that has
+    ended, once more."""
 
     def __init__(self, sweep: Path) -> None:
         self._sweep = sweep
@@ -25,18 +26,15 @@ class Followed:
         Raises:
             DataError: a complete line that is not a JSON object. PoolError: the store does not answer.
         """
-        folder = self._brought(record)
-        follower = self._followers.setdefault(record.number, JsonlFollower(folder / "metrics.jsonl"))
+        number = record.number
+        if not record.ended:
+            self._whole.discard(number)  # it may have failed before
+        elif number in self._whole:
+            return [], False
+        folder = pulled(trial_folder(self._sweep, number), 0.0 if record.ended else LOOK_S)
+        follower = self._followers.setdefault(number, JsonlFollower(folder / "metrics.jsonl"))
         restarts = follower.restarts
         lines = [line for line in follower.new() if "metrics" in line]
+        if record.ended:
+            self._whole.add(number)
         return lines, follower.restarts > restarts
-
-    def _brought(self, record: TrialRecord) -> Path:
-        folder = trial_folder(self._sweep, record.number)
-        if not record.ended:
-            self._whole.discard(record.number)  # failed once, and begun again
-            return pulled(folder, LOOK_S)
-        if record.number not in self._whole:
-            pulled(folder)
-            self._whole.add(record.number)
-        return folder

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import fair_share, pool_sharing, ray_overhead
-from benchmarks.scale import SMALLEST
+from benchmarks import broker, fair_share, many_workers, pool_bytes, pool_sharing, ray_overhead
+from benchmarks.scale import SMALLEST, Payload
 
 pytestmark = pytest.mark.ray
 
@@ -28,8 +30,33 @@ def test_a_benchmark_on_ray_says_what_it_announces(bench: Any, on_ray: Any) -> N
 
 
 def test_every_figure_belongs_to_one_benchmark() -> None:
-    from benchmarks.__main__ import BENCHMARKS
+    from benchmarks.__main__ import BENCHMARKS, REHEARSALS
 
-    names = [figure for figures, _ in BENCHMARKS.values() for figure in figures]
+    names = [figure for figures, _ in (BENCHMARKS | REHEARSALS).values() for figure in figures]
     assert len(names) == len(set(names))
     assert {"suffix_gradient", "naive", "plain_batched", "ray_overhead", "pool_sharing"} < set(names)
+
+
+def test_the_broker_s_rehearsal_says_what_it_announces() -> None:
+    found = broker.measure(SMALLEST, 1)
+    assert [figure.name for figure in found.figures] == list(broker.FIGURES)
+    assert found.figures[-1].median == 0, "a trial was starved"
+    assert json.loads(json.dumps(found.to_json()))["settings"]["by_open"]
+
+
+def test_adapters_and_gradients_are_put_into_the_store_once_and_pass_the_broker_by(running_ray: None) -> None:
+    """Of steps that are so small, what every ticket has beside its numbers is most of it; these are large enough."""
+    scale = replace(SMALLEST, payloads=(Payload(50_000, 4, 3), Payload(500_000, 4, 3)))
+    found = pool_bytes.measure(scale, 1, nullcontext)
+    through_broker, stored = found.figures
+    assert through_broker.reached, found.settings
+    assert stored.reached, found.settings
+    small, large = found.settings["bytes"]
+    assert small["broker"] == large["broker"], "what passes the broker does not ask how large an adapter is"
+
+
+@pytest.mark.slow
+def test_many_workers_with_kills_in_between_answer_everything_once(running_ray: None) -> None:
+    found = many_workers.measure(SMALLEST, 1, nullcontext)
+    assert [figure.name for figure in found.figures] == list(many_workers.FIGURES)
+    assert found.figures[0].median == 0, found.settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from verbs import same, sampled_and_scored
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LoraConfig
+from haps_search.lora import stacks
 from haps_search.lora.spec import resolve
 from haps_search.types import Adapter, Message, SampleRequest, Sampling
 
@@ -61,6 +63,25 @@ def test_static_decoding_is_eager_decoding(folder: Path) -> None:
         same_decoding(fixed, grown, asked)
     # The second batch found the plan of the first, with its keys, values and adapters still in it.
     assert len(fixed._decoder.plans._plans) == 2
+
+
+def test_episodes_that_share_adapters_decode_the_same_in_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches in one plan, whose rows are grouped otherwise."""
+    fixed, grown = load(folder, decode="static"), load(folder, decode="eager")
+    texts = ["hello", "x", "why", "frozen", "so"]
+    one, _, other, *_ = (request.adapter for request in requests(fixed, texts, 0))
+    batches = [(one, other, one, other, one), (one, one, other, other, one)]
+    asked = [
+        [replace(r, adapter=own) for r, own in zip(requests(fixed, texts, 0), owners, strict=True)]
+        for owners in batches
+    ]
+    copied = [sampled_and_scored(grown, each) for each in asked]
+    monkeypatch.setattr(stacks, "SMALL", 0)
+    for each, wanted in zip(asked, copied, strict=True):
+        same(sampled_and_scored(fixed, each), wanted)
+        same(sampled_and_scored(grown, each), wanted)
+    assert fixed._decoder.plans is not None
+    assert len(fixed._decoder.plans._plans) == 1
 
 
 def test_what_a_batch_left_in_a_plan_does_not_reach_the_next(folder: Path) -> None:

@@ -196,6 +196,41 @@ async def test_a_trial_whose_tickets_were_dropped_submits_them_again() -> None:
 
 
 @asynchronous
+async def test_tickets_that_were_dropped_between_two_polls_are_submitted_with_the_next_ones() -> None:
+    """The next poll is of the new epoch, and would not be told."""
+    clock, gate = Clock(), asyncio.Event()
+    broker = make(clock)
+
+    class Held(Handle):
+        def __getattr__(self, name: str) -> Any:
+            really = super().__getattr__(name)
+
+            async def call(*given: Any) -> Any:
+                found = await really.remote(*given)
+                if name == "collect":
+                    await gate.wait()
+                return found
+
+            class Method:
+                remote = staticmethod(lambda *given: asyncio.ensure_future(call(*given)))
+
+            return Method
+
+    client = PoolClient(Held(broker), "t", 3)
+    first = asyncio.create_task(client.ask([order(("a",))], lambda reference: reference))
+    await counted(broker, "open", 1)
+    await asyncio.sleep(0.05)  # the poll has ended, and its word is on the way
+    clock.now += DROPPED_S + 1
+    broker._tickets.expire(clock.now)
+    second = asyncio.create_task(client.ask([order(("b",))], lambda reference: reference))
+    await counted(broker, "open", 2)
+    gate.set()
+    worker = asyncio.create_task(served(broker))
+    assert [taken.answer for (taken,) in await asyncio.gather(first, second)] == [("a",), ("b",)]
+    worker.cancel()
+
+
+@asynchronous
 async def test_who_asks_no_more_withdraws_what_is_open() -> None:
     broker = make()
     (asking,) = await Trial(broker).asked(("a",))

@@ -9,6 +9,7 @@ import torch
 from made import layout, module, normal
 from torch import Tensor, nn
 
+from haps_search.lora import stacks
 from haps_search.lora.adapter import matrices
 from haps_search.lora.injection import injected, patched
 from haps_search.lora.row_adapters import RowAdapters
@@ -63,6 +64,12 @@ BATCHES: dict[str, Sequence[Adapter | None]] = {
 }
 
 
+@pytest.fixture(params=[0, 2**20], ids=["grouped", "copied"], autouse=True)
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(stacks, "SMALL", request.param)
+    return int(request.param)
+
+
 @pytest.mark.parametrize("batch", list(BATCHES.values()), ids=list(BATCHES))
 def test_every_row_runs_under_its_own(batch: Sequence[Adapter | None]) -> None:
     model, x = Model(), normal(len(batch), T, D_IN, seed=9)
@@ -114,11 +121,12 @@ def on(each: Adapter, leaves: dict[int, Tensor]) -> Adapter:
     return Adapter(each.layout, leaves[id(each.values)], None if each.base is None else on(each.base, leaves), mix)
 
 
-def test_rows_that_share_are_grouped_and_copied_only_where_most_of_a_group_would_be_empty() -> None:
+def test_rows_that_share_are_grouped_and_copied_where_that_is_little_or_most_of_a_group_would_be_empty(
+    small: int,
+) -> None:
     a, b = normal(4, 2, D_IN), normal(4, D_OUT, 2)
     even = Stack.of([3, 1, 0, 2, 1, 0, 2, 3], a, b)
-    assert even.a is a
-    assert even.width == 2
+    assert (even.a is a, even.width) == ((True, 2) if small == 0 else (False, 1))
     assert Stack.of([0, 1, 2, 3], a, b).slots is None
     skewed = Stack.of([0] * 9 + [1, 2, 3], a, b)
     assert (skewed.slots, len(skewed.a)) == (None, 12)

@@ -158,6 +158,17 @@ def test_a_late_answer_takes_the_ticket_from_whoever_has_it_now() -> None:
     assert there.counts["requeued"] == 1
 
 
+def test_a_late_answer_of_a_process_that_was_replaced_is_nobody_s() -> None:
+    there = tickets_of()
+    epoch = there.submit("t", [ticket("a")], 0.0)
+    slow = grant(there, worker="slow")
+    there.expire(DEADLINE_S + 0.1)
+    there.revoke("slow", "died")
+    there.settle(answered(slow))
+    assert told(there, epoch, now=DEADLINE_S) == {}
+    assert there.counts["late"] == 1
+
+
 def test_late_failures_do_not_count() -> None:
     there = tickets_of(attempts=5)
     epoch = there.submit("t", [ticket("a"), ticket("b")], 0.0)

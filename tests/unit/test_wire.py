@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from haps_search.engines.cluster.wire import (
+    CHUNK,
     PackedTensors,
+    Place,
     pack_sample,
     pack_score,
     pack_scores,
@@ -158,13 +161,30 @@ def test_nothing_packs_to_nothing(nothing: list[None]) -> None:
     assert unpack_tensors(packed) == nothing
 
 
-def test_arrays_that_nobody_may_write_to_become_tensors_of_their_own() -> None:
+def test_what_came_out_of_an_object_store_is_seen_and_not_copied() -> None:
     array = np.arange(6.0).reshape(2, 3)
-    array.flags.writeable = False  # as they come out of an object store
-    first, second = unpack_tensors(PackedTensors((array,), ((0, 0), (0, 1))))
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        first, second, again = unpack_tensors(PackedTensors((array,), ((0, 0), (0, 1), (0, 0))))
     assert first is not None
     assert second is not None
-    first += 1
-    assert first.tolist() == [1.0, 2.0, 3.0]
+    assert first is again
+    assert first.tolist() == [0.0, 1.0, 2.0]
     assert second.tolist() == [3.0, 4.0, 5.0]
-    assert array[0, 0] == 0.0
+    assert np.shares_memory(second.numpy(), array)
+
+
+def test_what_lies_somewhere_already_travels_as_a_reference() -> None:
+    here, there = torch.ones(3), torch.ones(3)
+    packed = pack_tensors([here, there, there], lambda tensor: Place("far", 7) if tensor is there else None)
+    assert packed.where == ((0, 0), (1, 7), (1, 7))
+    assert packed.arrays[1] == "far"
+
+
+def test_large_tensors_do_not_share_an_array_with_too_many_others() -> None:
+    large = [torch.full((CHUNK // 8,), float(i)) for i in range(5)]
+    packed = pack_tensors(large)
+    assert [array.shape[0] for array in packed.arrays] == [2, 2, 1]
+    assert all(same(got, gave) for got, gave in zip(unpack_tensors(packed), large, strict=True))

@@ -6,6 +6,7 @@ lies in Ray's object store already stands as a reference to it. Nothing here nee
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from haps_search.types import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
 
 Array = np.ndarray[Any, Any]
 CHUNK = 4_000_000
@@ -220,13 +223,15 @@ def pack_tensors(tensors: Sequence[Tensor | None], placed: Placed = _nowhere) ->
 
 
 def unpack_tensors(packed: PackedTensors) -> list[Tensor | None]:
-    """The arrays have to be at hand. Every row becomes a tensor of its own, once."""
+    """The arrays have to be at hand; the tensors are views of them, equal ones one object.
+
+    Nobody may write to them: an array out of Ray's object store is everybody's.
+    """
     if not any(packed.where):
         return [None] * len(packed.where)
     import torch
 
-    # Arrays out of Ray's object store are read-only, and torch wants to own what it may write to.
-    rows = {at: torch.from_numpy(packed.arrays[at[0]][at[1]].copy()) for at in set(packed.where) if at is not None}
+    rows = {at: torch.from_numpy(packed.arrays[at[0]][at[1]]) for at in set(packed.where) if at is not None}
     return [None if at is None else rows[at] for at in packed.where]
 
 
