@@ -11,7 +11,7 @@ from haps_search.config.base import Config
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import EngineConfig, RayEngineConfig
 from haps_search.config.learning import LearningConfig
-from haps_search.config.routing import FixedHighLevel, RoutingConfig
+from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, RoutingConfig
 from haps_search.config.tasks import TaskConfig
 
 
@@ -152,6 +152,12 @@ class Experiment(Config):
             raise ValueError(
                 f"learning.advantage: {self.learning.advantage} compares episodes of a question and needs "
                 "run.episodes_per_question >= 2; use advantage: paper for one episode"
+            )
+        low = self.routing.low_level
+        if self.learning.route == "greedy" and isinstance(low, GeneratedLowLevel) and low.pooled.dropout:
+            raise ValueError(
+                f"routing.low_level.pooled.dropout: got {low.pooled.dropout:g}, but a greedy route is that of "
+                "validation, which leaves nothing out: set it to 0, or learning.route: sampled"
             )
         if self.run.staleness and self.learning.signal == "outcomes":
             raise ValueError("run.staleness: with learning.signal outcomes nothing is played ahead; leave it at 0")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from haps_search.config.routing import FeaturesBackboneConfig
+from haps_search.config.routing import FeaturesBackboneConfig, GeneratedLowLevel
 from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
 from haps_search.learning.update import Learner
 from haps_search.routing.features.embeddings import features_cache
 from haps_search.routing.features_backbone import FeaturesBackbone
@@ -16,7 +17,10 @@ from haps_search.routing.prompt import RoutingPrompt
 from haps_search.routing.router import Router
 from haps_search.seeds import derive_seed
 from haps_search.tasks.task import Task
-from haps_search.types import CandidateCard, ModuleTable
+from haps_search.types import CandidateCard, ModuleTable, Question
+
+STANDARD = 256
+"""So many training questions, at most, say what a pooled state is like."""
 
 
 def prepare_torch(threads: int | None, gpus: float | None = None) -> None:
@@ -42,9 +46,23 @@ def build_learner(experiment: Experiment, task: Task, tables: Mapping[str, Modul
     """The router of a run with its optimiser; the same seed gives the same weights on every engine."""
     cards = tuple(CandidateCard(c.name, c.description) for c in experiment.candidates)
     prompt = RoutingPrompt(experiment.routing.prompt, task.description, task.roles, cards)
-    features = _features(experiment, task, prompt)
-    router = Router(experiment.routing, prompt, tables, derive_seed(experiment.run.seed, "router"), features)
+    features, seed = _features(experiment, task, prompt), derive_seed(experiment.run.seed, "router")
+    router = Router(experiment.routing, prompt, tables, seed, features, _standard(experiment, task))
     return Learner(router, experiment.learning, experiment.run.steps, experiment.run.staleness)
+
+
+def _standard(experiment: Experiment, task: Task) -> Sequence[Question]:
+    """Training questions by which the low level's input is standardised, spread over the split; none where it is not.
+
+    Raises ConfigError where there are none.
+    """
+    low = experiment.routing.low_level
+    if not (isinstance(low, GeneratedLowLevel) and low.pooled.standardised):
+        return ()
+    asked = task.questions("train")
+    if not asked:
+        raise ConfigError("routing.low_level.pooled.standardised: the task has no training questions to take it from")
+    return [asked[index * len(asked) // STANDARD] for index in range(STANDARD)] if len(asked) > STANDARD else asked
 
 
 def _features(experiment: Experiment, task: Task, prompt: RoutingPrompt) -> Callable[[], FeaturesBackbone] | None:

@@ -37,7 +37,11 @@ class Learner:
         self._optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay) if groups else None
 
     def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        return self.router.route(questions, episodes, seed, self.version)
+        """Draw `episodes` assignments per question, under the dropout that learning from them will have; 0 takes the
+        likeliest, without any."""
+        return self.router.route(
+            questions, episodes, seed, self.version, dropout_noise(self.version) if episodes else None
+        )
 
     def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         """Take one step along d loss / d weights, where
@@ -60,8 +64,8 @@ class Learner:
         if self._optimiser is not None:
             self._optimiser.zero_grad(set_to_none=True)
             with self._weights_of(age), torch.enable_grad():
-                noise = torch.Generator().manual_seed(derive_seed("noise", self.version))
-                reading = self.router.read(questions, noise if isinstance(signal, Outcomes) else None)
+                drops = isinstance(signal, Outcomes) or self._config.route == "sampled"
+                reading = self.router.read(questions, dropout_noise(signal.version) if drops else None)
                 tensors, gradients = self._roots(reading, signal, metrics)
                 if tensors:
                     torch.autograd.backward(tensors, gradients)
@@ -193,6 +197,11 @@ class Learner:
                 _, index, key = name.split(".", 2)
                 states.setdefault(int(index), {})[key] = tensor.clone()
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": states})
+
+
+def dropout_noise(version: int) -> torch.Generator:
+    """Drives dropout: the same for a route and for what is learnt from it."""
+    return torch.Generator().manual_seed(derive_seed("noise", version))
 
 
 def learning_rate_factor(config: ScheduleConfig, step: int, steps: int) -> float:

@@ -1,10 +1,11 @@
-"""Routing prompts as token ids: what stands around them, and what is left of a long one."""
+"""Routing prompts as token ids: what stands around them, what is left of a long one, and where its question stands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -15,33 +16,72 @@ _HERE = "THE-ROUTING-PROMPT-STANDS-HERE"
 
 
 @dataclass(frozen=True, slots=True)
+class Framed:
+    """Token ids of a prompt; the pooled state is over those from `begin` to before `end`."""
+
+    ids: list[int]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Framing:
-    """`head`, the last `room` tokens of the prompt, `closing`: the end is kept, where the question stands."""
+    """`head`, the last `room` tokens of the prompt, `closing`: the end is kept, where the question stands.
+
+    `stem` are the tokens of what all prompts begin with before their question, over which is pooled then; None pools
+    over everything.
+    """
 
     tokenise: Callable[[str], list[int]]
     room: int
     pad_id: int
     head: tuple[int, ...] = ()
     closing: tuple[int, ...] = ()
+    stem: tuple[int, ...] | None = None
+
+    def framed(self, texts: Sequence[str]) -> list[Framed]:
+        """Raises ConfigError for a prompt without any tokens."""
+        found = [self._framed(self.tokenise(text)) for text in texts]
+        if not all(each.ids for each in found):
+            raise ConfigError("router backbone: its tokenizer reads nothing in a routing prompt")
+        return found
 
     def rows(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt. Raises ConfigError for one without any."""
-        rows = [[*self.head, *self.tokenise(text)[-self.room :], *self.closing] for text in texts]
-        if not all(rows):
-            raise ConfigError("router backbone: its tokenizer reads nothing in a routing prompt")
-        return rows
+        return [each.ids for each in self.framed(texts)]
+
+    def _framed(self, tokens: list[int]) -> Framed:
+        kept = tokens[-self.room :]
+        ids = [*self.head, *kept, *self.closing]
+        if self.stem is None or not kept:
+            return Framed(ids, 0, len(ids))
+        # The first token that is not the stem's own: a tokenizer may join the stem's last character with the question.
+        own = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, self.stem, strict=False)))
+        end = len(self.head) + len(kept)
+        begin = len(self.head) + max(0, own - (len(tokens) - len(kept)))
+        return Framed(ids, min(begin, end - 1), end)
 
     def truncated(self, texts: Sequence[str]) -> int:
         """How many prompts are cut."""
         return sum(len(self.tokenise(text)) > self.room for text in texts)
 
 
-def bare(tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Framing:
+def bare(tokenizer: PreTrainedTokenizerBase, max_tokens: int, stem: str | None = None) -> Framing:
     """Prompts as the tokenizer reads raw text."""
-    return Framing(lambda text: list(tokenizer(text)["input_ids"]), max_tokens, tokenizer.pad_token_id)
+
+    def tokenise(text: str) -> list[int]:
+        return list(tokenizer(text)["input_ids"])
+
+    return Framing(tokenise, max_tokens, tokenizer.pad_token_id, stem=_tokens(tokenise, stem))
 
 
-def asking(tokenizer: PreTrainedTokenizerBase, instruction: str, max_tokens: int, lead: Sequence[int] = ()) -> Framing:
+def asking(
+    tokenizer: PreTrainedTokenizerBase,
+    instruction: str,
+    max_tokens: int,
+    lead: Sequence[int] = (),
+    stem: str | None = None,
+) -> Framing:
     """Prompts as a user's message that ends with `instruction`; the assistant's answer has begun with `lead`.
 
     Without a chat template: prompt, instruction and a line feed, after a BOS where the tokenizer adds one. Prompt
@@ -67,7 +107,12 @@ def asking(tokenizer: PreTrainedTokenizerBase, instruction: str, max_tokens: int
             f"{len(head) + len(closing)} of chat template and instruction: raise it, or use another backbone "
             "if it cannot read more"
         )
-    return Framing(partial(plain_ids, tokenizer), room, tokenizer.pad_token_id, tuple(head), tuple(closing))
+    tokenise = partial(plain_ids, tokenizer)
+    return Framing(tokenise, room, tokenizer.pad_token_id, tuple(head), tuple(closing), _tokens(tokenise, stem))
+
+
+def _tokens(tokenise: Callable[[str], list[int]], stem: str | None) -> tuple[int, ...] | None:
+    return None if stem is None else tuple(tokenise(stem))
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int]) -> int:

@@ -27,6 +27,7 @@ class ParameterGenerator(nn.Module):
         for hidden in config.hidden:
             order += [nn.Linear(width, hidden), nn.ReLU()]
             width = hidden
+        self._scale = width**-0.5 if config.scale_output else None
         out = nn.Linear(width, sum(_size(layout.rank, block) for block in blocks))
         self.mlp = nn.Sequential(*order, out)
         if config.init == "xavier":
@@ -36,11 +37,16 @@ class ParameterGenerator(nn.Module):
         self.register_buffer("_expand", _expansion(layout, config.sharing), persistent=False)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        values = self.mlp(pooled)
+        values = self.mlp(pooled) if self._scale is None else self._scaled(pooled, self._scale)
         expand = self.get_buffer("_expand")
         if expand.numel():
             values = values[:, expand]
         return bounded(self._layout, values, *self._leash)
+
+    def _scaled(self, pooled: Tensor, scale: float) -> Tensor:
+        out = self.mlp[-1]
+        assert isinstance(out, nn.Linear)
+        return scale * nn.functional.linear(self.mlp[:-1](pooled), out.weight) + out.bias
 
 
 class StaticAdapter(nn.Module):

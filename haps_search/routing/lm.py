@@ -15,9 +15,9 @@ from haps_search.candidates.exact import exact
 from haps_search.candidates.prompts import pad_left, positions
 from haps_search.candidates.sources import LoadedLM, load_lm
 from haps_search.config.routing import BackboneConfig, FrozenTuning, LmHighLevel
-from haps_search.routing.backbone import Backbone, pooled, tuned
+from haps_search.routing.backbone import Backbone, pooled, spans, tuned
 from haps_search.routing.choices import Spoken, by_id, choices, continuations
-from haps_search.routing.framing import Framing, asking, end_token
+from haps_search.routing.framing import Framed, Framing, asking, end_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,13 +60,23 @@ class LmBackbone(nn.Module):
         self.register_buffer("_there", torch.arange(longest, device=self.device) < lengths[:, None], persistent=False)
 
     @classmethod
-    def load(cls, config: BackboneConfig, high: LmHighLevel, roles: Sequence[str], names: Sequence[str]) -> Self:
-        """Raises CandidateError for a model that does not load, ConfigError for one that cannot say the choices."""
+    def load(
+        cls,
+        config: BackboneConfig,
+        high: LmHighLevel,
+        roles: Sequence[str],
+        names: Sequence[str],
+        stem: str | None = None,
+    ) -> Self:
+        """The low level reads of a prompt what follows `stem`; None for all of it, template and instruction too.
+
+        Raises CandidateError for a model that does not load, ConfigError for one that cannot say the choices.
+        """
         loaded = load_lm("router backbone", config.source, config.dtype, config.device, config.trust_remote_code)
         spoken = _spoken(loaded, high, roles, names)
         readable = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         room = config.max_tokens if readable is None else min(config.max_tokens, readable - max(map(len, spoken.ids)))
-        framing = asking(loaded.tokenizer, spoken.instruction, room, spoken.lead)
+        framing = asking(loaded.tokenizer, spoken.instruction, room, spoken.lead, stem)
         tuned(loaded.model, config)
         return cls(loaded.model, framing, spoken, not isinstance(config.tuning, FrozenTuning), high.batch_rows)
 
@@ -105,13 +115,13 @@ class LmBackbone(nn.Module):
     def _gradient(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(torch.is_grad_enabled() and self.learns)
 
-    def _blocks(self, texts: Sequence[str]) -> list[list[list[int]]]:
-        rows = self._framing.rows(texts)
+    def _blocks(self, texts: Sequence[str]) -> list[list[Framed]]:
+        rows = self._framing.framed(texts)
         return [rows[at : at + self._batch_rows] for at in range(0, len(rows), self._batch_rows)]
 
-    def _read(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, _Prompts]:
+    def _read(self, framed: Sequence[Framed]) -> tuple[Tensor, _Prompts]:
         # Left padding: choices then follow their prompt at once, which sliding windows count on.
-        ids, mask = pad_left(rows, self._framing.pad_id, self.device)
+        ids, mask = pad_left([each.ids for each in framed], self._framing.pad_id, self.device)
         kept: list[Tensor] = []
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
@@ -122,7 +132,8 @@ class LmBackbone(nn.Module):
                 input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1
             )
         next_log_p = torch.log_softmax(out.logits[:, -1].to(self.head_dtype), -1)
-        return pooled(kept[0], mask, self.head_dtype), _Prompts(mask, next_log_p, out.past_key_values)
+        state = pooled(kept[0], spans(framed, kept[0], left=True), self.head_dtype)
+        return state, _Prompts(mask, next_log_p, out.past_key_values)
 
     def _scores(self, prompts: _Prompts) -> Tensor:
         """(n, C): every prompt with every choice, `batch_rows` pairs at a time; of one token each, all at once."""

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from haps_search.config.routing import BackboneConfig, GeneratedLowLevel, LmHighLevel, NoLowLevel, RoutingConfig
+from haps_search.config.routing import (
+    BackboneConfig,
+    GeneratedLowLevel,
+    LmHighLevel,
+    NoLowLevel,
+    PooledConfig,
+    RoutingConfig,
+)
 from haps_search.lora.spec import resolve
 from haps_search.routing.distribution import Distribution
 from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
 from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
+from haps_search.routing.low_input import LowInput
 from haps_search.routing.prompt import RoutingPrompt
 from haps_search.types import Adapter, Assignment, ModuleTable, Question, Routes
 
@@ -23,7 +31,10 @@ if TYPE_CHECKING:
     from haps_search.routing.lm import LmBackbone
 
 Level = str
-_PRIOR = "prior"
+_PRIOR, POOLED = "prior", "pooled."
+"""Names of what was taken at the start; what features were fitted on has the number of its block before it."""
+CHUNK = 32
+"""Questions that are read at once where many are."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +58,17 @@ class Router(nn.Module):
         tables: Mapping[str, ModuleTable],
         seed: int,
         features: Callable[[], FeaturesBackbone] | None = None,
+        training: Sequence[Question] = (),
     ) -> None:
-        """Initial weights follow from `seed` alone. `features` makes the backbone of type features, which needs texts.
+        """Initial weights follow from `seed` alone. `features` makes the backbone of type features, which needs texts;
+        by `training` questions the low level's input is standardised, at the first reading.
 
         Raises:
             ConfigError: targets or layers that a candidate does not have; an LM that cannot say the assignments.
             CandidateError: a backbone that does not load.
         """
         super().__init__()
-        self._prompt = prompt
+        self._prompt, self._training = prompt, training
         self.names = tuple(card.name for card in prompt.cards)
         self.layouts = {} if isinstance(config.low_level, NoLowLevel) else {
             name: resolve(config.lora, tables[name]) for name in self.names
@@ -66,8 +79,9 @@ class Router(nn.Module):
             self.low_backbone = None if config.share_backbone else self.backbone.apart()
             width, dtype = self.backbone.width, self.backbone.head_dtype
             self.low = nn.ModuleDict({_key(name): self._low_level(config, width, name) for name in self.layouts})
-        self.high.to(self.backbone.device, dtype)
-        self.low.to(self.backbone.device, dtype)
+        self.low_input = LowInput(_pooled(config), width)
+        for part in (self.high, self.low, self.low_input):
+            part.to(self.backbone.device, dtype)
 
     def _low_level(self, config: RoutingConfig, width: int, name: str) -> nn.Module:
         low = config.low_level
@@ -77,21 +91,34 @@ class Router(nn.Module):
         return StaticAdapter(low, self.layouts[name])
 
     def read(self, questions: Sequence[Question], noise: torch.Generator | None = None) -> Reading:
-        """`noise` drives the dropout of features; None for all that is not a step on outcomes."""
+        """`noise` drives dropout; None where nothing is learnt from the reading."""
         if isinstance(self.backbone, FeaturesBackbone):
             pooled = evidence = self.backbone(self._prompt.render(questions), questions, noise)
         else:
             pooled, evidence = self.backbone.read(self._prompt.render(questions))
         if self.low_backbone is not None:
-            pooled = self._low_reading(questions)
-        return Reading(pooled, self.high(evidence))
+            pooled = self._low_states(questions)
+        return Reading(self._low_input(pooled, noise), self.high(evidence))
 
-    def _low_reading(self, questions: Sequence[Question]) -> Tensor:
-        """What the low level reads where nothing else is wanted."""
+    def _low_states(self, questions: Sequence[Question]) -> Tensor:
+        """Pooled states for the low level where nothing else is wanted."""
         reader = self.backbone if self.low_backbone is None else self.low_backbone
         texts = self._prompt.render(questions)
         pooled: Tensor = reader(texts, questions, None) if isinstance(reader, FeaturesBackbone) else reader(texts)
         return pooled
+
+    def _low_input(self, pooled: Tensor, noise: torch.Generator | None) -> Tensor:
+        self._standardise()
+        read: Tensor = self.low_input(pooled, noise)
+        return read
+
+    @torch.no_grad()
+    def _standardise(self) -> None:
+        """Before the first step, and before a checkpoint brings its own: not at all where nobody asks."""
+        if self.low_input.taken:
+            return
+        parts = [self._training[at : at + CHUNK] for at in range(0, len(self._training), CHUNK)]
+        self.low_input.take(torch.cat([self._low_states(part) for part in parts]))
 
     def truncated(self, questions: Sequence[Question]) -> int:
         """How many routing prompts are cut; features do not count what an encoder leaves out."""
@@ -109,9 +136,16 @@ class Router(nn.Module):
         return values
 
     @torch.no_grad()
-    def route(self, questions: Sequence[Question], episodes: int, seed: int, version: int) -> Routes:
-        """Draw `episodes` assignments per question; `episodes` 0 takes the likeliest one."""
-        reading = self.read(questions)
+    def route(
+        self,
+        questions: Sequence[Question],
+        episodes: int,
+        seed: int,
+        version: int,
+        noise: torch.Generator | None = None,
+    ) -> Routes:
+        """Draw `episodes` assignments per question; `episodes` 0 takes the likeliest one. `noise` as in `read`."""
+        reading = self.read(questions, noise)
         generator = torch.Generator().manual_seed(seed)
         distribution = reading.distribution
         drawn = distribution.sample(episodes, generator) if episodes else distribution.best()
@@ -127,7 +161,7 @@ class Router(nn.Module):
     def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question."""
         everyone = [[self.names]] * len(questions)
-        return self._adapters(self._low_reading(questions), everyone)
+        return self._adapters(self._low_input(self._low_states(questions), None), everyone)
 
     def _adapters(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Adapter]:
         adapters: dict[tuple[int, str], Adapter] = {}
@@ -152,25 +186,41 @@ class Router(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     def fitted(self) -> dict[str, Tensor]:
-        """What was taken before the first step, and stays: of training texts for features, the prior of an LM."""
+        """What was taken before the first step, and stays: what features were fitted on, an LM's prior, and how the
+        low level's input is standardised."""
+        self._standardise()
+        found = {f"{POOLED}{name}": value for name, value in self.low_input.fitted().items()}
         if isinstance(self.backbone, FeaturesBackbone):
-            return self.backbone.fitted()
-        return {_PRIOR: self.high.prior} if isinstance(self.high, Lm) and self.high.calibrated else {}
+            found |= self.backbone.fitted()
+        if isinstance(self.high, Lm) and self.high.calibrated:
+            found[_PRIOR] = self.high.prior.cpu()
+        return found
 
     def refit(self, fitted: Mapping[str, Tensor]) -> None:
-        """Read texts as another router does. Raises ValueError where that does not fit this one."""
+        """Read texts as another router does. Raises ValueError where that does not fit this one.
+
+        Without statistics of the low level's input, which a router that has none can lend, they are taken anew.
+        """
+        rest = {name: value for name, value in fitted.items() if not name.startswith(POOLED)}
+        pooled = {name.removeprefix(POOLED): fitted[name] for name in fitted.keys() - rest.keys()}
+        if pooled:
+            self.low_input.refit(pooled)
+        else:
+            self.low_input.forget()
+        prior = rest.pop(_PRIOR, None)
         if isinstance(self.backbone, FeaturesBackbone):
-            self.backbone.refit(fitted)
-            return
-        own = self.fitted()
-        if own.keys() != fitted.keys():
-            raise ValueError(
-                f"got {', '.join(fitted) or 'nothing'}, needs {', '.join(own) or 'nothing'} (an lm without a prior has "
-                "routing.high_level.ids: names)"
-            )
-        if own:
+            self.backbone.refit(rest)
+        calibrated = isinstance(self.high, Lm) and self.high.calibrated
+        if (prior is not None) != calibrated:
+            got, needs = (_PRIOR if there else "nothing" for there in (prior is not None, calibrated))
+            raise ValueError(f"got {got}, needs {needs}: an lm without a prior has routing.high_level.ids: names")
+        if prior is not None:
             assert isinstance(self.high, Lm)
-            self.high.prior = fitted[_PRIOR].to(self.high.prior)
+            self.high.prior = prior.to(self.high.prior)
+
+
+def _pooled(config: RoutingConfig) -> PooledConfig:
+    return config.low_level.pooled if isinstance(config.low_level, GeneratedLowLevel) else PooledConfig()
 
 
 def _high_level(
@@ -181,6 +231,7 @@ def _high_level(
 ) -> tuple[Backbone | LmBackbone | FeaturesBackbone, Head | Constant | Lm]:
     """The backbone, and what decides from its reading. LMs are imported where one is asked for: features need none."""
     high, roles = config.high_level, [role.name for role in prompt.roles]
+    stem = prompt.stem if _pooled(config).of == "question" else None
     if not isinstance(config.backbone, BackboneConfig):
         assert features is not None
         assert not isinstance(high, LmHighLevel)
@@ -189,11 +240,11 @@ def _high_level(
     if not isinstance(high, LmHighLevel):
         from haps_search.routing.backbone import Backbone
 
-        plain = Backbone.load(config.backbone)
+        plain = Backbone.load(config.backbone, stem)
         return plain, build_high_level(high, plain.width, len(roles), names)
     from haps_search.routing.lm import LmBackbone
 
-    lm = LmBackbone.load(config.backbone, high, roles, names)
+    lm = LmBackbone.load(config.backbone, high, roles, names, stem)
     decides = Lm(high, len(roles), names, lm.joint, lm.learns)
     if high.ids == "single_token":
         with torch.no_grad():

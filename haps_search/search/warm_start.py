@@ -13,6 +13,7 @@ from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
 from haps_search.routing.features_backbone import told
+from haps_search.routing.router import POOLED
 from haps_search.search.engine import Engine
 from haps_search.types import Snapshot
 
@@ -133,7 +134,8 @@ def unconditioned(snapshot: Snapshot, learning: LearningConfig) -> Snapshot:
 def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:
     """A fresh router's snapshot with the learned high level and backbone of another.
 
-    What the other did not learn stays as it is; low level, optimiser and version are the fresh router's.
+    What the other did not learn stays as it is; low level, optimiser and version are the fresh router's, and how the
+    low level's input is standardised is taken anew, by the other's backbone.
 
     Raises:
         CheckpointError: learned weights that this router has no place for, which alone would decide otherwise.
@@ -146,4 +148,5 @@ def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:
             f"run.warm_start: high level and backbone of that run do not fit this router ({named}): set "
             "routing.high_level, routing.backbone.tuning and the task's roles as they are there, or warm_start: null"
         )
-    return Snapshot({**fresh.tensors, **taken}, fresh.state, source.fitted)
+    fitted = {name: value for name, value in source.fitted.items() if not name.startswith(POOLED)}
+    return Snapshot({**fresh.tensors, **taken}, fresh.state, fitted)

@@ -52,9 +52,18 @@ def records(folder: Path) -> list[tuple[int, dict[str, float]]]:
     return [(r.step, {k: v for k, v in r.metrics.items() if k not in TIMES}) for r in found]
 
 
-@pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_interrupted_and_resumed_is_uninterrupted(tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int) -> None:
-    experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
+POOLED: dict[str, Any] = {
+    "routing__prompt": "full",
+    "routing__low_level__pooled": {"of": "question", "standardised": True, "dropout": 0.2},
+    "routing__low_level__scale_output": True,
+}
+
+
+@pytest.mark.parametrize(("killed_after", "changes"), [(1, {}), (3, {}), (5, {}), (3, POOLED)])
+def test_interrupted_and_resumed_is_uninterrupted(
+    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int, changes: dict[str, Any]
+) -> None:
+    experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1, **changes)
     whole, weights = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "whole")
 
     broken = InterruptedEngine.build(experiment, DenseTask())
@@ -67,9 +76,10 @@ def test_interrupted_and_resumed_is_uninterrupted(tiny_lms: dict[str, Path], tmp
     assert [step for step, _ in records(tmp_path / "whole")] == list(range(1, 7))
     assert resumed.best_step == whole.best_step
     assert resumed_weights.state == weights.state
-    assert set(resumed_weights.tensors) == set(weights.tensors)
-    for name, tensor in weights.tensors.items():
-        assert torch.equal(resumed_weights.tensors[name], tensor), name
+    for found, wanted in ((resumed_weights.tensors, weights.tensors), (resumed_weights.fitted, weights.fitted)):
+        assert set(found) == set(wanted)
+        for name, tensor in wanted.items():
+            assert torch.equal(found[name], tensor), name
 
 
 def test_a_finished_run_is_not_run_again(tiny_lms: dict[str, Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from haps_search.engines.local import LocalEngine
 from haps_search.episodes.play import Play, play
 from haps_search.learning.advantage import Advantages, RunningMeans, judged
 from haps_search.learning.objective import rollouts, score_requests
-from haps_search.learning.update import Learner
+from haps_search.learning.update import Learner, dropout_noise
 from haps_search.lora.adapter import matrices
 from haps_search.search.step import score
 from haps_search.tasks.task import Task
@@ -44,6 +44,11 @@ VARIANTS: list[dict[str, Any]] = [
     {"routing__low_level": {"type": "static", "init": "xavier"}, "learning__advantage": "group_normalised"},
     {"run__sampling": {"max_new_tokens": 5, "temperature": 0.7, "top_k": 20, "top_p": 0.9}},
     {"task": DIALOGUE},
+    {
+        "routing__prompt": "full",
+        "routing__low_level__pooled": {"of": "question", "standardised": True, "dropout": 0.3},
+        "routing__low_level__scale_output": True,
+    },
 ]
 
 
@@ -87,7 +92,7 @@ def _one_rollout(
 
 
 def _separated(learner: Learner, signal: Rollouts, questions: Sequence[Any]) -> dict[str, Tensor]:
-    reading = learner.router.read(questions)
+    reading = learner.router.read(questions, dropout_noise(signal.version))
     torch.autograd.backward(*learner._roots(reading, signal, {}))
     return _taken_gradients(learner)
 
@@ -102,7 +107,7 @@ def _joint(
 ) -> dict[str, Tensor]:
     """One graph from router weights through merged candidate weights to the objective."""
     router = learner.router
-    reading = router.read([row[0].question for row in episodes])
+    reading = router.read([row[0].question for row in episodes], dropout_noise(0))
     log_p = reading.distribution.log_probability([[e.assignment for e in row] for row in episodes])
     loss = -experiment.learning.entropy_bonus * reading.distribution.entropy().mean()
     count = log_p.numel()

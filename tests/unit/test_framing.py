@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from instruct import END_TURN, TEMPLATE, TURN, chat_tokenizer
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from haps_search.errors import ConfigError
 from haps_search.routing.framing import asking, bare, end_token
@@ -46,6 +48,47 @@ def test_special_tokens_and_template_marks_in_a_question_are_data() -> None:
     assert text in tokenizer.decode(row)
     special = [i for i in row if i in tokenizer.added_tokens_decoder]
     assert tokenizer.convert_ids_to_tokens(special) == [TURN, END_TURN, TURN]
+
+
+STEM = "Task: add.\nQuestion: "
+
+
+@pytest.mark.parametrize("room", [1000, 12, 3])
+def test_the_question_of_a_prompt_is_found_within_what_is_read(room: int) -> None:
+    tokenizer = chat_tokenizer()
+    needed = len(tokenizer(HEAD + CLOSING)["input_ids"])
+    framing = asking(tokenizer, "Say it.", needed + room, stem=STEM)
+    for text in ("Why?", "T", STEM):
+        (framed,) = framing.framed([STEM + text])
+        assert tokenizer.decode(framed.ids[framed.begin : framed.end]) == text[-room:]
+        assert framed.ids == asking(tokenizer, "Say it.", needed + room).rows([STEM + text])[0]
+
+
+def test_without_a_stem_everything_is_pooled_and_with_an_empty_one_the_prompt() -> None:
+    tokenizer = chat_tokenizer()
+    (whole,) = asking(tokenizer, "Say it.", 1000).framed(["Why?"])
+    assert (whole.begin, whole.end) == (0, len(whole.ids))
+    (framed,) = asking(tokenizer, "Say it.", 1000, stem="").framed(["Why?"])
+    assert tokenizer.decode(framed.ids[framed.begin : framed.end]) == "Why?"
+    (raw,) = bare(tokenizer, 1000, stem=STEM).framed([f"{STEM}Why?"])
+    assert tokenizer.decode(raw.ids[raw.begin :]) == "Why?"
+    assert raw.end == len(raw.ids)
+
+
+def test_a_prompt_without_a_question_is_pooled_over_something() -> None:
+    framing = asking(chat_tokenizer(), "Say it.", 1000, stem=STEM)
+    for text in (STEM, ""):
+        (framed,) = framing.framed([text])
+        assert framed.begin < framed.end
+
+
+def test_where_the_tokenizer_joins_the_stem_and_the_question_the_joint_token_is_the_questions() -> None:
+    words = {word: number for number, word in enumerate(["<eos>", "a", "b", ":", ": a"])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<eos>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(": a|[ab:]"), "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>")
+    (framed,) = bare(tokenizer, 10, stem="b:").framed(["b: ab"])
+    assert tokenizer.convert_ids_to_tokens(framed.ids[framed.begin : framed.end]) == [": a", "b"]
 
 
 def test_without_a_template_the_prompt_is_plain_text() -> None:

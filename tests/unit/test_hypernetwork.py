@@ -141,6 +141,24 @@ def test_a_wide_bound_changes_nothing() -> None:
         torch.testing.assert_close(free, generator(init="xavier", **limits)(POOLED))
 
 
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 16)])
+def test_a_scaled_output_adds_as_much_less_to_its_bias_as_its_width_has_roots(hidden: tuple[int, ...]) -> None:
+    how: dict[str, Any] = {"hidden": hidden, "init": "xavier", "max_relative_norm": None}
+    plain, scaled = generator(**how), generator(**how, scale_output=True)
+    bias = normal(LAYOUT.size, seed=5)
+    for each in (plain, scaled):
+        each.mlp[-1].bias.data = bias
+    width = (WIDTH, *hidden)[-1]
+    torch.testing.assert_close(scaled(POOLED) - bias, (plain(POOLED) - bias) / width**0.5)
+
+
+def test_a_scaled_output_starts_as_the_frozen_model_with_an_a_as_large() -> None:
+    plain, scaled = (generator(init="zero", scale_output=scale)(POOLED).detach() for scale in (False, True))
+    assert size_of_b(scaled) == 0.0
+    sizes = [float(matrices(LAYOUT, values)[0][0].std()) for values in (plain, scaled)]
+    assert 0.5 * sizes[0] < sizes[1] <= sizes[0], "PEFT's start is in the bias, which is not scaled"
+
+
 def test_no_hidden_layer_is_a_linear_generator() -> None:
     low = generator(hidden=(), init="xavier", max_relative_norm=None)
     a, b = POOLED[:1], POOLED[1:2]

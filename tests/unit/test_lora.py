@@ -100,6 +100,16 @@ def test_a_table_holds_the_linear_modules_of_numbered_layers() -> None:
     assert found.modules[0].spectral_norm == pytest.approx(float(torch.linalg.svdvals(weight)[0]))
 
 
+def test_a_table_leaves_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        module_table("m", nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(3, 4)])}))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_on_the_meta_device_there_are_no_norms() -> None:
     with torch.device("meta"):
         model = nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"up": nn.Linear(3, 4)})])})

@@ -180,3 +180,15 @@ def test_questions_are_what_a_router_learns_from_and_not_their_order(tiny_lms: d
     learner = warm(tmp_path / "warm", tiny_lms)
     asked: list[Question] = list(QUESTIONS)
     assert len(set(learner.route(asked, 0, 0).marginals)) > 1
+
+
+def test_how_the_low_levels_input_is_standardised_is_taken_by_the_warmed_backbone(
+    tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    warm(tmp_path / "warm", tiny_lms)
+    pooled = {"routing__low_level__pooled": {"standardised": True}}
+    engine = started(tmp_path / "new", tiny_experiment(tiny_lms, run__warm_start="warm", **pooled))
+    with torch.no_grad():
+        found = engine._learner.router.read(QUESTIONS).pooled
+    torch.testing.assert_close(found.mean(0), torch.zeros_like(found[0]), atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.std(0, correction=0), torch.ones_like(found[0]))
