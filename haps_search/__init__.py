@@ -18,12 +18,15 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from haps_search.version import __version__
+
 if TYPE_CHECKING:
     from haps_search.config.load import load_profile, load_study, make_study
     from haps_search.errors import HapsError
-    from haps_search.tasks.asked import read_questions
     from haps_search.tasks.own import QuestionTask, hold_task
+    from haps_search.tasks.question_lines import read_questions
     from haps_search.types import Completion, Episode, Message, Parsed, Question, Role, Turn
+    from haps_search.verbs.check_reward import check_reward
     from haps_search.verbs.collect import collect
     from haps_search.verbs.compare import compare
     from haps_search.verbs.confirm import confirm
@@ -31,9 +34,9 @@ if TYPE_CHECKING:
     from haps_search.verbs.events import Counted, Frame, Said
     from haps_search.verbs.extend import extend
     from haps_search.verbs.inspect import inspect
+    from haps_search.verbs.loaded_run import load_run
     from haps_search.verbs.plan import plan
     from haps_search.verbs.report import report
-    from haps_search.verbs.run import load_run
     from haps_search.verbs.status import status
     from haps_search.verbs.stop import stop
     from haps_search.verbs.submit import submit
@@ -42,14 +45,14 @@ if TYPE_CHECKING:
     from haps_search.verbs.validate import validate
     from haps_search.verbs.warmup import warmup
 
-__version__ = "0.1.0"
 
 _PLACES = {
     "config.load": ("load_profile", "load_study", "make_study"),
     "errors": ("HapsError",),
-    "tasks.asked": ("read_questions",),
     "tasks.own": ("QuestionTask", "hold_task"),
+    "tasks.question_lines": ("read_questions",),
     "types": ("Completion", "Episode", "Message", "Parsed", "Question", "Role", "Turn"),
+    "verbs.check_reward": ("check_reward",),
     "verbs.collect": ("collect",),
     "verbs.compare": ("compare",),
     "verbs.confirm": ("confirm",),
@@ -57,9 +60,9 @@ _PLACES = {
     "verbs.events": ("Counted", "Frame", "Said"),
     "verbs.extend": ("extend",),
     "verbs.inspect": ("inspect",),
+    "verbs.loaded_run": ("load_run",),
     "verbs.plan": ("plan",),
     "verbs.report": ("report",),
-    "verbs.run": ("load_run",),
     "verbs.status": ("status",),
     "verbs.stop": ("stop",),
     "verbs.submit": ("submit",),
@@ -96,8 +99,40 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Completion", "Counted", "Episode", "Frame", "HapsError", "Message", "Parsed", "Question", "QuestionTask", "Role",
-    "Said", "Turn", "collect", "compare", "confirm", "evaluate", "extend", "hold_task", "inspect", "load_profile",
-    "load_run", "load_study", "make_study", "plan", "read_questions", "report", "resume", "status", "stop",
-    "submit", "sweep", "train", "validate", "warmup",
+    "Completion",
+    "Counted",
+    "Episode",
+    "Frame",
+    "HapsError",
+    "Message",
+    "Parsed",
+    "Question",
+    "QuestionTask",
+    "Role",
+    "Said",
+    "Turn",
+    "__version__",
+    "check_reward",
+    "collect",
+    "compare",
+    "confirm",
+    "evaluate",
+    "extend",
+    "hold_task",
+    "inspect",
+    "load_profile",
+    "load_run",
+    "load_study",
+    "make_study",
+    "plan",
+    "read_questions",
+    "report",
+    "resume",
+    "status",
+    "stop",
+    "submit",
+    "sweep",
+    "train",
+    "validate",
+    "warmup",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from haps_search.config.tasks import QaTask as Config
 from haps_search.errors import DataError
 from haps_search.tasks.qa import QaTask
-from haps_search.types import Completion, Episode, Question, Response
+from haps_search.types import Completion, Episode, Question, Sampled
 
 CHOICE = {
     "reward": {"type": "multiple_choice"},
@@ -37,7 +37,7 @@ def failure(folder: Path, *rows: dict[str, Any], **settings: Any) -> str:
 
 
 def played(question: Question, qa: QaTask, text: str) -> Episode:
-    said = Completion("answerer", "m", Response(text, (1,), -1.0, 1, 1), qa.parse(question, "answerer", text))
+    said = Completion("answerer", "m", Sampled(text, (1,), (-1.0,), 1, 1), qa.parse(question, "answerer", text))
     return Episode(question, ("m",), (said,))
 
 

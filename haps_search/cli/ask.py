@@ -23,7 +23,7 @@ def ask(
     A router of a table says whom to ask; the table's models answer nothing new.
     """
     from haps_search.types import Question
-    from haps_search.verbs.run import load_run
+    from haps_search.verbs.loaded_run import load_run
 
     asked = Question("asked", question, "", context, {"task": task} if task else {})
     found = load_run(run, runs).ask(asked, cost_weight)

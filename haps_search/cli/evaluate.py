@@ -40,7 +40,7 @@ def evaluate(
     find_run(runs, run)
 
     from haps_search.cli.display import Terminal
-    from haps_search.cli.judgement import show_judged, show_log
+    from haps_search.cli.replay_page import show_judged, show_log
     from haps_search.verbs import evaluate as verb
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog

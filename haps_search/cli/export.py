@@ -17,8 +17,8 @@ def export(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments."""
-    from haps_search.tasks.asked import read_questions
-    from haps_search.verbs.run import load_run
+    from haps_search.tasks.question_lines import read_questions
+    from haps_search.verbs.loaded_run import load_run
 
     loaded, asked = load_run(run, runs), read_questions(questions)
     found = loaded.export(asked, out)

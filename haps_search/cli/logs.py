@@ -24,7 +24,7 @@ def logs(
         typer.echo(text, nl=False)
 
     if address is not None:
-        from haps_search.verbs.jobs import follow_job, job_log
+        from haps_search.verbs.cluster_jobs import follow_job, job_log
 
         if follow:
             follow_job(address, name, show)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import typer
 
-from haps_search import __version__
 from haps_search.cli import (
     ask,
     check_reward,
@@ -35,6 +34,7 @@ from haps_search.cli import (
     warmup,
 )
 from haps_search.errors import ConfigError, HapsError
+from haps_search.version import __version__
 
 INTERRUPTED = 130
 app = typer.Typer(

@@ -20,8 +20,8 @@ def route(
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a line per question: its assignment, and each candidate's probability. No candidate is asked."""
-    from haps_search.tasks.asked import read_questions
-    from haps_search.verbs.run import load_run
+    from haps_search.tasks.question_lines import read_questions
+    from haps_search.verbs.loaded_run import load_run
 
     loaded, asked = load_run(run, runs), read_questions(questions)
     found = loaded.route(asked, cost_weight)

@@ -41,7 +41,7 @@ def status(
 
 
 def _jobs(terminal: Terminal, address: str, name: str | None) -> None:
-    from haps_search.verbs.jobs import jobs_status
+    from haps_search.verbs.cluster_jobs import jobs_status
 
     found = jobs_status(address, name)
     if not found.jobs:

@@ -20,7 +20,7 @@ def stop(
 
     terminal = Terminal()
     if address is not None:
-        from haps_search.verbs.jobs import stop_job
+        from haps_search.verbs.cluster_jobs import stop_job
 
         job = stop_job(address, name, terminal)
         terminal.say(f"{job.id} {job.state.lower()}; `haps submit` again goes on where it was left")

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-import haps_search
 from haps_search.errors import CheckpointError
 from haps_search.records import sealed
 from haps_search.records.fingerprint import differences, fingerprint
 from haps_search.records.sealed import DamagedCheckpoint
 from haps_search.types import Snapshot
+from haps_search.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,7 +165,7 @@ class CheckpointStore:
         return {
             "format": FORMAT,
             "step": step,
-            "code_version": haps_search.__version__,
+            "code_version": __version__,
             "fingerprint": self._fingerprint,
             "config": self._config,
             "snapshot": dict(snapshot.state),
@@ -176,7 +176,7 @@ class CheckpointStore:
         if head.get("format") != FORMAT:
             raise CheckpointError(
                 f"{path}: checkpoint format {head.get('format')}, this version (haps_search "
-                f"{haps_search.__version__}) reads format {FORMAT}; it was written by haps_search "
+                f"{__version__}) reads format {FORMAT}; it was written by haps_search "
                 f"{head.get('code_version', 'of unknown version')}: load it with that one"
             )
         stored = head["config"]

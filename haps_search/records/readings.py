@@ -6,10 +6,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from haps_search import __version__
 from haps_search.errors import ConfigError
 from haps_search.records.jsonl import JsonlWriter, read_lines
 from haps_search.records.remote import pushed
+from haps_search.version import __version__
 
 FILE = "test-readings.jsonl"
 

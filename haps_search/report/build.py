@@ -11,11 +11,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from haps_search import __version__
 from haps_search.records.sealed import replace_text
 from haps_search.report.canvas import style_sheet
+from haps_search.report.comparisons import front_section, standings_section
 from haps_search.report.curves import learning_section, shares_section
-from haps_search.report.judgement import replay_sections
 from haps_search.report.noise import noise_section
 from haps_search.report.parameters import (
     Importance,
@@ -24,11 +23,12 @@ from haps_search.report.parameters import (
     scatter_section,
     trials_section,
 )
+from haps_search.report.replays import replay_sections
 from haps_search.report.shape import Cell, Report, Section, Table
 from haps_search.report.source import Source, reason
-from haps_search.report.standings import front_section, standings_section
 from haps_search.report.verdict import alarms_section, failures_section, verdict
 from haps_search.sweep.progress import planned_trials
+from haps_search.version import __version__
 
 
 def build(source: Source, importances: Sequence[Importance] = ()) -> Report:

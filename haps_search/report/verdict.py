@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from haps_search.evaluation.intervals import seed_interval
 from haps_search.evaluation.labels import ORACLE
+from haps_search.report.comparisons import Gap, Standing, Standings, arms_on, comparison, references
 from haps_search.report.noise import noise_verdict
 from haps_search.report.shape import Section, Table, number
 from haps_search.report.source import Fields, Source
-from haps_search.report.standings import Gap, Standing, Standings, arms_on, comparison, references
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.ranking import broken, ranked
 

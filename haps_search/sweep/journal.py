@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from haps_search import __version__
 from haps_search.config.anchors import unplaced
 from haps_search.config.complaints import show
 from haps_search.config.load import dump, fingerprint, parse_study
@@ -35,6 +34,7 @@ from haps_search.sweep.hold import Hold, fetched
 from haps_search.sweep.inputs import put_inputs
 from haps_search.sweep.layout import JOURNAL
 from haps_search.sweep.prior import Known, Prior
+from haps_search.version import __version__
 
 FILE = JOURNAL
 STEPS = "experiment.run.steps"

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import haps_search
 from haps_search.config.anchors import INPUTS, renamed
 from haps_search.config.base import hooks
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
@@ -42,7 +41,7 @@ def pack(study: Study, profile: ClusterProfile, folder: Path) -> Study:
 
 def own_package() -> Path:
     """haps_search itself, as it is imported here: from a checkout or installed from a wheel."""
-    return Path(haps_search.__file__).parent
+    return Path(__file__).parents[1]
 
 
 class _Luggage:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from haps_search.config import rewards as config
 from haps_search.tasks.choice_labels import labels_for
-from haps_search.tasks.choices import read_choice
+from haps_search.tasks.choice_reading import read_choice
 from haps_search.tasks.markup import spoken
 from haps_search.tasks.maths import Equality, read_expression, require_library
 from haps_search.tasks.normalise import NORMALISERS

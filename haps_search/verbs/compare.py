@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from haps_search import __version__
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.evaluation.comparison import ArmRow, arm_rows
@@ -29,6 +28,7 @@ from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import sweep_journal
 from haps_search.verbs.frames import frame, interval, page
 from haps_search.verbs.measure import frozen_scores, keep_texts, score_trials
+from haps_search.version import __version__
 
 if TYPE_CHECKING:
     from pandas import DataFrame

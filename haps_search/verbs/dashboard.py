@@ -11,8 +11,8 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from haps_search.errors import ConfigError, HapsError
-from haps_search.sweep.dashboard import OptunaMirror
 from haps_search.sweep.journal import Journal
+from haps_search.sweep.optuna_mirror import OptunaMirror
 
 LOOPBACK = "127.0.0.1"
 TICK_S = 2.0

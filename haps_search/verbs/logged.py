@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from haps_search.config.load import load_log
 from haps_search.errors import DataError
 from haps_search.evaluation.intervals import Interval
-from haps_search.evaluation.logged import LoggedJudgement, LoggedRow, judge_logged
+from haps_search.evaluation.judged_log import LoggedJudgement, LoggedRow, judge_logged
 from haps_search.evaluation.off_policy import Floats
 from haps_search.evaluation.replay.asked import featurise, read_features
 from haps_search.evaluation.replay.policies import Policy
@@ -24,7 +24,7 @@ from haps_search.routing.features.embeddings import features_cache
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.split_key import split_key
-from haps_search.tasks.tables.logged import LoggedTable, read_log, recognise_log
+from haps_search.tasks.tables.log import LoggedTable, read_log, recognise_log
 from haps_search.verbs.find import runs_folder
 from haps_search.verbs.frames import frame, interval, page
 from haps_search.verbs.subject import ROUTER, Subject, chosen_settings, find_subject, routers

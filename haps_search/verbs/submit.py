@@ -26,9 +26,9 @@ from haps_search.sweep.submission import (
     metadata,
     place,
 )
+from haps_search.verbs.cluster_jobs import before_tail, check, connect, tail
 from haps_search.verbs.events import Report, Said, Wrote, silent
 from haps_search.verbs.find import named_folder
-from haps_search.verbs.jobs import before_tail, check, connect, tail
 
 TAIL = 12
 """Lines shown of what was printed before one looks."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from haps_search import __version__
 from haps_search.config.anchors import unplaced
 from haps_search.config.load import dump, parse_study
 from haps_search.config.sweep import Study
@@ -39,6 +38,7 @@ from haps_search.verbs.frames import comparison_frame, page, trials_frame
 from haps_search.verbs.measure import compared
 from haps_search.verbs.report import written_page
 from haps_search.verbs.tracking import tracking_uri
+from haps_search.version import __version__
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -18,10 +18,10 @@ from replays import replay_experiment, skilled
 
 from haps_search.records.jsonl import read_records
 from haps_search.records.tensorboard_tracker import read_events
-from haps_search.sweep.dashboard import OptunaMirror
 from haps_search.sweep.events import SweepStarted
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.optuna_mirror import OptunaMirror
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 FEW, MANY = 120, 900

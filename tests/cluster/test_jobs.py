@@ -23,7 +23,7 @@ from haps_search.engines.cluster import jobs, session
 from haps_search.engines.cluster.jobs import Cluster
 from haps_search.errors import ConfigError, HapsError, PoolError
 from haps_search.sweep.submission import Begin, Job
-from haps_search.verbs import jobs as attempts
+from haps_search.verbs import cluster_jobs as attempts
 from haps_search.verbs import submit as submitting
 from haps_search.verbs.submit import Submission, send
 

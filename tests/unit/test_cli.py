@@ -174,7 +174,7 @@ def test_errors_become_a_message_and_a_status(
     def raising(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("haps_search.verbs.run.find_run", raising)
+    monkeypatch.setattr("haps_search.verbs.loaded_run.find_run", raising)
     code, out, err = ended("ask", "skills", "3+4?")
     assert (code, out) == (status, "")
     assert "Traceback" not in err

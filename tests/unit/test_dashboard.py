@@ -21,9 +21,9 @@ from optuna.storages.journal import JournalFileBackend
 from sweeps import a_study, a_trial, write
 
 from haps_search.errors import ConfigError
-from haps_search.sweep.dashboard import FILE, OptunaMirror
 from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialReported, TrialSuggested
 from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.optuna_mirror import FILE, OptunaMirror
 from haps_search.verbs.dashboard import Dashboard
 from haps_search.verbs.extend import write_down
 
@@ -107,7 +107,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from optuna.storages.journal import JournalFileBackend
-from haps_search.sweep.dashboard import OptunaMirror
+from haps_search.sweep.optuna_mirror import OptunaMirror
 from haps_search.sweep.journal import Journal
 left = [int(sys.argv[2])]
 append = JournalFileBackend.append_logs

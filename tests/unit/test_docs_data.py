@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from haps_search.config.load import load_log, load_table
 from haps_search.config.tasks import ColumnSplits, QaTask
 from haps_search.tasks.qa import QaTask as Task
-from haps_search.tasks.tables.logged import read_log, recognise_log
+from haps_search.tasks.tables.log import read_log, recognise_log
 from haps_search.tasks.tables.reading import read_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "data.md"

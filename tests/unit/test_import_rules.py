@@ -12,7 +12,7 @@ import haps_search
 
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
-    *("", "cli", "verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
+    *("", "cli", "verbs", "sweep.tune", "sweep.optuna_mirror", "sweep.suggestions", "sweep.telling"),
     *(
         "engines.cluster",
         "records.mlflow_upgrade",
@@ -22,12 +22,12 @@ ORDER = (
     ),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("evaluation.routing_metrics", "evaluation.intervals"),
-    *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds"),
+    *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds", "version"),
 )
 """From left to right; rooms that the design names together stand here in the one order they need. The package itself
 ("") hands out the verbs, lazily."""
 RIM = (
-    *("verbs", "sweep.tune", "sweep.dashboard", "sweep.suggestions", "sweep.telling"),
+    *("verbs", "sweep.tune", "sweep.optuna_mirror", "sweep.suggestions", "sweep.telling"),
     *(
         "engines.cluster",
         "records.mlflow_upgrade",
@@ -37,7 +37,7 @@ RIM = (
     ),
 )
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
-LIGHT = ("config", "types", "errors", "seeds")
+LIGHT = ("config", "types", "errors", "seeds", "version")
 HEAVY = {"torch", "transformers", "peft", "numpy", *RIM_LIBRARIES}
 
 

@@ -71,14 +71,19 @@ def test_all_problems_are_listed_at_once_with_path_and_line(write):
         (
             "type: skills, digits: 2",
             "type: skils",
-            'experiment.task.type (line 3): got "skils", needs one of skills, qa, hotpotqa, replay; '
+            'experiment.task.type (line 3): got "skils", needs one of skills, qa, hotpotqa, replay, plugin, object; '
             "did you mean skills?",
         ),
-        ("type: skills, ", "", "experiment.task.type (line 3): missing; needs one of skills, qa, hotpotqa, replay"),
+        (
+            "type: skills, ",
+            "",
+            "experiment.task.type (line 3): missing; needs one of skills, qa, hotpotqa, replay, plugin, object",
+        ),
         (
             "{type: skills, digits: 2}",
             "3",
-            "experiment.task (line 3): got 3, needs a mapping with type: one of skills, qa, hotpotqa, replay",
+            "experiment.task (line 3): got 3, needs a mapping with type: one of skills, qa, hotpotqa, replay, plugin, "
+            "object",
         ),
         ("name: tiny\n", "", "name: missing, and it has no default"),
         ("name: tiny", "name: a b", 'name (line 1): got "a b", needs text that matches ^[A-Za-z0-9_][A-Za-z0-9._-]*$'),

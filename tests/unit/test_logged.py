@@ -20,11 +20,11 @@ from haps_search.cli.main import app
 from haps_search.config.load import load_log
 from haps_search.config.tables import LogConfig
 from haps_search.errors import ConfigError, DataError
-from haps_search.evaluation.logged import judge_logged
+from haps_search.evaluation.judged_log import judge_logged
 from haps_search.evaluation.off_policy import Floats
 from haps_search.evaluation.propensities import estimated
 from haps_search.records.run_folder import RunFolder
-from haps_search.tasks.tables.logged import LoggedTable, read_log, recognise_log
+from haps_search.tasks.tables.log import LoggedTable, read_log, recognise_log
 from haps_search.types import Question
 
 

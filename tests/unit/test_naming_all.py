@@ -12,7 +12,7 @@ import torch
 
 from haps_search.config.rewards import ChoiceReward, ContainsReward, ExactReward, F1Reward, NumericReward, Reward
 from haps_search.tasks.rewards import build_reward
-from haps_search.types import Completion, Episode, Parsed, Question, Response
+from haps_search.types import Completion, Episode, Parsed, Question, Sampled
 
 OPTIONS = ("apple", "banana", "cherry", "date")
 JOINTS = (", ", " or ", " and ", "\n", ". ", " / ", "; ")
@@ -45,7 +45,7 @@ def _earns(reward: Reward, text: str, references: tuple[str, ...], learning: boo
     scheme = build_reward(reward)
     questions = [Question("q", "?", reference, attributes={"choices": OPTIONS}) for reference in references]
     parsed = scheme.read(questions[0], text)  # which knows nothing of the reference
-    said = Completion("answerer", "m", Response(text, (), 0.0, 0, 0), parsed)
+    said = Completion("answerer", "m", (), Sampled(text, (), (), 0, 0), parsed)
     if parsed.answer is None or (learning and Episode(questions[0], ("m",), (said,)).hedged):
         return 0.0
     answer = parsed.answer

@@ -44,7 +44,7 @@ def test_every_verb_of_the_command_line_is_there() -> None:
     """Those that need a run at its checkpoint are methods of what `load_run` gives."""
     run = haps.load_run.__annotations__["return"]
     assert run == "Run"
-    from haps_search.verbs.run import Run
+    from haps_search.verbs.loaded_run import Run
 
     missing = {v.__name__ for v in VERBS} - set(haps.__all__) - set(dir(Run)) - {"logs", "dashboard", "mlflow"}
     assert missing == set()

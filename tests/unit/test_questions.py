@@ -14,7 +14,7 @@ from haps_search.records.run_folder import RunFolder
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import experiment_of
-from haps_search.tasks.asked import read_questions
+from haps_search.tasks.question_lines import read_questions
 from haps_search.types import Question
 from haps_search.verbs.find import find_run, sweep_journal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from haps_search.tasks.choices import read_choice
+from haps_search.tasks.choice_reading import read_choice
 
 FRUIT = ("apple", "banana", "cherry", "date")
 CITIES = ("Paris", "London", "York", "New York")

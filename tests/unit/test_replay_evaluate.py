@@ -16,8 +16,8 @@ from sweeps import a_study, a_trial
 from typer.testing import CliRunner
 
 from haps_search.cli.display import Terminal
-from haps_search.cli.judgement import show_judged
 from haps_search.cli.main import app
+from haps_search.cli.replay_page import show_judged
 from haps_search.cli.sweep_tables import closing, comparison_table, ranking_table
 from haps_search.config.references import (
     BestPerTaskReference,

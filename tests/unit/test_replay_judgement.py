@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from outcomes import clustered, four_folds
 
-from haps_search.cli.judgement import page
+from haps_search.cli.replay_page import page
 from haps_search.config.references import (
     BestPerTaskReference,
     BestSingleReference,

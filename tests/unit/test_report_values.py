@@ -15,8 +15,8 @@ from haps_search.config.run import Experiment
 from haps_search.errors import DataError
 from haps_search.evaluation.labels import ORACLE
 from haps_search.report.build import facts, state
+from haps_search.report.comparisons import Gap, placed, references, standings, standings_table
 from haps_search.report.curves import BEST, CONFIRM, OTHERS, REST, Shares, gathered, groups, panels, shares, thinned
-from haps_search.report.judgement import CostCurve, cost_curve, curve_table, replay_sections
 from haps_search.report.parameters import (
     Axis,
     Importance,
@@ -28,8 +28,8 @@ from haps_search.report.parameters import (
     trials_table,
     why_not,
 )
+from haps_search.report.replays import CostCurve, cost_curve, curve_table, replay_sections
 from haps_search.report.source import Fields, Source, read_run, read_stored, read_sweep
-from haps_search.report.standings import Gap, placed, references, standings, standings_table
 from haps_search.report.verdict import ORACLES, Alarm, alarms, failures, held_against, verdict
 
 FIRST = ((1, 1.0), (2, 3.0), (3, math.nan), (4, 5.0), (5, math.nan))

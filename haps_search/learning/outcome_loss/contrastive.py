@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from haps_search.learning.outcome_loss.cells import known_cells
+from haps_search.learning.outcome_loss.known_cells import known_cells
 
 
 def contrastive(log_p: Tensor, rewards: Tensor, margin: float) -> Tensor:

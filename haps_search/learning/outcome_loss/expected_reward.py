@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from haps_search.learning.outcome_loss.cells import known_cells
+from haps_search.learning.outcome_loss.known_cells import known_cells
 
 
 def expected_reward(log_p: Tensor, rewards: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from haps_search.learning.outcome_loss.cells import known_cells
+from haps_search.learning.outcome_loss.known_cells import known_cells
 
 
 def pairwise(log_p: Tensor, rewards: Tensor) -> Tensor:

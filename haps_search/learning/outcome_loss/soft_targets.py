@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from haps_search.learning.outcome_loss.cells import Cells, known_cells
+from haps_search.learning.outcome_loss.known_cells import Cells, known_cells
 
 
 def soft_targets(log_p: Tensor, rewards: Tensor, temperature: float) -> Tensor:

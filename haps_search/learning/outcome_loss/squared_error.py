@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from haps_search.learning.outcome_loss.cells import Cells, known_cells
+from haps_search.learning.outcome_loss.known_cells import Cells, known_cells
 
 
 def squared_error(log_p: Tensor, rewards: Tensor, temperature: float) -> Tensor:

@@ -22,7 +22,7 @@ from haps_search.evaluation.off_policy import (
 )
 from haps_search.evaluation.propensities import Estimated, estimated
 from haps_search.tasks.replay import candidate_name
-from haps_search.tasks.tables.logged import LoggedTable
+from haps_search.tasks.tables.log import LoggedTable
 from haps_search.tasks.tables.splits import folds
 
 FOLDS = 5

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
+
 Questions = Sequence[str | Question]
 
 

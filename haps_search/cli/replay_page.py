@@ -9,7 +9,7 @@ from rich.table import Table
 
 from haps_search.cli.display import Terminal
 from haps_search.evaluation.intervals import Interval
-from haps_search.evaluation.logged import LoggedJudgement
+from haps_search.evaluation.judged_log import LoggedJudgement
 from haps_search.evaluation.replay.cost_quality import METRICS, TwoModels
 from haps_search.evaluation.replay.judgement import Costs, Judgement
 from haps_search.evaluation.replay.standings import Row
