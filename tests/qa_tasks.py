@@ -37,7 +37,7 @@ def failure(folder: Path, *rows: dict[str, Any], **settings: Any) -> str:
 
 
 def played(question: Question, qa: QaTask, text: str) -> Episode:
-    said = Completion("answerer", "m", Sampled(text, (1,), (-1.0,), 1, 1), qa.parse(question, "answerer", text))
+    said = Completion("answerer", "m", (), Sampled(text, (1,), (-1.0,), 1, 1), qa.parse(question, "answerer", text))
     return Episode(question, ("m",), (said,))
 
 
