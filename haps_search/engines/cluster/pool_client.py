@@ -150,6 +150,10 @@ class PoolClient:
             self._fail(error)
         except RayError as error:
             self._fail(PoolError(f"the broker's word could not be read: {first_line(error)}"))
+        except Exception as error:
+            # Whatever it is: whoever waits for an answer would wait for ever.
+            self._fail(PoolError(f"asking for answers failed: {first_line(error)}"))
+            raise
 
     def _take(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
