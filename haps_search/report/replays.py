@@ -1,6 +1,6 @@
 """What a replay leaves in its folder beside the references: a cost curve, scores per task, calibration.
 
-references.json   {"shares": [{"row", ...}]}, shares of assignments; its other fields are `report.standings`'
+references.json   {"shares": [{"row", ...}]}, shares of assignments; its other fields are `report.comparisons`'
 curve.json        {"points": [{"label", "cost", "reward"}], "hull": [{"cost", "reward"}]}, and optionally
                   "lines": [{"label", "best", "points": [{"cost", "reward"}]}], other hulls, the best one's `best` 1
 tasks.json        {"rows": [{"task", ...}]}, other fields numbers or texts

@@ -1,4 +1,4 @@
-"""A judgement as the JSON files that `haps report` reads (see report.replay and report.standings)."""
+"""A judgement as the JSON files that `haps report` reads (see report.replays and report.comparisons)."""
 
 from __future__ import annotations
 
