@@ -64,6 +64,12 @@ class Rows:
         """Where the row of a number stands, for messages."""
         return f"{self.name}:{number}" if self.by_line else f"{self.name}: row {number}"
 
+    def close(self) -> None:
+        """Let go of the file, where not all of it is wanted."""
+        close = getattr(self.stream, "close", None)
+        if close is not None:
+            close()
+
 
 def open_rows(path: Path, wanted: Sequence[str] | None = None, header: Header | None = None) -> Rows:
     """Open a file by its ending; one of another ending is JSON where it begins like it.

@@ -42,7 +42,7 @@ def recognise_log(path: Path) -> LogConfig:
         ConfigError: no such file, or columns that cannot be told; the message says how to name them.
     """
     first, rows = peeked(open_rows(path))
-    sample = Sample([first])
+    sample = Sample([first], list(first))
     action = _first(first, _ACTIONS) or sample.named("model")
     reward, text, propensity = sample.named("score"), sample.named("text"), _first(first, _PROPENSITIES)
     if action is None or reward is None or text is None or propensity is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,10 +52,10 @@ def read_table(source: TableConfig | str | Path) -> OutcomeTable:
 
 def load_outcomes(config: TableConfig) -> LoadedTable:
     """`read_table`, with what was counted on the way. Raises as it does."""
-    layout = _layout(config, config.files[0])
-    if isinstance(layout, CollectedLayout):
+    layouts = _layouts(config)
+    if isinstance(layouts[0], CollectedLayout):
         return _collected(config)
-    return _Gathered(config, tally=None, texts=True).loaded()[0]
+    return _Gathered(config, layouts, tally=None, texts=True).loaded()[0]
 
 
 def survey(config: TableConfig) -> tuple[LoadedTable, Digests]:
@@ -66,10 +67,11 @@ def survey(config: TableConfig) -> tuple[LoadedTable, Digests]:
         ConfigError: no such file, or a layout that cannot be told.
         DataError: no row that can be read, or fewer than two models.
     """
-    if isinstance(_layout(config, config.files[0]), CollectedLayout):
+    layouts = _layouts(config)
+    if isinstance(layouts[0], CollectedLayout):
         loaded = _collected(config)
         return loaded, digests([question.text for question in loaded.table.questions])
-    gathered = _Gathered(config, tally=Tally(), texts=False)
+    gathered = _Gathered(config, layouts, tally=Tally(), texts=False)
     loaded, kept = gathered.loaded()
     return loaded, gathered.builder.digests().take(np.flatnonzero(kept))
 
@@ -82,17 +84,19 @@ def _collected(config: TableConfig) -> LoadedTable:
     return LoadedTable(table, CollectedLayout().type, PER_QUESTION, int((~kept).sum()), 0)
 
 
-def _layout(config: TableConfig, part: TablePart) -> Layout:
-    return recognise(Path(part.file)) if isinstance(config.layout, AutoLayout) else config.layout
+def _layouts(config: TableConfig) -> list[Layout]:
+    """The layout of each file."""
+    if not isinstance(config.layout, AutoLayout):
+        return [config.layout] * len(config.files)
+    return [recognise(Path(part.file)) for part in config.files]
 
 
 class _Gathered:
     """All rows of a table's files in one builder."""
 
-    def __init__(self, config: TableConfig, tally: Tally | None, texts: bool) -> None:
-        self._config, self._tally = config, tally
-        self._layouts = [_layout(config, part) for part in config.files]
-        described = zip(self._layouts, config.files, strict=True)
+    def __init__(self, config: TableConfig, layouts: Sequence[Layout], tally: Tally | None, texts: bool) -> None:
+        self._config, self._layouts, self._tally = config, layouts, tally
+        described = zip(layouts, config.files, strict=True)
         self._readers = [reader_of(layout, Path(part.file)) for layout, part in described]
         if len({reader.whole_rows for reader in self._readers}) > 1:
             raise ConfigError("parts: some have a row per question and some a row per model, needs one kind")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """What others call the columns, the likeliest first; case, spaces and hyphens aside."""
 _COLLECTED = {"question", "assignment", "sample", "reward"}
+_COSTS = ("costs", "cost")
+_TELLING = {"scores", *_COSTS, *NAMES["id"], *NAMES["text"]}
+"""Columns whose values are looked at too."""
 _COST, _SAID = "|total_cost", "|model_response"
 _MOST_NAMES = 20
 
@@ -46,44 +50,49 @@ def recognise(path: Path) -> Layout:
         ConfigError: none that is known; the message has the columns, and a description that may be right.
         DataError: no row, or a first row that cannot be read.
     """
-    rows = _sample(path)
+    sample = _sample(path, telling=True)
     for known in (_collected, _nested, _routerbench, _long):
-        layout = known(rows)
+        layout = known(sample)
         if layout is not None:
             return layout
-    raise ConfigError(_unknown(path, rows), str(path))
+    raise ConfigError(_unknown(path, _sample(path)), str(path))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The first rows of a table."""
+    """The first rows of a table, and the names of its columns."""
 
     rows: Sequence[Mapping[str, Any]]
-
-    @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row))
+    columns: Sequence[str]
 
     def named(self, role: str) -> str | None:
         """The column that by its name has a role."""
-        folded = {name.lower().replace(" ", "_").replace("-", "_"): name for name in reversed(self.columns)}
+        folded = {_folded(name): name for name in reversed(self.columns)}
         return next((folded[name] for name in NAMES[role] if name in folded), None)
 
     def values(self, name: str) -> list[Any]:
         return [row[name] for row in self.rows if row.get(name) is not None]
 
 
-def _sample(path: Path) -> Sample:
-    opened = open_rows(path)
-    found = []
-    for row, value in islice(objects(opened), SAMPLE):
-        if not isinstance(value, BadRow):
-            found.append(value)
-        elif not found:
-            raise DataError(f"{at(opened.name, row.place)}: {value}")
+def _folded(name: str) -> str:
+    return name.lower().replace(" ", "_").replace("-", "_")
+
+
+def _sample(path: Path, telling: bool = False) -> Sample:
+    """`telling`: of Parquet only columns whose values tell a layout, since others may be long."""
+    with closing(open_rows(path, ())) as asked:
+        columns = asked.columns
+    wanted = [name for name in columns if _folded(name) in _TELLING] if telling and columns is not None else None
+    opened, found = open_rows(path, wanted), list[Mapping[str, Any]]()
+    with closing(opened):
+        for row, value in islice(objects(opened), SAMPLE):
+            if not isinstance(value, BadRow):
+                found.append(value)
+            elif not found:
+                raise DataError(f"{at(opened.name, row.place)}: {value}")
     if not found:
         raise DataError(f"{path}: got 0 rows, needs one for each question at least")
-    return Sample(found)
+    return Sample(found, list(dict.fromkeys(columns or (name for row in found for name in row))))
 
 
 def _collected(sample: Sample) -> Layout | None:
@@ -96,7 +105,7 @@ def _nested(sample: Sample) -> Layout | None:
         return None
     if {"id", "query"} <= set(first):
         return RouterbenchLayout() if "cost" in first else LlmrouterLayout()
-    costs = next((name for name in ("costs", "cost") if isinstance(first.get(name), Mapping)), None)
+    costs = next((name for name in _COSTS if isinstance(first.get(name), Mapping)), None)
     return NestedLayout(
         id=sample.named("id"), text=text, task=sample.named("task"), split=sample.named("split"), costs=costs
     )
