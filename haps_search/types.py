@@ -328,7 +328,7 @@ class Routes:
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
     k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses, and for
-    none where the low level is off.
+    none where the low level is off, and `adapter_norm` is the mean relative norm of their updates.
     """
 
     version: int
@@ -336,6 +336,7 @@ class Routes:
     log_probabilities: tuple[tuple[float, ...], ...]
     marginals: tuple[tuple[tuple[float, ...], ...], ...]
     adapters: Mapping[tuple[int, str], Adapter]
+    adapter_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from haps_search.candidates.table import TableCandidate
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
-from haps_search.engines.assembly import build_learner, prepare_torch
+from haps_search.engines.assembly import build_learner
+from haps_search.engines.torch_process import prepare_torch
 from haps_search.errors import CheckpointError
 from haps_search.learning.update import Learner
 from haps_search.records.run_folder import RunFolder

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from haps_search.config.learning import LearningConfig
 from haps_search.learning.advantage import Advantages
@@ -20,6 +20,9 @@ from haps_search.types import (
     ScoreRequest,
     Scores,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Requests = Mapping[str, Mapping[int, ScoreRequest]]
 """Per candidate and question what is to be scored."""
@@ -83,7 +86,12 @@ def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[int, T
     by_question = {}
     for q, adapter in adapters.items():
         if first[id(adapter.values)] == q:
-            nothing = zeros.setdefault(adapter.layout, torch.zeros_like(adapter.values))
+            nothing = zeros.setdefault(adapter.layout, _zeros(adapter.values))
             gradient = gradients[id(adapter.values)]
             by_question[q] = nothing if gradient is None else gradient
     return by_question
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """In a trial's process on Ray numbers are arrays, without torch."""
+    return np.zeros_like(like) if isinstance(like, np.ndarray) else like.new_zeros(like.shape)

@@ -17,6 +17,7 @@ from haps_search.config.routing import (
     PooledConfig,
     RoutingConfig,
 )
+from haps_search.lora.adapter import adapter_norm
 from haps_search.lora.spec import resolve
 from haps_search.routing.distribution import Distribution
 from haps_search.routing.features_backbone import FeaturesBackbone
@@ -149,12 +150,14 @@ class Router(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         distribution = reading.distribution
         drawn = distribution.sample(episodes, generator) if episodes else distribution.best()
+        adapters = self._adapters(reading.pooled, drawn)
         return Routes(
             version=version,
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
             marginals=_nested(distribution.marginals()),
-            adapters=self._adapters(reading.pooled, drawn),
+            adapters=adapters,
+            adapter_norm=adapter_norm(adapters.values()),
         )
 
     @torch.no_grad()

@@ -12,8 +12,6 @@ from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
-from haps_search.routing.features_backbone import told
-from haps_search.routing.router import POOLED
 from haps_search.search.engine import Engine
 from haps_search.types import Snapshot
 
@@ -126,7 +124,7 @@ def unconditioned(snapshot: Snapshot, learning: LearningConfig) -> Snapshot:
         return snapshot
     first = next(name for name in _READS_FIRST if f"{name}.weight" in snapshot.tensors)
     weight, bias = snapshot.tensors[f"{first}.weight"], snapshot.tensors[f"{first}.bias"]
-    moved = bias + told(learning.cost_weight, learning.cost_conditioned) * weight[:, -1]
+    moved = bias + learning.cost_conditioned.told(learning.cost_weight) * weight[:, -1]
     folded = {f"{first}.weight": weight[:, :-1].contiguous(), f"{first}.bias": moved}
     return replace(snapshot, tensors={**snapshot.tensors, **folded})
 
@@ -140,6 +138,8 @@ def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:
     Raises:
         CheckpointError: learned weights that this router has no place for, which alone would decide otherwise.
     """
+    from haps_search.routing.router import POOLED  # torch, which a trial without a warm start does not need
+
     taken = {name: value for name, value in source.tensors.items() if name.startswith(_TAKEN)}
     misfits = [n for n, v in taken.items() if n not in fresh.tensors or fresh.tensors[n].shape != v.shape]
     if misfits or not taken:

@@ -86,8 +86,8 @@ def fit(
             num_samples=len(unfinished) + new,
             max_concurrent_trials=study.sweep.concurrency,
             time_budget_s=time_left_s,
-            # A replay trial takes seconds, as long as a process takes to start.
-            reuse_actors=study.experiment.task.type == "replay",
+            # A trial's process, and the router actor that it keeps, take seconds of CPU to start.
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             # Never one that was there, also where another machine made it: every fit leaves events.

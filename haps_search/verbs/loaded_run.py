@@ -157,8 +157,8 @@ class Run:
 
     def ask(self, question: str | Question, cost_weight: float | None = None) -> Answer:
         """Route one question and let its assignment answer, with its adapters and frozen. Raises as `route`."""
+        from haps_search.lora.adapter import adapter_norm
         from haps_search.search.engine import finished
-        from haps_search.search.metrics import adapter_norm
 
         asked = Question("asked", question, "") if isinstance(question, str) else question
         worded, engine = [self.loaded.worded(asked)], self.loaded.engine

@@ -36,7 +36,6 @@ from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
 from haps_search.verbs.measure import compared
-from haps_search.verbs.report import written_page
 from haps_search.verbs.tracking import tracking_uri
 from haps_search.version import __version__
 
@@ -195,6 +194,8 @@ def _search(d: Driver, study: Study) -> SweepResult:
         best = best_trial(d.journal, study)
         if study.sweep.comparison:
             d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
+    from haps_search.verbs.report import written_page  # matplotlib, when there is something to draw
+
     d.report(Said("measuring on the whole validation split"))
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))

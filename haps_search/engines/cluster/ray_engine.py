@@ -43,17 +43,18 @@ class RayEngine:
         self._layouts: dict[str, Any] = {}
 
     @classmethod
-    async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any) -> RayEngine:
-        """Wait for the pool, then start this trial's router actor.
+    async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any, router: Any = None) -> RayEngine:
+        """Start this trial's router actor while the pool loads, or go on with the `router` that an earlier one kept.
 
         Raises:
             CandidateError, ConfigError, PoolError: what the pool or the router could not load.
         """
-        await RemoteCandidates(broker, profile).tables()
-        remote: Any = ray.remote(RouterActor)
-        router = remote.options(num_cpus=profile.router.cpus, num_gpus=profile.router.gpus).remote()
-        engine = cls(broker, router, profile)
-        await engine.load(experiment)
+        engine = cls(broker, _started(experiment, profile) if router is None else router, profile)
+        try:
+            await engine.load(experiment)
+        except BaseException:
+            await engine.close()
+            raise
         return engine
 
     async def load(self, experiment: Experiment) -> None:
@@ -102,10 +103,21 @@ class RayEngine:
         await self._routed("restore", snapshot)
 
     async def close(self) -> None:
+        ray.kill(self.released())
+
+    def released(self) -> Any:
+        """The router actor, for another engine; this one is done."""
         self._candidates.leave()
-        ray.kill(self._router)
+        return self._router
 
     async def _routed(self, method: str, *arguments: Any) -> Any:
         """A call of the router, which may take as long as loading a model."""
         limit_s = max(self._profile.worker_start_timeout_s, self._profile.leases.deadline_s)
         return await answer(getattr(self._router, method).remote(*arguments), limit_s)
+
+
+def _started(experiment: Experiment, profile: ClusterProfile) -> Any:
+    remote: Any = ray.remote(RouterActor)
+    router = remote.options(num_cpus=profile.router.cpus, num_gpus=profile.router.gpus).remote()
+    router.begin.remote(experiment.model_dump(mode="json"))  # `load` comes when the pool has
+    return router

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from haps_search.config.routing import BackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.store import Places, fetched, stored
-from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack_tensors
+from haps_search.engines.cluster.wire import PackedTensors, pack_tensors, unpack_arrays, unpack_tensors
+from haps_search.engines.lean_imports import import_lean
+from haps_search.records.sealed_tensors import SealedTensors
 from haps_search.tasks.own import hold_task
 from haps_search.tasks.task import Task
 from haps_search.types import (
@@ -29,8 +34,16 @@ Keys = tuple[tuple[int, str], ...]
 class RouterActor:
     """A `Learner` behind calls whose tensors are packed. Made an actor by the engine.
 
-    `load` comes first; it is a call, since an error in `__init__` would only say that the actor died.
+    `load` comes first; it is a call, since an error in `__init__` would only say that the actor died. It may come again
+    for another run. What `begin` did before need not be done then.
     """
+
+    def begin(self, experiment: Mapping[str, Any]) -> None:
+        """Import what a router needs."""
+        backbone = Experiment.model_validate(experiment).routing.backbone
+        if isinstance(backbone, BackboneConfig):
+            import_lean(backbone)
+        importlib.import_module("haps_search.engines.assembly")
 
     def load(
         self,
@@ -44,7 +57,8 @@ class RouterActor:
 
         Raises CandidateError, ConfigError.
         """
-        from haps_search.engines.assembly import build_learner, prepare_torch
+        from haps_search.engines.assembly import build_learner
+        from haps_search.engines.torch_process import prepare_torch
         from haps_search.tasks.build import build_task
 
         if own_task is not None:
@@ -59,8 +73,7 @@ class RouterActor:
         routes = self._learner.route(questions, episodes, seed)
         keys = tuple(routes.adapters)
         packed = stored(pack_tensors([routes.adapters[key].values for key in keys]))
-        bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
-        return bare, keys, packed
+        return replace(routes, adapters={}), keys, packed
 
     def update(
         self,
@@ -80,17 +93,19 @@ class RouterActor:
         return self._learner.update(questions, signal)
 
     def snapshot(self) -> Snapshot:
-        return self._learner.snapshot()
+        taken = self._learner.snapshot()
+        fitted = SealedTensors.of(taken.fitted) if taken.fitted else {}
+        return replace(taken, tensors=SealedTensors.of(taken.tensors), fitted=fitted)
 
     def restore(self, snapshot: Snapshot) -> None:
         self._learner.restore(snapshot)
 
 
 def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any], places: Places) -> Routes:
-    """The routes with their adapters, as the loop sees them. Raises one of `store.LOST`."""
-    values = unpack_tensors(*fetched([packed]))
+    """The routes with their adapters, as the loop sees them: arrays, which it passes on. Raises one of `store.LOST`."""
+    values = unpack_arrays(*fetched([packed]))
     places.remember(values, packed)
     adapters = {
         key: Adapter(layouts[key[1]], value) for key, value in zip(keys, values, strict=True) if value is not None
     }
-    return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, adapters)
+    return replace(routes, adapters=adapters)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from haps_search.candidates.score import LOGITS
-from haps_search.candidates.sources import BALANCED, meta_encoder, meta_lm
-from haps_search.config.candidates import CandidateConfig, TableSource
+from haps_search.candidates.sources import meta_encoder, meta_lm
+from haps_search.config.candidates import BALANCED, CandidateConfig, TableSource
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
     BackboneConfig,
