@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -92,6 +92,6 @@ def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[int, T
     return by_question
 
 
-def _zeros(like: Tensor) -> Tensor:
+def _zeros(like: Any) -> Any:
     """In a trial's process on Ray numbers are arrays, without torch."""
     return np.zeros_like(like) if isinstance(like, np.ndarray) else like.new_zeros(like.shape)

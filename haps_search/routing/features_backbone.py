@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from haps_search.config.learning import COST_WEIGHT, LearningConfig
+from haps_search.config.learning import COST_WEIGHT, CostRange, LearningConfig
 from haps_search.config.routing import FeaturesBackboneConfig
 from haps_search.routing.features.block import FeatureBlock
 from haps_search.types import Question

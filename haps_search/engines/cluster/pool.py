@@ -38,7 +38,7 @@ class HostingBackend(Backend):
 
 @dataclass
 class HostingConfig(BackendConfig):
-    """Its backend sets up nothing, so each rank sees its own GPU only, and neither driver nor controller needs torch."""
+    """Its backend sets up nothing: each rank sees its own GPU only, and neither driver nor controller needs torch."""
 
     @property
     def backend_cls(self) -> type[Backend]:

@@ -56,8 +56,9 @@ def candidate_need(
     whole = rows * min(new_tokens, tokens) * text.vocab_size
     # On several devices the head is not had apart, so all logits of a batch are formed at once.
     logits = whole if config.device == BALANCED else max(min(LOGITS, whole), rows * text.vocab_size)
-    beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0)) + int(config.prompt_cache_gb * 1e9)
-    need = Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside)
+    beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0))
+    kept = int((config.prompt_cache_gb + config.activation_gb) * 1e9)
+    need = Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside, kept)
     return need, module_table(config.name, model)
 
 
@@ -90,6 +91,14 @@ def router_need(experiment: Experiment, tables: dict[str, ModuleTable], prompt_t
         tokens=tokens,
         halves=False,
     )
+
+
+def adapter_bytes(routing: RoutingConfig, table: ModuleTable) -> int:
+    """Of one adapter as it travels, in the router's precision, which is float32 or more; 0 without a low level."""
+    if isinstance(routing.low_level, NoLowLevel) or not table.modules:
+        return 0
+    precision = 8 if getattr(routing.backbone, "dtype", "float32") == "float64" else 4
+    return precision * resolve(routing.lora, table).size
 
 
 def weight_bytes(model: nn.Module, learned_only: bool = False) -> int:
