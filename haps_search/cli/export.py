@@ -7,19 +7,21 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import RunPath, Runs
+from haps_search.cli.options import OnProfile, RunPath, Runs
 
 
 def export(
     run: RunPath,
     questions: Annotated[Path, typer.Option(help="JSONL with a `question`, and `id` and `context` if there are.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the adapters.")],
+    profile: OnProfile = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments."""
     from haps_search.tasks.question_lines import read_questions
     from haps_search.verbs.loaded_run import load_run
 
-    loaded, asked = load_run(run, runs), read_questions(questions)
-    found = loaded.export(asked, out)
+    asked = read_questions(questions)
+    with load_run(run, runs, profile) as loaded:
+        found = loaded.export(asked, out)
     typer.echo(f"{found.adapters} adapters and routes.jsonl in {found.folder}")

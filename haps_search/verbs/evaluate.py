@@ -54,12 +54,13 @@ def evaluate(
     *,
     table: str | Path | None = None,
     logged: str | Path | None = None,
+    profile: str | None = None,
 ) -> Evaluation | Judged | JudgedByLog:
     """Measure the best checkpoint of a run, on the test split beside validation.
 
     A sweep or run on an outcome table is judged beside all references instead, and its test split is read once unless
     `again`; or on another `table` with the same models; or by what it would have earned on a log with one outcome per
-    question (`logged`).
+    question (`logged`). Candidates are loaded in this process, or on the cluster of a `profile`.
 
     Raises:
         ConfigError: no such run, a test split that was read before, or a table for a run that asks its candidates.
@@ -76,26 +77,27 @@ def evaluate(
         from haps_search.verbs.judge import judge_replay
 
         return judge_replay(run, split, again, runs, report, None if table is None else Path(table))
-    return _measured(found, split, report)
+    return _measured(found, split, report, profile)
 
 
-def _measured(found: FoundRun, split: Held, report: Report) -> Evaluation:
-    from haps_search.engines.local import load_run
+def _measured(found: FoundRun, split: Held, report: Report, profile: str | None) -> Evaluation:
     from haps_search.search.engine import finished
     from haps_search.search.validation import score_router
+    from haps_search.verbs.hosting import hosted
 
-    loaded = load_run(found.folder, found.experiment)
     rewards = {}
-    for each in dict.fromkeys(("validation", split)):
-        questions = loaded.task.questions(each)
-        report(Said(f"playing {len(questions)} {each} questions"))
-        scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
-        rewards[each] = scored.rewards
+    with hosted(found.folder, found.experiment, profile, report) as loaded:
+        for each in dict.fromkeys(("validation", split)):
+            questions = loaded.task.questions(each)
+            report(Said(f"playing {len(questions)} {each} questions"))
+            scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
+            rewards[each] = scored.rewards
+        step = loaded.step
     measured: dict[str, Interval] = {each: mean_interval(values) for each, values in rewards.items()}
     if split == "test":
         measured["test minus validation"] = difference_interval(rewards["test"], rewards["validation"])
-    keep_measured(found.folder / f"evaluation-{split}.json", loaded.step, measured)
-    return Evaluation(found.folder, loaded.step, found.experiment.run.seed, measured)
+    keep_measured(found.folder / f"evaluation-{split}.json", step, measured)
+    return Evaluation(found.folder, step, found.experiment.run.seed, measured)
 
 
 def keep_measured(file: Path, step: int, measured: Mapping[str, Interval]) -> None:

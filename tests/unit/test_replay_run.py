@@ -211,7 +211,7 @@ def test_a_replayed_router_is_the_start_of_a_run_on_real_candidates(
     before, after = (asyncio.run(chances(e, asked)) for e in (replayed, engine))
     np.testing.assert_allclose(after, before, atol=1e-6)
     assert (after.argmax(1) == [int(q.id[1:]) % 3 for q in asked]).mean() >= 0.95
-    assert len(engine.all_adapters(asked[:1])) == 3, "the hypernetworks are there, and fresh"
+    assert len(asyncio.run(engine.all_adapters(asked[:1]))) == 3, "the hypernetworks are there, and fresh"
     trained(experiment, tmp_path / "real")
 
 

@@ -14,11 +14,12 @@ from haps_search.config.tasks import ObjectTask
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.remote_candidates import RemoteCandidates
 from haps_search.engines.cluster.router_actor import RouterActor, opened
-from haps_search.engines.cluster.store import LOST, Places, stored
-from haps_search.engines.cluster.wire import pack_tensors
+from haps_search.engines.cluster.store import LOST, Places, fetched, stored
+from haps_search.engines.cluster.wire import pack_tensors, unpack_tensors
 from haps_search.errors import PoolError
 from haps_search.tasks.own import passed
 from haps_search.types import (
+    Adapter,
     Outcomes,
     Question,
     Rollouts,
@@ -74,6 +75,13 @@ class RayEngine:
             return await asyncio.to_thread(opened, bare, keys, packed, self._layouts, self._places)
         except LOST as error:
             raise PoolError(f"the router's adapters were lost ({error})") from error
+
+    async def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        """Of every candidate for every question, as torch tensors."""
+        keys, packed = await self._routed("all_adapters", list(questions))
+        values = unpack_tensors(*await asyncio.to_thread(fetched, [packed]))
+        pairs = zip(keys, values, strict=True)
+        return {key: Adapter(self._layouts[key[1]], value) for key, value in pairs if value is not None}
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return await self._candidates.sample(candidate, requests)

@@ -71,9 +71,10 @@ class RouterActor:
 
     def route(self, questions: Sequence[Question], episodes: int, seed: int) -> tuple[Routes, Keys, PackedTensors]:
         routes = self._learner.route(questions, episodes, seed)
-        keys = tuple(routes.adapters)
-        packed = stored(pack_tensors([routes.adapters[key].values for key in keys]))
-        return replace(routes, adapters={}), keys, packed
+        return replace(routes, adapters={}), *_packed(routes.adapters)
+
+    def all_adapters(self, questions: Sequence[Question]) -> tuple[Keys, PackedTensors]:
+        return _packed(self._learner.router.all_adapters(questions))
 
     def update(
         self,
@@ -99,6 +100,10 @@ class RouterActor:
 
     def restore(self, snapshot: Snapshot) -> None:
         self._learner.restore(snapshot)
+
+
+def _packed(adapters: Mapping[tuple[int, str], Adapter]) -> tuple[Keys, PackedTensors]:
+    return tuple(adapters), stored(pack_tensors([adapter.values for adapter in adapters.values()]))
 
 
 def opened(routes: Routes, keys: Keys, packed: PackedTensors, layouts: Mapping[str, Any], places: Places) -> Routes:

@@ -162,6 +162,11 @@ def _end(broker: Any, pool: Pool, watch: Watch) -> bool:
     return stopped and not left
 
 
+def name_here(wanted: str) -> str:
+    """A name for a session in this process: that of the Ray it is connected to, where it is."""
+    return ray.get_runtime_context().namespace.removeprefix("haps-") if ray.is_initialized() else wanted
+
+
 def require(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> None:
     """Refuse at once what could never be placed. Raises ConfigError."""
     there, problems = ray.cluster_resources(), []
