@@ -113,7 +113,7 @@ class MeteredBroker(Broker):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._meter, self._idle = Meter(), Meter()
+        self._meter, self._polls = Meter(), Meter()
 
     async def submit(self, *given: Any) -> Any:
         self._meter.carried(given)
@@ -125,14 +125,14 @@ class MeteredBroker(Broker):
 
     async def collect(self, *given: Any) -> Any:
         found = await super().collect(*given)
-        (self._meter if found else self._idle).carried(given, found)
+        (self._meter if found else self._polls).carried(given, found)
         return found
 
     async def exchange(self, worker: str, session: int, done: Any, *given: Any) -> Any:
         # When it is handed in, since the call comes back with the next step's work.
-        (self._idle if done is None else self._meter).carried((worker, session, done, *given))
+        (self._polls if done is None else self._meter).carried((worker, session, done, *given))
         found = await super().exchange(worker, session, done, *given)
-        (self._idle if found is None else self._meter).carried(found)
+        (self._polls if found is None else self._meter).carried(found)
         return found
 
     async def met(self) -> tuple[int, int]:
@@ -141,7 +141,7 @@ class MeteredBroker(Broker):
 
     async def polled(self) -> int:
         """Bytes of polls that brought nothing."""
-        return self._idle.called
+        return self._polls.called
 
 
 class MeteredRouter(NumbersRouter):

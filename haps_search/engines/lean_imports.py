@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -88,7 +89,7 @@ class _Whole:
         return ModuleSpec(name, _Loaded()) if name in sys.modules else None
 
 
-class _Loaded:
+class _Loaded(Loader):
     """A module that was imported meanwhile."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
