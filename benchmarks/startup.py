@@ -4,6 +4,7 @@ the end of a trial to the first step of the next one. This commit and a40b5d5 in
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
