@@ -26,6 +26,8 @@ def replay_problem(
     if replays and len(from_table) < len(candidates):
         other = next(c for c in candidates if c.source.type != "table")
         return f"candidates: task replay asks nobody, got {other.name} from {other.source.type}: use type table"
+    if replays and learning.signal == "references":
+        return "learning.signal: got references, but models of a table learn nothing: set outcomes"
     if replays and routing.low_level.type != "none":
         return f"routing.low_level: got {routing.low_level.type}, but models of a table take no weights: use type none"
     return next(_of_signal(replays, routing, learning), None)
@@ -42,6 +44,8 @@ def _of_signal(replays: bool, routing: RoutingConfig, learning: LearningConfig) 
                 f"learning.cost_weight: got {learning.cost_weight:g}, but an episode of a replay knows no cost: set "
                 "learning.signal: outcomes, or cost_weight: 0"
             )
+    if learning.signal == "references" and routing.low_level.type == "none":
+        yield "learning.signal: got references, which teach the low level, but routing.low_level has type none"
     if learning.cost_conditioned is not None and routing.backbone.type != "features":
         yield "learning.cost_conditioned: only routing.backbone type features reads the weight of cost"
 
@@ -73,10 +77,11 @@ class ValidationConfig(Config):
     """During the run; the comparison at the end uses the whole split."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a gain; null never."""
-    best: Literal["utility", "aiq", "aiq0"] = "utility"
+    best: Literal["utility", "aiq", "aiq0", "reference_match", "reference_log_likelihood"] = "utility"
     """What the best step is best in: reward less what cost weighs; or, on tables with costs, the reward over all that
     one may want to spend: RouterBench's AIQ, or `aiq0`, with (0, 0) in its hull, which a worse cheap choice beside
-    the others cannot lower."""
+    the others cannot lower. With `learning.signal: references` also what is measured without decoding: the share of
+    references that greedy decoding would say word for word, or their mean log-likelihood."""
 
 
 class CollapseConfig(Config):
@@ -141,26 +146,29 @@ class Experiment(Config):
         problem = replay_problem(self.task, self.candidates, self.routing, self.learning)
         if problem is not None:
             raise ValueError(problem)
-        if self.run.validation.best != "utility" and self.learning.signal != "outcomes":
-            best = self.run.validation.best
+        best, signal = self.run.validation.best, self.learning.signal
+        if best.startswith("aiq") and signal != "outcomes":
             raise ValueError(f"run.validation.best: {best} needs learning.signal: outcomes, whose table has costs")
-        if (
-            self.run.episodes_per_question == 1
-            and self.learning.advantage != "paper"
-            and self.learning.signal == "rollouts"
-        ):
+        if best.startswith("reference") and signal != "references":
+            raise ValueError(f"run.validation.best: {best} is measured with learning.signal: references alone")
+        if self.run.episodes_per_question == 1 and self.learning.advantage != "paper" and signal == "rollouts":
             raise ValueError(
                 f"learning.advantage: {self.learning.advantage} compares episodes of a question and needs "
                 "run.episodes_per_question >= 2; use advantage: paper for one episode"
             )
         low = self.routing.low_level
-        if self.learning.route == "greedy" and isinstance(low, GeneratedLowLevel) and low.pooled.dropout:
+        if (
+            self.learning.route == "greedy"
+            and signal == "rollouts"
+            and isinstance(low, GeneratedLowLevel)
+            and low.pooled.dropout
+        ):
             raise ValueError(
                 f"routing.low_level.pooled.dropout: got {low.pooled.dropout:g}, but a greedy route is that of "
                 "validation, which leaves nothing out: set it to 0, or learning.route: sampled"
             )
-        if self.run.staleness and self.learning.signal == "outcomes":
-            raise ValueError("run.staleness: with learning.signal outcomes nothing is played ahead; leave it at 0")
+        if self.run.staleness and signal != "rollouts":
+            raise ValueError(f"run.staleness: with learning.signal {signal} nothing is played ahead; leave it at 0")
         high = self.routing.high_level
         if isinstance(high, FixedHighLevel):
             unknown = sorted(set(high.assignment) - set(names))

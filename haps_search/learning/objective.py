@@ -67,12 +67,12 @@ def rollouts(
         adapter_gradients={
             (q, name): gradient
             for name, asked in requests.items()
-            for q, gradient in _gradients(asked, scores[name]).items()
+            for q, gradient in gradients_of(asked, scores[name]).items()
         },
     )
 
 
-def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[int, Tensor]:
+def gradients_of(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[int, Tensor]:
     """Per question its adapter's own; what questions share has its sum at the first of them. Zeros where nothing
     weighed, so that the optimiser's moments go on as ever."""
     adapters = {q: request.adapter for q, request in asked.items() if request.adapter is not None}

@@ -82,6 +82,10 @@ class Router(nn.Module):
         self.low_input = LowInput(_pooled(config), width)
         for part in (self.high, self.low, self.low_input):
             part.to(self.backbone.device, dtype)
+        self._dtype = dtype
+        generates = any(isinstance(low, ParameterGenerator) for low in self.low.values())
+        self.reads = generates or not isinstance(self.high, Constant)
+        """Whether anything depends on the question."""
 
     def _low_level(self, config: RoutingConfig, width: int, name: str) -> nn.Module:
         low = config.low_level
@@ -92,6 +96,9 @@ class Router(nn.Module):
 
     def read(self, questions: Sequence[Question], noise: torch.Generator | None = None) -> Reading:
         """`noise` drives dropout; None where nothing is learnt from the reading."""
+        if not self.reads:
+            nothing = torch.zeros(len(questions), self.backbone.width, device=self.backbone.device).to(self._dtype)
+            return Reading(nothing, self.high(nothing))
         if isinstance(self.backbone, FeaturesBackbone):
             pooled = evidence = self.backbone(self._prompt.render(questions), questions, noise)
         else:
@@ -143,8 +150,10 @@ class Router(nn.Module):
         seed: int,
         version: int,
         noise: torch.Generator | None = None,
+        everyone: bool = False,
     ) -> Routes:
-        """Draw `episodes` assignments per question; `episodes` 0 takes the likeliest one. `noise` as in `read`."""
+        """Draw `episodes` assignments per question; `episodes` 0 takes the likeliest one. `noise` as in `read`.
+        `everyone`: with the adapters of every candidate."""
         reading = self.read(questions, noise)
         generator = torch.Generator().manual_seed(seed)
         distribution = reading.distribution
@@ -154,7 +163,7 @@ class Router(nn.Module):
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
             marginals=_nested(distribution.marginals()),
-            adapters=self._adapters(reading.pooled, drawn),
+            adapters=self._adapters(reading.pooled, [[self.names]] * len(questions) if everyone else drawn),
         )
 
     @torch.no_grad()

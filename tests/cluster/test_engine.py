@@ -16,6 +16,7 @@ from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 from patience import Patience, growth
+from taught_task import TaughtTask
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
@@ -91,6 +92,19 @@ def test_local_is_ray_with_one_worker_is_ray_with_several(
     assert held == 0.5
     same(local, one)
     same(local, two)
+
+
+def test_references_are_the_same_on_both_engines_and_read_once_by_all(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(
+        tiny_lms, learning__signal="references", routing__low_level={"type": "static", "init": "xavier"}
+    )
+    local = played(LocalEngine.build(experiment, TaughtTask()), experiment, tmp_path / "local", TaughtTask())
+    with on_ray(experiment, replicas={"llama": 2}) as live:
+        apart = played(started(live, experiment), experiment, tmp_path / "ray", TaughtTask())
+    assert apart[0][-1]["reference_log_likelihood"] > apart[0][0]["reference_log_likelihood"]
+    same(local, apart)
 
 
 def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:

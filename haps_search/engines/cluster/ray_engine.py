@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -29,6 +30,7 @@ from haps_search.types import (
     Scores,
     Signal,
     Snapshot,
+    Taught,
     UpdateReport,
 )
 
@@ -67,8 +69,8 @@ class RayEngine:
         own = passed(experiment.task) if isinstance(experiment.task, ObjectTask) else None
         self._layouts = await self._routed("load", described, tables, resources.threads, resources.gpus, own)
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        bare, keys, packed = await self._routed("route", list(questions), episodes, seed)
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
+        bare, keys, packed = await self._routed("route", list(questions), episodes, seed, everyone)
         try:
             return await asyncio.to_thread(opened, bare, keys, packed, self._layouts, self._places)
         except LOST as error:
@@ -89,11 +91,11 @@ class RayEngine:
             self._places.forget(signal.adapter_gradients.values())
             return await self._learnt(questions, signal)
 
-    async def _learnt(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
+    async def _learnt(self, questions: Sequence[Question], signal: Rollouts | Taught) -> UpdateReport:
         keys = tuple(signal.adapter_gradients)
         packed = stored(pack_tensors([signal.adapter_gradients[key] for key in keys], self._places))
-        what = signal.version, signal.assignments, signal.architecture_advantages
-        return await self._routed("update", list(questions), *what, keys, packed)
+        bare = replace(signal, adapter_gradients={})
+        return await self._routed("update", list(questions), bare, keys, packed)
 
     async def snapshot(self) -> Snapshot:
         return await self._routed("snapshot")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from haps_search.config.run import Experiment
@@ -13,13 +14,13 @@ from haps_search.tasks.task import Task
 from haps_search.types import (
     Adapter,
     AdapterLayout,
-    Assignment,
     ModuleTable,
     Outcomes,
     Question,
     Rollouts,
     Routes,
     Snapshot,
+    Taught,
     UpdateReport,
 )
 
@@ -55,8 +56,10 @@ class RouterActor:
         self._learner = build_learner(config, build_task(config.task), tables)
         return self._learner.router.layouts
 
-    def route(self, questions: Sequence[Question], episodes: int, seed: int) -> tuple[Routes, Keys, PackedTensors]:
-        routes = self._learner.route(questions, episodes, seed)
+    def route(
+        self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False
+    ) -> tuple[Routes, Keys, PackedTensors]:
+        routes = self._learner.route(questions, episodes, seed, everyone)
         keys = tuple(routes.adapters)
         packed = stored(pack_tensors([routes.adapters[key].values for key in keys]))
         bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
@@ -65,16 +68,14 @@ class RouterActor:
     def update(
         self,
         questions: Sequence[Question],
-        version: int,
-        assignments: tuple[tuple[Assignment, ...], ...],
-        advantages: tuple[tuple[float, ...], ...],
+        bare: Rollouts | Taught,
         keys: Keys,
         packed: PackedTensors,
     ) -> UpdateReport:
-        """Nothing has happened where an array of `packed` is lost, and its error is raised."""
+        """The gradients of `bare` come packed. Nothing has happened where an array is lost, and its error is raised."""
         gradients = dict(zip(keys, unpack_tensors(*fetched([packed])), strict=True))
         found = {key: value for key, value in gradients.items() if value is not None}
-        return self._learner.update(questions, Rollouts(version, assignments, advantages, found))
+        return self._learner.update(questions, replace(bare, adapter_gradients=found))
 
     def learn(self, questions: Sequence[Question], signal: Outcomes) -> UpdateReport:
         return self._learner.update(questions, signal)

@@ -80,6 +80,7 @@ class BareScoreRequest:
     every: bool
     kl: bool
     keep: bool
+    match: bool
 
     @property
     def length(self) -> int:
@@ -169,7 +170,7 @@ def unpack_sample(parcel: SampleParcel) -> list[SampleRequest]:
 
 
 def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> ScoreParcel:
-    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep) for r in requests)
+    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep, r.match) for r in requests)
     adapters = [adapter for r in requests for adapter in (r.adapter, r.reference)]
     return ScoreParcel(bare, pack_adapters(adapters, placed))
 
@@ -177,7 +178,7 @@ def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> S
 def unpack_score(parcel: ScoreParcel) -> list[ScoreRequest]:
     adapters = iter(unpack_adapters(parcel.adapters))
     return [
-        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep)
+        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep, r.match)
         for r in parcel.requests
     ]
 
