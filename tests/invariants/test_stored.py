@@ -143,6 +143,25 @@ def test_eight_trials_and_a_later_process_read_once(
     assert again.completions == first.completions, "to the last bit"
 
 
+def test_what_a_lower_placement_stored_serves_the_higher_ones(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HAPS_CACHE", str(tmp_path))
+    counted, lm, whole = (
+        Counted(monkeypatch),
+        load(folders["gemma3_text"]),
+        load(folders["gemma3_text"], suffix_replay=False),
+    )
+    lm.score(references(under(lm, placements("gemma3_text")["two layers"])))
+    assert counted.rows == 4
+    for name in ("output", "after", "everything"):
+        config = placements("gemma3_text").get(name) or LoraConfig(rank=2, targets=("k_proj", "o_proj"))
+        adapter = under(lm, config)
+        same(lm.score(references(adapter)), whole.score(references(adapter, keep=False)))
+    assert counted.rows == 4, "nothing was read again"
+    assert {kind for kind, _ in lm._store._held} == {"1-states", "2-attended", "2-states"}
+
+
 def test_without_disk_and_memory_it_is_computed_each_time(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
