@@ -12,11 +12,12 @@ import torch
 from families import AFTER, FAMILIES, build_family
 
 from haps_search.candidates import stored
-from haps_search.candidates.activation_store import ActivationStore, weights_digest
+from haps_search.candidates.activation_store import ActivationStore, _size, weights_digest
 from haps_search.candidates.activations import Activations
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
-from haps_search.config.routing import LastLayers, LoraConfig
+from haps_search.config.routing import LastLayers, LoraConfig, RoutingConfig
+from haps_search.engines.placement.memory import stored_bytes
 from haps_search.lora.spec import resolve
 from haps_search.types import Adapter, GivenCompletion, Message, ScoreRequest, Scores
 
@@ -111,6 +112,19 @@ def test_what_is_stored_is_what_the_placement_needs(folders: dict[str, Path]) ->
         held = {k: e for (found, k), e in lm._store._held.items() if found == kind}
         shortest = min(held.values(), key=lambda e: (len(e.text) != 2, e.prompt_tokens))
         assert {n: tuple(t.shape) for n, t in shortest.tensors.items()} == numbers | {"text": (2, 32)}
+
+
+def test_the_plan_counts_what_is_stored(folders: dict[str, Path]) -> None:
+    lm = load(folders["llama"])
+    for name in ("output", "queries", "two layers"):
+        lm._store.clear()
+        config = placements("llama")[name]
+        lm.score([references(under(lm, config))[1]])
+        prompt, answer = ("a longer question than that", "a longer answer")
+        tokens = (len(lm._lm.tokenizer(text)["input_ids"]) for text in (prompt, answer))
+        size = max(_size(entered) for entered in lm._store._held.values())
+        planned = stored_bytes(lm._lm.model, lm.table, RoutingConfig(lora=config), next(tokens), next(tokens) + 1)
+        assert size == planned, name
 
 
 class Counted:
