@@ -354,14 +354,16 @@ class Rollouts:
     """What a router learns from: choices, their advantages and gradients with respect to its adapters.
 
     `architecture_advantages[q][g]` weights the log-probability of `assignments[q][g]`; `adapter_gradients` are
-    (P,) gradients of the loss (to be minimised), advantages applied, summed over episodes and roles and
-    divided by Q x G.
+    gradients of the loss (to be minimised), advantages applied, summed over episodes and roles and divided by Q x G, of
+    the first learnt tensor of the question's adapter; `further_gradients` of those after it, by their places in
+    `Adapter.learnt`. What several questions share has its sum at one of them.
     """
 
     version: int
     assignments: tuple[tuple[Assignment, ...], ...]
     architecture_advantages: tuple[tuple[float, ...], ...]
     adapter_gradients: Mapping[tuple[int, str], Tensor]
+    further_gradients: Mapping[tuple[int, str, int], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +373,7 @@ class Taught:
 
     version: int
     adapter_gradients: Mapping[tuple[int, str], Tensor]
+    further_gradients: Mapping[tuple[int, str, int], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

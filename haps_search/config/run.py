@@ -11,7 +11,7 @@ from haps_search.config.base import Config
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import EngineConfig, RayEngineConfig
 from haps_search.config.learning import LearningConfig
-from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, RoutingConfig
+from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, ReadingLowLevel, RoutingConfig
 from haps_search.config.tasks import TaskConfig
 
 
@@ -121,6 +121,8 @@ class RunConfig(Config):
     warm_start: str | None = None
     """A run, such as one of `haps warmup`, with whose high level and backbone this one begins: a folder, or the NAME
     of a run beside this one. Low level and optimiser start afresh."""
+    warm_start_low: bool = False
+    """With the low level of `warm_start` as well; its static adapter becomes what a generated one is a residual of."""
     warmup: WarmupConfig = WarmupConfig()
     staleness: Literal[0, 1] = 0
     """1 plays the next step's episodes while the router learns from this one's, so they are routed by a router one
@@ -160,7 +162,7 @@ class Experiment(Config):
         if (
             self.learning.route == "greedy"
             and signal == "rollouts"
-            and isinstance(low, GeneratedLowLevel)
+            and isinstance(low, ReadingLowLevel)
             and low.pooled.dropout
         ):
             raise ValueError(
@@ -169,6 +171,10 @@ class Experiment(Config):
             )
         if self.run.staleness and signal != "rollouts":
             raise ValueError(f"run.staleness: with learning.signal {signal} nothing is played ahead; leave it at 0")
+        if self.run.warm_start_low and (self.run.warm_start is None or low.type == "none"):
+            raise ValueError("run.warm_start_low: needs run.warm_start and a low level that begins there")
+        if isinstance(low, GeneratedLowLevel) and not low.static_learns and low.residual_of is None:
+            raise ValueError("routing.low_level.static_learns: false without residual_of: static")
         high = self.routing.high_level
         if isinstance(high, FixedHighLevel):
             unknown = sorted(set(high.assignment) - set(names))

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from haps_search.config.learning import LearningConfig, ReferencesConfig
 from haps_search.errors import ConfigError
-from haps_search.learning.objective import Requests, gradients_of
+from haps_search.learning.objective import Requests, adapter_gradients
 from haps_search.tasks.task import Task, paid
 from haps_search.types import (
     Adapter,
@@ -116,8 +116,8 @@ def reading_requests(
 
 def taught(routes: Routes, requests: Requests, scores: Mapping[str, Scores]) -> Taught:
     """The signal of one step, from what `reference_requests` asked for and was given."""
-    by_name = {name: gradients_of(asked, scores[name]) for name, asked in requests.items()}
-    return Taught(routes.version, {(q, name): each for name, some in by_name.items() for q, each in some.items()})
+    gradients = adapter_gradients(requests, scores)
+    return Taught(routes.version, gradients.first, gradients.further)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,12 +109,15 @@ class Learner:
         if isinstance(signal, Outcomes):
             return tensors, gradients
         by_name: dict[str, list[int]] = {}
-        for q, name in sorted(signal.adapter_gradients):
+        keys = {*signal.adapter_gradients, *((q, name) for q, name, _ in signal.further_gradients)}
+        for q, name in sorted(keys):
             by_name.setdefault(name, []).append(q)
         for name, rows in by_name.items():
-            values = self.router.adapter_values(reading, name, rows)
-            tensors.append(values)
-            gradients.append(torch.stack([signal.adapter_gradients[q, name] for q in rows]).to(values))
+            learnt = [one for part in self.router.parts(reading, name, rows) for one in part.learnt]
+            for place, (values, shares) in enumerate(learnt):
+                given = [_given(signal, q, name, place) for q in rows]
+                tensors.append(values)
+                gradients.append((_sum(given) if shares else torch.stack(_whole(given))).to(values))
         return tensors, gradients
 
     def _high_level_loss(self, reading: Reading, signal: Rollouts | Outcomes, metrics: dict[str, float]) -> Tensor:
@@ -198,6 +201,22 @@ class Learner:
                 _, index, key = name.split(".", 2)
                 states.setdefault(int(index), {})[key] = tensor.clone()
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": states})
+
+
+def _given(signal: Rollouts | Taught, q: int, name: str, place: int) -> Tensor | None:
+    if place == 0:
+        return signal.adapter_gradients.get((q, name))
+    return signal.further_gradients.get((q, name, place))
+
+
+def _sum(given: Sequence[Tensor | None]) -> Tensor:
+    return torch.stack([each for each in given if each is not None]).sum(0)
+
+
+def _whole(given: Sequence[Tensor | None]) -> list[Tensor]:
+    """Zeros for questions that have none."""
+    like = next(each for each in given if each is not None)
+    return [torch.zeros_like(like) if each is None else each for each in given]
 
 
 def dropout_noise(version: int) -> torch.Generator:

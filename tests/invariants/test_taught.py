@@ -31,6 +31,13 @@ STATIC: dict[str, Any] = {"routing__low_level": {"type": "static", "init": "xavi
 EVERYWHERE: dict[str, Any] = {"routing__lora__layers": "all", "routing__lora__targets": ["q_proj", "o_proj", "up_proj"]}
 SURE: dict[str, Any] = {"routing__high_level": {"type": "fixed", "assignment": ["qwen2"]}}
 ROUTED: dict[str, Any] = {"learning__references__of": "routed"}
+RESIDUAL: dict[str, Any] = {
+    "routing__low_level": {"type": "generated", "residual_of": "static", "init": "xavier", "max_relative_norm": 0.4}
+}
+ON_A_FIXED: dict[str, Any] = {"routing__low_level": {**RESIDUAL["routing__low_level"], "static_learns": False}}
+BANK: dict[str, Any] = {
+    "routing__low_level": {"type": "bank", "size": 3, "init": "xavier", "max_relative_spectral_norm": 0.1}
+}
 POOLED: dict[str, Any] = {"routing__low_level__pooled": {"standardised": True, "dropout": 0.3}}
 
 
@@ -39,7 +46,9 @@ def taught_experiment(tiny_lms: dict[str, Path], **changes: Any) -> Experiment:
 
 
 @pytest.mark.parametrize(
-    "changes", [STATIC, STATIC | EVERYWHERE, STATIC | ROUTED, STATIC | ROUTED | SURE, ROUTED, POOLED], ids=str
+    "changes",
+    [STATIC, STATIC | EVERYWHERE, STATIC | ROUTED, STATIC | ROUTED | SURE, ROUTED, POOLED, RESIDUAL, ON_A_FIXED, BANK],
+    ids=str,
 )
 def test_a_step_is_supervised_fine_tuning(tiny_lms: dict[str, Path], changes: dict[str, Any]) -> None:
     """Of the whole graph: router weights, adapters, merged weights, the mean log-likelihood of what is taught."""
@@ -79,17 +88,20 @@ def on_one_graph(
     for k, (name, lm) in enumerate(candidates.items()):
         for q, question in enumerate(asked):
             weight = float(chances[q, k]) if experiment.learning.references.of == "routed" else 1.0
-            layout, values = learner.router.layouts[name], learner.router.adapter_values(reading, name, [q])[0]
-            merged = {
-                f"{t.name}.weight": lm._lm.model.get_submodule(t.name).weight + layout.scaling * b @ a
-                for t, (a, b) in zip(layout.targets, matrices(layout, values), strict=True)
-            }
+            layout, merged = learner.router.layouts[name], {}
+            for part in learner.router.parts(reading, name, [q]):
+                values = part.values if part.shares else part.values[0]
+                mixed = values if part.mix is None else part.mix[0] @ values
+                for t, (a, b) in zip(layout.targets, matrices(layout, mixed), strict=True):
+                    frozen = lm._lm.model.get_submodule(t.name).weight
+                    merged[t.name] = merged.get(t.name, frozen) + layout.scaling * b @ a
             for text in question.references:
                 ids = lm._lm.tokenizer(question.text)["input_ids"]
                 said = [*lm._lm.tokenizer(text)["input_ids"], lm._lm.tokenizer.eos_token_id]
                 inputs = {"input_ids": torch.tensor([[*ids, *said]])}
                 with exact(torch.float64):
-                    logits = functional_call(lm._lm.model, merged, kwargs=inputs).logits
+                    weights = {f"{module}.weight": each for module, each in merged.items()}
+                    logits = functional_call(lm._lm.model, weights, kwargs=inputs).logits
                 answer = nn.functional.cross_entropy(logits[0, len(ids) - 1 : -1], torch.tensor(said), reduction="sum")
                 loss = loss + weight * answer / len(question.references) / len(asked)
     loss.backward()

@@ -194,9 +194,12 @@ def unpack_scores(parcel: ScoredParcel) -> Scores:
 def pack_adapters(adapters: Sequence[Adapter | None], placed: Placed = _nowhere) -> PackedAdapters:
     """What adapters share travels once and stays shared."""
     tensors, parts = [], []
+    known: dict[tuple[tuple[int, bool, bool], ...], tuple[BarePart, ...]] = {}  # equal ones are written once
     for adapter in adapters:
         held = () if adapter is None else adapter.parts
-        parts.append(None if adapter is None else tuple(BarePart(p.layout, p.mix is not None, p.learns) for p in held))
+        key = tuple((id(p.layout), p.mix is not None, p.learns) for p in held)
+        bare = known.setdefault(key, tuple(BarePart(p.layout, p.mix is not None, p.learns) for p in held))
+        parts.append(None if adapter is None else bare)
         tensors += [tensor for part in held for tensor in (part.values, part.mix) if tensor is not None]
     return PackedAdapters(tuple(parts), pack_tensors(tensors, placed))
 

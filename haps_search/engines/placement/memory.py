@@ -16,7 +16,6 @@ from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
     BackboneConfig,
     FrozenTuning,
-    GeneratedLowLevel,
     LmHighLevel,
     NoLowLevel,
     RoutingConfig,
@@ -25,7 +24,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.placement.needs import Need
 from haps_search.lora.spec import module_table, resolve
 from haps_search.routing.backbone import tuned
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
+from haps_search.routing.hypernetwork import build_low_level
 from haps_search.types import ModuleTable
 
 if TYPE_CHECKING:
@@ -157,9 +156,7 @@ def _low_levels(
     if isinstance(low, NoLowLevel):
         return []
     layouts = [resolve(routing.lora, table) for table in tables.values()]
-    if isinstance(low, GeneratedLowLevel):
-        return [ParameterGenerator(low, width, layout).to(dtype) for layout in layouts]
-    return [StaticAdapter(low, layout).to(dtype) for layout in layouts]
+    return [build_low_level(low, width, layout).to(dtype) for layout in layouts]
 
 
 def _at_most(text: object, tokens: int) -> int:
