@@ -97,14 +97,17 @@ def test_local_is_ray_with_one_worker_is_ray_with_several(
 def test_references_are_the_same_on_both_engines_and_read_once_by_all(
     tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
 ) -> None:
-    experiment = tiny_experiment(
-        tiny_lms, learning__signal="references", routing__low_level={"type": "static", "init": "xavier"}
-    )
-    local = played(LocalEngine.build(experiment, TaughtTask()), experiment, tmp_path / "local", TaughtTask())
-    with on_ray(experiment, replicas={"llama": 2}) as live:
-        apart = played(started(live, experiment), experiment, tmp_path / "ray", TaughtTask())
-    assert apart[0][-1]["reference_log_likelihood"] > apart[0][0]["reference_log_likelihood"]
-    same(local, apart)
+    task, lows = TaughtTask(), ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"})
+    taught = [
+        tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
+        for low in lows
+    ]
+    local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
+    with on_ray(taught[0], replicas={"llama": 2}) as live:
+        apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
+    for one, other in zip(local, apart, strict=True):
+        assert one[0][-1]["reference_log_likelihood"] > one[0][0]["reference_log_likelihood"]
+        same(one, other)
 
 
 def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
