@@ -36,7 +36,7 @@ from haps_search.tasks.build import build_task
 from haps_search.tasks.task import answerable
 from haps_search.types import Assignment, Split
 
-LEVELS = {"generated": JOINT, "static": STATIC, "none": ARCHITECTURE_ONLY}
+LEVELS = {"generated": JOINT, "bank": JOINT, "static": STATIC, "none": ARCHITECTURE_ONLY}
 """What a router is called by its low level."""
 CHEAP = (RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(), RidgeReference())
 Label = TypeVar("Label")

@@ -18,6 +18,7 @@ from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 from patience import Patience, growth
+from taught_task import TaughtTask
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
@@ -113,6 +114,22 @@ def test_local_is_ray_with_one_worker_is_ray_with_several(
     assert held == 0.5
     same(local, one)
     same(local, two)
+
+
+def test_references_are_the_same_on_both_engines_and_read_once_by_all(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    task, lows = TaughtTask(), ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"})
+    taught = [
+        tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
+        for low in lows
+    ]
+    local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
+    with on_ray(taught[0], replicas={"llama": 2}) as live:
+        apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
+    for one, other in zip(local, apart, strict=True):
+        assert one[0][-1]["reference_log_likelihood"] > one[0][0]["reference_log_likelihood"]
+        same(one, other)
 
 
 def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
