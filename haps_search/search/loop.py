@@ -19,6 +19,7 @@ from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
+from haps_search.tasks.held_out import choosing
 from haps_search.tasks.task import Tabled, Task, answerable
 from haps_search.types import Question
 
@@ -153,11 +154,11 @@ async def _validate(
 
 
 def validated(task: Task, experiment: Experiment) -> Sequence[Question]:
-    """The questions that a run is validated on, the same for every seed.
+    """The questions that a run is validated on, the same for every seed: of those that choose, no other.
 
     A table may be sorted, by task for instance, so that its first questions are no sample: they are taken by a hash.
     """
-    asked = answerable(task, "validation", [c.name for c in experiment.candidates])
+    asked = choosing(task, experiment)
     if isinstance(task, Tabled):
         asked = sorted(asked, key=lambda question: derive_seed("validation", question.id))
     return asked[: experiment.run.validation.questions]

@@ -64,6 +64,12 @@ def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
     ]
 
 
+def with_halves_of(study: Study, share: float) -> Study:
+    """The study with the share of validation questions that choose as what was begun has it."""
+    experiment = apply(study.experiment, {"run.validation.choosing_share": share})
+    return study.model_copy(update={"experiment": experiment})
+
+
 def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: int) -> list[Setting]:
     """The best `top` settings again, each on the same `seeds` seeds that no search trial has used.
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
@@ -22,6 +22,7 @@ from haps_search.search.validation import Scored
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.settings import arms
+from haps_search.tasks.held_out import Held
 from haps_search.types import Assignment
 from haps_search.verbs.driver import Driver, driver, no_result
 from haps_search.verbs.events import Report, Said, silent
@@ -32,8 +33,6 @@ from haps_search.version import __version__
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-Held = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)

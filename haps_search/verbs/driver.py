@@ -29,8 +29,9 @@ from haps_search.sweep.space import apply
 from haps_search.sweep.suggestions import check_sampler
 from haps_search.sweep.tune import Left, fit
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import what_it_costs
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.task import Inspected, answerable
+from haps_search.tasks.task import Inspected, Task, answerable
 from haps_search.types import Split
 from haps_search.verbs.events import Frame, Report, Said, saying
 from haps_search.verbs.logs import logging_to
@@ -164,6 +165,10 @@ def read_task(experiment: Experiment) -> list[str]:
         ConfigError, DataError, CandidateError: files, rows, functions or encoders that trials would stumble over.
     """
     task = build_task(experiment.task)
+    return [*_remarks(task, experiment), what_it_costs(task, experiment)]
+
+
+def _remarks(task: Task, experiment: Experiment) -> list[str]:
     for features in getattr(experiment.routing.backbone, "features", ()):
         if isinstance(features, EncoderFeatures):
             named(features)

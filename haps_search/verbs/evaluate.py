@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from haps_search.errors import ConfigError
 from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
 from haps_search.records.remote import pushed
 from haps_search.records.sealed import replace_text
+from haps_search.tasks.held_out import Held, reported
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import FoundRun, find_run
 from haps_search.verbs.frames import frame, interval, page
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
-
-Held = Literal["validation", "test"]
-"""The splits that a router was not trained on."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def _measured(found: FoundRun, split: Held, report: Report) -> Evaluation:
     loaded = load_run(found.folder, found.experiment)
     rewards = {}
     for each in dict.fromkeys(("validation", split)):
-        questions = loaded.task.questions(each)
+        questions = reported(loaded.task, found.experiment, each)
         report(Said(f"playing {len(questions)} {each} questions"))
         scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
         rewards[each] = scored.rewards

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.records.sealed import replace_text
+from haps_search.tasks.held_out import Held
 from haps_search.types import Adapter, Assignment, Question
-from haps_search.verbs.evaluate import Evaluation, Held, evaluate
+from haps_search.verbs.evaluate import Evaluation, evaluate
 from haps_search.verbs.events import Report, silent
 from haps_search.verbs.find import find_run
 from haps_search.verbs.frames import frame, page

@@ -33,8 +33,8 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import comparisons, experiment_of
 from haps_search.tasks.build import build_task
-from haps_search.tasks.task import answerable
-from haps_search.types import Assignment, Split
+from haps_search.tasks.held_out import Held, reported
+from haps_search.types import Assignment
 
 LEVELS = {"generated": JOINT, "static": STATIC, "none": ARCHITECTURE_ONLY}
 """What a router is called by its low level."""
@@ -43,7 +43,7 @@ Label = TypeVar("Label")
 
 
 def compared(live: Session, journal: Journal, study: Study, best: TrialRecord) -> list[Row]:
-    """The comparison table on the whole validation split; only the best trial where comparison is off."""
+    """The comparison table on the reported validation questions; only the best trial where comparison is off."""
     return finished(_compared(live, journal, study, best))
 
 
@@ -71,7 +71,7 @@ def best_label(study: Study, best: TrialRecord) -> str:
 
 
 def cheap_references(best: Experiment) -> dict[str, tuple[float, ...]]:
-    """What references that cost seconds earn on each validation question of a replay, in the order of its questions.
+    """What references that cost seconds earn on each reported validation question of a replay, in their order.
 
     They read what the run's router reads, and are tuned on the folds that it was trained on. `evaluate` compares all
     references.
@@ -79,7 +79,8 @@ def cheap_references(best: Experiment) -> dict[str, tuple[float, ...]]:
     from haps_search.evaluation.replay.asked import asked, measured  # scikit-learn, which other sweeps do not need
     from haps_search.evaluation.replay.standings import label_of
 
-    questions = asked(best, [best], "validation")
+    own = {question.id for question in reported(build_task(best.task), best, "validation")}
+    questions = [each.only(own) for each in asked(best, [best], "validation")]
     priced = (CheapestReference(),) if questions[0].train.costs is not None else ()
     config = ReferencesConfig(compared=(*priced, *CHEAP, PerQueryOracleReference()))
     return {label_of(each.type): tuple(each.rewards.tolist()) for each in measured(questions, config)}
@@ -117,7 +118,7 @@ async def score_trials(
     sweep: Path,
     study: Study,
     trials: Sequence[TrialRecord],
-    split: Split,
+    split: Held,
     report: Callable[[TrialRecord, Scored], None] | None = None,
 ) -> list[Scored]:
     """The best checkpoint of each trial (one at least) on a whole split, one after another in one router actor.
@@ -140,24 +141,24 @@ async def score_trials(
     return scored
 
 
-async def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
+async def frozen_scores(live: Session, experiment: Experiment, split: Held) -> dict[Assignment, Scored]:
     """Every assignment of frozen candidates on a whole split."""
     task = build_task(experiment.task)
     engine = await live.engine(experiment)
     try:
         names = [c.name for c in experiment.candidates]
-        return await score_frozen(engine, task, task.questions(split), names, experiment.run.sampling)
+        return await score_frozen(engine, task, reported(task, experiment, split), names, experiment.run.sampling)
     finally:
         await engine.close()
 
 
-async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, folder: Path, split: Split) -> Scored:
+async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, folder: Path, split: Held) -> Scored:
     checkpoint = RunFolder(folder, experiment).best()
     if checkpoint is None:
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")
     await engine.restore(checkpoint.snapshot)
     task = build_task(experiment.task)
-    questions = answerable(task, split, [c.name for c in experiment.candidates])
+    questions = reported(task, experiment, split)
     if experiment.learning.signal == "outcomes":
         return (await score_known(engine, task, questions, experiment))[0]
     return await score_router(engine, task, questions, experiment.run.sampling)

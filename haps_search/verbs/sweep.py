@@ -27,7 +27,7 @@ from haps_search.sweep.prior import Prior, prior_of
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.ranking import best_first, broken
 from haps_search.sweep.repeats import groups
-from haps_search.sweep.settings import arms, comparisons, missing
+from haps_search.sweep.settings import arms, comparisons, missing, with_halves_of
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
@@ -103,8 +103,20 @@ def sweep(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
-    study = kept(study, folder)
+    study = _as_parted(kept(study, folder), folder, report)
     return _drive(study, folder, False, report, _prior(study, like, runs, report))
+
+
+def _as_parted(study: Study, folder: Path, report: Report) -> Study:
+    """A sweep that has begun keeps the validation questions that it chooses on, and those that it reports on."""
+    journal = Journal(fetched(folder))
+    if journal.started() is None:
+        return study
+    begun, now = (s.experiment.run.validation.choosing_share for s in (journal.study(), study))
+    if begun == now:
+        return study
+    report(Said(f"{folder.name} keeps run.validation.choosing_share: {begun:g}, with which it was begun, not {now:g}"))
+    return with_halves_of(study, begun)
 
 
 def _prior(study: Study, like: str | None, runs: str | Path, report: Report) -> Prior | None:
