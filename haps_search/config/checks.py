@@ -21,11 +21,11 @@ from haps_search.config.conditions import (
     reachable,
     wanted,
 )
+from haps_search.config.distributions import Choice, Distribution, FloatRange, IntRange, LogRange
 from haps_search.config.document import Problem, Where, dotted
 from haps_search.config.overrides import with_parameters
 from haps_search.config.run import Experiment
 from haps_search.config.schema import exists, paths, suggest
-from haps_search.config.sweep import Choice, Distribution, FloatRange, IntRange, LogRange
 from haps_search.errors import ConfigError
 
 SHARE = "run.validation.choosing_share"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -30,13 +31,15 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, its best validation so far, and what its candidates earned (`RunningMeans`)."""
+    """How far a run is: steps done, its best validation so far, what its candidates earned (`RunningMeans`), and the
+    seconds that its steps, validations and checkpoints took, whatever was done again after an interruption left out."""
 
     step: int = 0
     best_step: int = 0
     best_reward: float = float("-inf")
     since_best: int = 0
     earned: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def validated(self, done: int, reward: float) -> Progress:
         if reward > self.best_reward:
@@ -81,6 +84,7 @@ async def run(
     means = RunningMeans(progress.earned)
     ahead: Played | None = None
     reason: Literal["steps", "patience"] = "steps"
+    mark = time.perf_counter()
     for index in range(progress.step, settings.steps):
         if settings.validation.patience and progress.since_best >= settings.validation.patience:
             reason = "patience"
@@ -98,10 +102,13 @@ async def run(
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
             metrics |= found
+            metrics["run_seconds"] = progress.seconds + time.perf_counter() - mark
             progress = progress.validated(done, found[f"validation_{settings.validation.best}"])
             folder.keep_examples(done, scored.episodes, scored.rewards)
         if validates or done % settings.record_every == 0:
             folder.log(done, metrics)
+        progress = replace(progress, seconds=progress.seconds + time.perf_counter() - mark)
+        mark = time.perf_counter()
         left = not last and leaves()
         if saves or (left and not overlaps):  # what was played ahead of a step is not saved with it
             await _save(engine, folder, progress, validates)

@@ -44,6 +44,7 @@ MAY_DIFFER = (
     "sweep.trials",
     "sweep.concurrency",
     "sweep.max_hours",
+    "sweep.opponents",
     "tracking",
     "experiment.engine",
 )

@@ -83,7 +83,7 @@ def compare(
     """Measure every arm and seed, and the frozen candidates, on a pool of the sweep's study.
 
     Raises:
-        ConfigError: the study has no arms, or a replay's test split was read before and nobody asked for it `again`.
+        ConfigError: the study has no arms, or the test split was read before and nobody asked for it `again`.
         PoolError: no arm has a result, or the machines gave up.
     """
     journal = sweep_journal(runs, name)
@@ -92,7 +92,7 @@ def compare(
         raise ConfigError(
             f"sweep {name} has no arms to compare; `haps evaluate {name} --split {split}` measures its best trial"
         )
-    if _read_once(study, split):
+    if split == "test":
         earlier_readings(journal.folder, again)  # before Ray is started for nothing
     if not finished_arms(journal.trials(), study):
         raise no_result(journal.trials(), name)
@@ -108,7 +108,7 @@ def measure_arms(d: Driver, study: Study, split: Held, again: bool = False) -> A
     folder, trials = d.journal.folder, finished_arms(d.journal.trials(), study)
     if not trials:
         raise no_result(d.journal.trials(), folder.name)
-    if _read_once(study, split):
+    if split == "test":
         earlier = note_reading(folder, f"{folder.name}, {len(trials)} runs of arms", again)
         for first in earlier[:1]:
             d.report(Said(f"the test split was read {len(earlier)} times before, first on {first.when}"))
@@ -172,11 +172,6 @@ def same_questions(scored: Sequence[Scored]) -> tuple[str, ...]:
             "sizes of the split that is measured; `haps evaluate NAME/NUMBER` measures a trial alone"
         )
     return tuple(identity for identity, _, _ in asked.pop())
-
-
-def _read_once(study: Study, split: Held) -> bool:
-    """The test split of a table: whoever reads it twice has chosen on it."""
-    return split == "test" and study.experiment.task.type == "replay"
 
 
 def finished_arms(trials: Sequence[TrialRecord], study: Study) -> list[TrialRecord]:

@@ -22,6 +22,7 @@ from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.leaving import ready_to_leave
+from haps_search.sweep.opponents import Search
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
 from haps_search.sweep.settings import Setting
@@ -59,6 +60,11 @@ class Driver:
     def fit(self, kind: Kind, wanted: Sequence[Setting] | int) -> None:
         """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
         self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self._left()))
+
+    def search(self, search: Search, settings: int) -> None:
+        """Run what is unfinished of an opponent's search, and then so many more settings of it."""
+        left = fit(self.journal, self.study, self.live, search.kind, settings, self._left(), search)
+        self.finish_or_leave(search.kind, left)
 
     def finish_or_leave(self, kind: Kind, left: Left) -> None:
         """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.

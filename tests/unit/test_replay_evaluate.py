@@ -41,9 +41,10 @@ from haps_search.tasks.held_out import choosing, reported
 from haps_search.tasks.replay import ReplayTask
 from haps_search.types import Question
 from haps_search.verbs import judge as verb
-from haps_search.verbs.measure import best_label, cheap_references
+from haps_search.verbs.measure import cheap_references
 from haps_search.verbs.subject import chosen_settings, find_subject, policy, routers
 from haps_search.verbs.sweep import SweepResult
+from haps_search.verbs.table import best_label
 
 FEW = ReferencesConfig(
     compared=(
