@@ -180,8 +180,9 @@ def _next(result: SweepResult) -> list[str]:
     if task.type == "replay":  # the test split is read once: by what was confirmed
         confirm = f"haps confirm {name} --top 1 --seeds {task.folds}"
         return [f"next        {confirm}, then haps evaluate {name} --split test", f"            haps report {name}"]
+    confirm = f"haps confirm {name} --seeds 3" + (" --opponents" if result.study.sweep.comparison else "")
     return [
-        f"next        haps evaluate {name} --split test    haps confirm {name} --top 1 --seeds 3",
+        f"next        {confirm}, then haps evaluate {name} --split test",
         f'            haps ask {name} "QUESTION"            haps export {name} --questions FILE -o DIR',
     ]
 

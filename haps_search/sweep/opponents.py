@@ -17,7 +17,7 @@ from haps_search.evaluation.labels import ARCHITECTURE_ONLY, PLAIN_LORA, STATIC
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.ranking import best_first
 from haps_search.sweep.repeats import groups, wanting
-from haps_search.sweep.settings import Setting, experiment_of
+from haps_search.sweep.settings import Setting, confirmations, experiment_of
 from haps_search.sweep.space import apply
 
 LABELS: dict[Learning, str] = {"architecture_only": ARCHITECTURE_ONLY, "static": STATIC, "plain_lora": PLAIN_LORA}
@@ -133,6 +133,16 @@ def _own_space(study: Study, best: TrialRecord, name: Learning) -> dict[str, Dis
         rate = experiment_of(study, best).learning.learning_rate.high
         space[HIGH] = LogRange(type="log", low=rate / 10, high=rate * 10)
     return space
+
+
+def opponents_again(study: Study, best: TrialRecord, trials: Sequence[TrialRecord], seeds: int) -> list[Setting]:
+    """The best setting of each opponent that has one, on the fresh seeds of `confirmations`."""
+    found = []
+    for search in opponents(study, best).values():
+        for record in search.ranked(trials)[:1]:
+            again = confirmations(study, [record], 1, seeds)
+            found += [replace(setting, label=search.label) for setting in again]
+    return found
 
 
 def spent(trials: Sequence[TrialRecord]) -> float:

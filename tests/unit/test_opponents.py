@@ -15,9 +15,9 @@ from haps_search.evaluation.labels import ARCHITECTURE_ONLY, PLAIN_LORA, STATIC
 from haps_search.lora.spec import resolve
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.opponents import HIGH, LOW, Search, opponents, spent, trials_each
+from haps_search.sweep.opponents import HIGH, LOW, Search, opponents, opponents_again, spent, trials_each
 from haps_search.sweep.progress import planned_trials
-from haps_search.sweep.settings import experiment_of
+from haps_search.sweep.settings import confirmations, experiment_of
 from haps_search.sweep.suggestions import suggestion
 
 SEARCHED: dict[str, Any] = {
@@ -167,6 +167,17 @@ def test_runs_of_a_setting_on_further_seeds_are_wanted_of_opponents_too() -> Non
     (again,) = static.wanting([trial(4, static, 0.5)])
     assert (again.kind, again.label, again.of) == ("comparison", STATIC, 4)
     assert static.wanting([trial(4, static, 0.5), trial(5, static, 0.5, of=4)]) == []
+
+
+def test_the_best_setting_of_each_opponent_is_confirmed_on_the_seeds_of_the_best_trial() -> None:
+    study = a_study(SPACE)
+    searches = opponents(study, best())
+    static, plain = searches["static"], searches["plain_lora"]
+    trials = [best(), trial(4, static, 0.5), trial(5, static, 0.7), trial(6, plain, None, state="failed")]
+    again = opponents_again(study, best(), trials, 3)
+    assert {s.label for s in again} == {STATIC}
+    assert [s.seed for s in again] == [s.seed for s in confirmations(study, [best()], 1, 3)]
+    assert all(s.parameters == trials[2].parameters and s.kind == "confirm" for s in again)
 
 
 def test_what_was_spent_is_what_last_reports_say() -> None:
