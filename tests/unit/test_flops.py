@@ -12,7 +12,6 @@ from haps_search.config.candidates import CandidateConfig, ZooSource
 from haps_search.config.run import Experiment
 from haps_search.evaluation.flops import Shape, Tokens, step_flops
 from haps_search.sweep.space import apply
-from haps_search.types import ModuleTable
 
 ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 TABLE = table("adder", *(module(layer, 4, 4, kind) for layer in range(2) for kind in ORDER))
@@ -30,9 +29,7 @@ def experiment(**routing: object) -> Experiment:
 def candidate(of: Experiment) -> tuple[float, float]:
     """Without what the router does."""
     own = step_flops(of, {"a": SHAPE}, TOKENS)
-    router = step_flops(
-        of, {"a": Shape(ModuleTable("a", 2, TABLE.modules), 0, 0)}, replace(TOKENS, prompts=0, completions=0)
-    )
+    router = step_flops(of, {"a": SHAPE}, replace(TOKENS, prompts=0, completions=0))
     return own.forward - router.forward, own.backward - router.backward
 
 
