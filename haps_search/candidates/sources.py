@@ -119,6 +119,16 @@ def meta_lm(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -
     return model.eval().requires_grad_(False)
 
 
+def tokenizer_of(owner: str, source: Source, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a source alone, for counting. Raises CandidateError."""
+    with explained(owner, source), _no_progress_bars():
+        where, common = _locate(owner, source)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=trust_remote_code, **common
+        )
+    return tokenizer
+
+
 def _configured(owner: str, source: Source, trust_remote_code: bool) -> tuple[PreTrainedConfig, str, dict[str, Any]]:
     """A causal LM's configuration, and what `from_pretrained` takes to load it."""
     where, common = _locate(owner, source)

@@ -21,8 +21,8 @@ class LoraConfig(Config):
     rank: PositiveInt = 4
     scaling: PositiveFloat = 1.0
     """Multiplies B @ A directly (PEFT's lora_alpha / r)."""
-    targets: tuple[str, ...] = Field(default=("o_proj",), min_length=1)
-    """Module name endings, as PEFT's `target_modules`."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = ("o_proj",)
+    """Module name endings, as PEFT's `target_modules`, or `all-linear`: all that stand in a layer."""
     layers: LastLayers | Literal["all"] | tuple[int, ...] = LastLayers(last=1)
     """`{last: n}`, `all`, or a list of layer indices counted from the input."""
 

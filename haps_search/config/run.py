@@ -74,7 +74,10 @@ class ValidationConfig(Config):
 
     every: PositiveInt = 25
     questions: PositiveInt = 200
-    """During the run; the comparison at the end uses the whole split."""
+    """During the run, of those that choose; tables use all that are reported on."""
+    choosing_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the validation questions, by a hash of the text, that settings and checkpoints are chosen on; tables
+    report on the others. 1: all of them do both, which flatters what was chosen."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a gain; null never."""
     best: Literal["utility", "aiq", "aiq0", "reference_match", "reference_log_likelihood"] = "utility"

@@ -192,7 +192,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 def _has_grown(described: Path, experiment: Experiment) -> bool:
     """Whether the run was begun with fewer steps."""
-    begun = Experiment.model_validate_json(described.read_text())
+    begun = Experiment.model_validate(as_stored(json.loads(described.read_text())))
     return begun.run.steps < experiment.run.steps and identity(begun) == identity(experiment)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -21,6 +22,7 @@ from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
+from haps_search.tasks.held_out import choosing
 from haps_search.tasks.task import Tabled, Task, answerable
 from haps_search.types import Question
 
@@ -31,13 +33,15 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, its best validation so far, and what its candidates earned (`RunningMeans`)."""
+    """How far a run is: steps done, its best validation so far, what its candidates earned (`RunningMeans`), and the
+    seconds that its steps, validations and checkpoints took, whatever was done again after an interruption left out."""
 
     step: int = 0
     best_step: int = 0
     best_reward: float = float("-inf")
     since_best: int = 0
     earned: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def validated(self, done: int, reward: float) -> Progress:
         if reward > self.best_reward:
@@ -87,6 +91,7 @@ async def run(
         await read_once(engine, task, _met(train, held_out, experiment), experiment, count, leaves)
     ahead: Played | None = None
     reason: Literal["steps", "patience"] = "steps"
+    mark = time.perf_counter()
     for index in range(progress.step, settings.steps):
         if settings.validation.patience and progress.since_best >= settings.validation.patience:
             reason = "patience"
@@ -104,10 +109,13 @@ async def run(
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
             metrics |= found
+            metrics["run_seconds"] = progress.seconds + time.perf_counter() - mark
             progress = progress.validated(done, found[f"validation_{settings.validation.best}"])
             folder.keep_examples(done, scored.episodes, scored.rewards)
         if validates or done % settings.record_every == 0:
             folder.log(done, metrics)
+        progress = replace(progress, seconds=progress.seconds + time.perf_counter() - mark)
+        mark = time.perf_counter()
         left = not last and leaves()
         if saves or (left and not overlaps):  # what was played ahead of a step is not saved with it
             await _save(engine, folder, progress, validates)
@@ -164,11 +172,11 @@ async def _validate(
 
 
 def validated(task: Task, experiment: Experiment) -> Sequence[Question]:
-    """The questions that a run is validated on, the same for every seed.
+    """The questions that a run is validated on, the same for every seed: of those that choose, no other.
 
     A table may be sorted, by task for instance, so that its first questions are no sample: they are taken by a hash.
     """
-    asked = answerable(task, "validation", [c.name for c in experiment.candidates])
+    asked = choosing(task, experiment)
     if isinstance(task, Tabled):
         asked = sorted(asked, key=lambda question: derive_seed("validation", question.id))
     return asked[: experiment.run.validation.questions]

@@ -90,11 +90,14 @@ def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> flo
 
 
 def planned_trials(study: Study) -> int:
-    """Every arm on every seed, or search trials and the two of the comparison; a replay has no adapters to compare."""
+    """Every arm on every seed, or search trials and those of the opponents; a replay has no adapters to compare."""
     if study.arms:
         return len(study.arms) * len(study.sweep.seeds)
     searched = study.sweep.trials * study.sweep.seeds_per_trial
-    return searched + 2 * (study.sweep.comparison and study.experiment.task.type != "replay")
+    if not study.sweep.comparison or study.experiment.task.type == "replay":
+        return searched
+    opponents = study.sweep.opponents.learning.values()
+    return searched + sum(o.trials or study.sweep.trials for o in opponents) * study.sweep.seeds_per_trial
 
 
 def sweeps(runs: Path) -> list[str]:

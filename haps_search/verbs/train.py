@@ -22,6 +22,7 @@ from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
 from haps_search.sweep.leaving import ready_to_leave
+from haps_search.sweep.settings import with_halves_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.own import with_task
 from haps_search.tasks.task import Task
@@ -72,6 +73,8 @@ def train(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or f"{study.name}-train")
+    if (folder / "experiment.json").exists():  # it keeps the validation questions that it was begun with
+        study = with_halves_of(study, RunFolder.experiment_of(folder).run.validation.choosing_share)
     with Hold(folder) as hold:
         local = isinstance(study.experiment.engine, LocalEngineConfig)
         result = _local(study, folder, hold, report) if local else _on_ray(study, folder, hold, report)

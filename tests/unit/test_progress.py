@@ -156,7 +156,7 @@ def test_nothing_planned_is_done() -> None:
     assert fraction_done([], STUDY, planned=0) == 1.0
 
 
-@pytest.mark.parametrize(("study", "planned"), [(STUDY, 6), (a_study(trials=4, comparison=False), 4)])
+@pytest.mark.parametrize(("study", "planned"), [(STUDY, 16), (a_study(trials=4, comparison=False), 4)])
 def test_the_comparison_is_planned_too(study: Study, planned: int) -> None:
     assert planned_trials(study) == planned
 
@@ -169,4 +169,4 @@ def test_sweeps_are_folders_with_a_journal(tmp_path: Path, journal: Journal) -> 
 
 def test_a_replay_plans_its_search_trials_alone() -> None:
     assert planned_trials(fruit_study(Path("table.jsonl"))) == fruit_study(Path("table.jsonl")).sweep.trials
-    assert planned_trials(a_study()) == a_study().sweep.trials + 2
+    assert planned_trials(a_study()) == a_study().sweep.trials * 4, "three opponents with as many"
