@@ -339,7 +339,8 @@ class Routes:
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
     k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses (for every one
-    where that was asked for), and for none where the low level is off.
+    where that was asked for), and for none where the low level is off. `references` are those that the KL is taken to,
+    none where it is the frozen model.
     """
 
     version: int
@@ -347,6 +348,7 @@ class Routes:
     log_probabilities: tuple[tuple[float, ...], ...]
     marginals: tuple[tuple[tuple[float, ...], ...], ...]
     adapters: Mapping[tuple[int, str], Adapter]
+    references: Mapping[tuple[int, str], Adapter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

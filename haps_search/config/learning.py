@@ -124,6 +124,9 @@ class LearningConfig(Config):
     """Weight of KL(adapted || frozen candidate), nats per completion: reverse, over the whole vocabulary at each
     sampled (or taught) token, summed. Its gradient takes the tokens before as given, so it leaves out that a token
     decides which tokens come after it and what the KL is there."""
+    kl_to: Literal["frozen", "start"] = "frozen"
+    """What `kl_weight` holds to: the frozen candidate; or, in a run that begins with the low level of another
+    (`run.warm_start_low`), the candidate under the adapters that it began with."""
     learning_rate: LearningRates = LearningRates()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: NonNegativeFloat = 0.0

@@ -46,7 +46,8 @@ def score_requests(
                     given.setdefault((q, said.candidate), []).append(one)
     found: dict[str, dict[int, ScoreRequest]] = {}
     for (q, name), completions in given.items():
-        request = ScoreRequest(tuple(completions), routes.adapters[q, name], distribution)
+        reference = routes.references.get((q, name))
+        request = ScoreRequest(tuple(completions), routes.adapters[q, name], distribution, reference)
         found.setdefault(name, {})[q] = request
     return found
 

@@ -69,9 +69,9 @@ class RayEngine:
         await self._routed("load", described, tables, resources.threads, resources.gpus, own)
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
-        bare, keys, packed = await self._routed("route", list(questions), episodes, seed, everyone)
+        bare, adapters, references = await self._routed("route", list(questions), episodes, seed, everyone)
         try:
-            return await asyncio.to_thread(opened, bare, keys, packed, self._places)
+            return await asyncio.to_thread(opened, bare, adapters, references, self._places)
         except LOST as error:
             raise PoolError(f"the router's adapters were lost ({error})") from error
 

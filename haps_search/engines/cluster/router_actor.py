@@ -18,6 +18,7 @@ from haps_search.engines.cluster.wire import (
 from haps_search.tasks.own import hold_task
 from haps_search.tasks.task import Task
 from haps_search.types import (
+    Adapter,
     ModuleTable,
     Outcomes,
     Question,
@@ -28,7 +29,8 @@ from haps_search.types import (
     UpdateReport,
 )
 
-Keys = tuple[tuple[int, str], ...]
+Held = tuple[tuple[tuple[int, str], ...], PackedAdapters]
+"""Adapters by question and candidate."""
 GradientKeys = tuple[tuple[int, str] | tuple[int, str, int], ...]
 
 
@@ -62,13 +64,10 @@ class RouterActor:
 
     def route(
         self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False
-    ) -> tuple[Routes, Keys, PackedAdapters]:
+    ) -> tuple[Routes, Held, Held]:
+        """The routes bare, and their adapters and references."""
         routes = self._learner.route(questions, episodes, seed, everyone)
-        keys = tuple(routes.adapters)
-        packed = pack_adapters([routes.adapters[key] for key in keys])
-        packed = replace(packed, tensors=stored(packed.tensors))
-        bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
-        return bare, keys, packed
+        return replace(routes, adapters={}, references={}), _packed(routes.adapters), _packed(routes.references)
 
     def update(
         self,
@@ -94,11 +93,20 @@ class RouterActor:
         self._learner.restore(snapshot)
 
 
-def opened(routes: Routes, keys: Keys, packed: PackedAdapters, places: Places) -> Routes:
-    """The routes with their adapters, as the loop sees them. Raises one of `store.LOST`."""
-    (tensors,) = fetched([packed.tensors])
-    found = [adapter for adapter in unpack_adapters(replace(packed, tensors=tensors)) if adapter is not None]
-    held = [t for adapter in found for part in adapter.parts for t in (part.values, part.mix) if t is not None]
-    places.remember(held, packed.tensors)
-    adapters = dict(zip(keys, found, strict=True))
-    return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, adapters)
+def _packed(adapters: Mapping[tuple[int, str], Adapter]) -> Held:
+    packed = pack_adapters(list(adapters.values()))
+    return tuple(adapters), replace(packed, tensors=stored(packed.tensors))
+
+
+def opened(bare: Routes, adapters: Held, references: Held, places: Places) -> Routes:
+    """The routes as the loop sees them. Raises one of `store.LOST`."""
+    return replace(bare, adapters=_opened(adapters, places), references=_opened(references, places))
+
+
+def _opened(held: Held, places: Places) -> dict[tuple[int, str], Adapter]:
+    keys, packed = held
+    (at_hand,) = fetched([packed.tensors])
+    found = [adapter for adapter in unpack_adapters(replace(packed, tensors=at_hand)) if adapter is not None]
+    tensors = [t for adapter in found for part in adapter.parts for t in (part.values, part.mix) if t is not None]
+    places.remember(tensors, packed.tensors)
+    return dict(zip(keys, found, strict=True))
