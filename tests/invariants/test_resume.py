@@ -23,7 +23,7 @@ from haps_search.search.loop import RunResult, batch, run
 from haps_search.search.validation import Scored
 from haps_search.types import Question, Rollouts, Snapshot, UpdateReport
 
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 
 
 class Interrupted(Exception):
@@ -158,7 +158,8 @@ def test_where_cost_weighs_the_best_step_is_the_one_worth_most(
     rewards, costs, score = iter([0.5, 0.9]), iter([0.1, 0.4]), loop.score_router
 
     async def scored(*parts: Any) -> Scored:
-        return replace(await score(*parts), rewards=(next(rewards),) * 6)
+        found = await score(*parts)
+        return replace(found, rewards=(next(rewards),) * len(found.rewards))
 
     monkeypatch.setattr(loop, "score_router", scored)
     monkeypatch.setattr(loop, "mean_cost", lambda *parts: next(costs))
@@ -166,3 +167,19 @@ def test_where_cost_weighs_the_best_step_is_the_one_worth_most(
     found = [(m["validation_reward"], m["validation_utility"]) for _, m in records(tmp_path)]
     assert found == [(0.5, pytest.approx(0.3)), (0.9, pytest.approx(0.1))]
     assert result.best_step == 1
+
+
+def test_seconds_of_a_run_go_on_where_they_were_saved(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    broken = InterruptedEngine.build(experiment, DenseTask())
+    broken.updates_left = 5
+    with pytest.raises(Interrupted):
+        finished(broken, experiment, tmp_path)
+    saved = RunFolder(tmp_path, experiment).latest()
+    assert saved is not None
+    seconds = saved.state["seconds"]
+    (validated,) = [r.metrics["run_seconds"] for r in read_records(tmp_path / "metrics.jsonl") if r.step == 3]
+    assert 0 < validated <= seconds
+    finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    (last,) = [r.metrics["run_seconds"] for r in read_records(tmp_path / "metrics.jsonl") if r.step == 6]
+    assert last > seconds
