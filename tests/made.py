@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -122,7 +122,7 @@ class ScriptedEngine:
         self.requests: list[SampleRequest] = []
         self.routed: list[tuple[int, int]] = []
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         self.routed.append((len(questions), episodes))
         chosen = [[self._best[q.text]] for q in questions]
         adapters = {} if self._adapter is None else {(i, z[0][0]): self._adapter for i, z in enumerate(chosen)}
@@ -144,3 +144,13 @@ class ScriptedEngine:
 def normal(*shape: int, seed: int = 0) -> Tensor:
     """Float64 standard normal numbers that follow from `seed`."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def paid_by_length(longest: int) -> Callable[[Question, str], float]:
+    """A package's reward."""
+    return lambda _, answer: max(0.0, 1 - len(answer) / longest)
+
+
+def seven() -> int:
+    """No reward."""
+    return 7

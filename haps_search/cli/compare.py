@@ -14,7 +14,7 @@ from haps_search.cli.options import Profile, Runs
 def compare(
     name: Annotated[str, typer.Argument(help="The sweep's name; its study must have arms.")],
     split: Annotated[MeasuredSplit, typer.Option(help="The test split is read when it is asked for only.")],
-    again: Annotated[bool, typer.Option("--again", help="Replay: read a test split that was read before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="read a test split that was read before.")] = False,
     profile: Profile = None,
     runs: Runs = Path("runs"),
 ) -> None:

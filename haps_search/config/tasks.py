@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -113,6 +113,9 @@ class QaFields(Config):
     """A field with the list of options, for multiple choice, or a field for each option."""
     labels: str | None = None
     """A field with the options' labels in their order: the reference is one of them."""
+    task: str | None = None
+    """A field that says what kind of question it is, such as the data set it comes from: tables are compared with the
+    best candidate and the commonest answer of each."""
     messages: str | None = None
     """A field with a chat, [{role, content}]: the last user's message is the question, what the assistant says to it
     the reference (where it says something), and candidates read the messages before that as they are."""
@@ -176,6 +179,7 @@ class QaTask(Config):
 class PluginTask(Config):
     """A task that an installed package registers under the entry point group `haps_search.tasks`."""
 
+    GROUP: ClassVar[str] = "haps_search.tasks"
     type: Literal["plugin"] = "plugin"
     name: str
     options: dict[str, Any] = {}

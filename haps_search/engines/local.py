@@ -67,8 +67,8 @@ class LocalEngine:
         tables = {name: candidate.table for name, candidate in self._candidates.items()}
         self._learner = build_learner(experiment, build_task(experiment.task), tables)
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        return self._learner.route(questions, episodes, seed)
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
+        return self._learner.route(questions, episodes, seed, everyone)
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return self._candidates[candidate].sample(requests)
@@ -85,7 +85,10 @@ class LocalEngine:
     async def restore(self, snapshot: Snapshot) -> None:
         self._learner.restore(snapshot)
 
-    async def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+    async def adapters_of(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        return self.all_adapters(questions)
+
+    def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question, whoever the router would choose."""
         return self._learner.router.all_adapters(questions)
 
@@ -108,7 +111,7 @@ class LoadedRun:
 
     def adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question; empty where the low level is off."""
-        return finished(self.engine.all_adapters(questions))
+        return finished(self.engine.adapters_of(questions))
 
 
 def best_of(folder: Path, experiment: Experiment) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from haps_search.types import Adapter, AdapterLayout, LinearModule
 
@@ -116,9 +116,11 @@ def _largest_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (of_b.Q @ u[..., :1]).squeeze(-1), (of_a.Q @ v_t[..., :1, :].mT).squeeze(-1)
 
 
-def bounded(
-    layout: AdapterLayout, values: Tensor, frobenius: float | None = None, spectral: float | None = None
-) -> Tensor:
+Limit: TypeAlias = "float | Tensor | None"
+"""Of a relative norm, one for all targets or (targets,)."""
+
+
+def bounded(layout: AdapterLayout, values: Tensor, frobenius: Limit = None, spectral: Limit = None) -> Tensor:
     """The adapter with each update's relative norms at most these limits; B is scaled, and gradients flow through."""
     import torch
 

@@ -37,8 +37,9 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
 class Engine(Protocol):
     """A router and a pool of candidates, wherever they live. The loop cannot tell the engines apart."""
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0."""
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
+        """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0. `everyone`: with the
+        adapters of every candidate, whoever is used."""
         ...
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
@@ -70,6 +71,6 @@ class Engine(Protocol):
 class OpenEngine(Engine, Protocol):
     """One whose adapters can be had."""
 
-    async def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+    async def adapters_of(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question, whoever the router would choose, as torch tensors."""
         ...

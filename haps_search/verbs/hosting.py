@@ -12,6 +12,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.load import load_profile
 from haps_search.config.routing import BackboneConfig
 from haps_search.config.run import Experiment
+from haps_search.engines.cluster.session import Session, name_here, session
 from haps_search.engines.local import LoadedRun, best_of, load_run
 from haps_search.engines.placement import placement
 from haps_search.engines.placement.placement import PROMPT_TOKENS, gigabytes, needs_of
@@ -20,6 +21,7 @@ from haps_search.search.engine import finished
 from haps_search.tasks.build import build_task
 from haps_search.verbs.events import Report, Said, saying, silent
 from haps_search.verbs.logs import logging_to
+from haps_search.verbs.table import Host, OwnProcess
 
 
 @contextmanager
@@ -44,22 +46,39 @@ def hosted(
 
 
 @contextmanager
-def _on_pool(folder: Path, experiment: Experiment, profile: ClusterProfile, report: Report) -> Iterator[LoadedRun]:
-    from haps_search.engines.cluster.session import name_here, session
+def rows_hosted(
+    folder: Path, experiment: Experiment, profile: str | None = None, report: Report = silent
+) -> Iterator[Host]:
+    """Who has the candidates of a study, for all rows of its table. Raises as `hosted`."""
+    if profile is None:
+        _require_room(experiment)
+        yield OwnProcess()
+        return
+    with _pool(folder, experiment, load_profile(profile), report) as live:
+        yield live
 
+
+@contextmanager
+def _on_pool(folder: Path, experiment: Experiment, profile: ClusterProfile, report: Report) -> Iterator[LoadedRun]:
     best = best_of(folder, experiment)
-    for line in _remarks(experiment, profile):
-        report(Said(line))
-    logs = folder.resolve() / "logs"
-    name = name_here(f"use-{os.getpid()}")
-    with logging_to(logs / "use.log"), session(name, experiment.candidates, profile, logs) as live:
-        live.wait_for_candidates(saying(report))
+    with _pool(folder, experiment, profile, report) as live:
         engine = finished(live.engine(experiment))
         try:
             finished(engine.restore(best.snapshot))
             yield LoadedRun(experiment, build_task(experiment.task), engine, best.step)
         finally:
             finished(engine.close())
+
+
+@contextmanager
+def _pool(folder: Path, experiment: Experiment, profile: ClusterProfile, report: Report) -> Iterator[Session]:
+    for line in _remarks(experiment, profile):
+        report(Said(line))
+    logs = folder.resolve() / "logs"
+    name = name_here(f"use-{os.getpid()}")
+    with logging_to(logs / "use.log"), session(name, experiment.candidates, profile, logs) as live:
+        live.wait_for_candidates(saying(report))
+        yield live
 
 
 def _remarks(experiment: Experiment, profile: ClusterProfile) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.records.sealed import replace_text
+from haps_search.tasks.held_out import Held
 from haps_search.types import Adapter, Assignment, Question
-from haps_search.verbs.evaluate import Evaluation, Held, evaluate
+from haps_search.verbs.evaluate import Evaluation, TableOnSplit, evaluate
 from haps_search.verbs.events import Report, silent
 from haps_search.verbs.find import find_run
 from haps_search.verbs.frames import frame, page
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from haps_search.engines.local import LoadedRun
     from haps_search.search.deciding import Decision
+    from haps_search.verbs.export_static import ExportedStatic, Form
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
@@ -228,9 +230,15 @@ class Run:
                 export_adapter(adapters[index, c.name], folder / question.id / c.name, base, revision)
         return Exported(folder, len(asked) * len(self.experiment.candidates))
 
+    def export_static(self, out: str | Path, form: Form = "peft") -> ExportedStatic:
+        """As `verbs.export_static.export_static` of this run."""
+        from haps_search.verbs.export_static import export_static
+
+        return export_static(self, out, form)
+
     def evaluate(
         self, split: Held = "validation", again: bool = False, report: Report = silent
-    ) -> Evaluation | Judged | JudgedByLog:
+    ) -> Evaluation | TableOnSplit | Judged | JudgedByLog:
         """As `haps_search.evaluate` of this run."""
         return evaluate(self.name, split, again, self.runs, report, profile=self.profile)
 

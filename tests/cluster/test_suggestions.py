@@ -18,10 +18,11 @@ from ray.tune.search import Searcher
 from replays import replay_experiment
 from sweeps import a_study, a_trial, write
 
+from haps_search.config.distributions import Choice
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.config.samplers import Asha
-from haps_search.config.sweep import Choice, Study
+from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS
 from haps_search.errors import CandidateError, PoolError

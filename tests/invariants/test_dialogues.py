@@ -76,7 +76,7 @@ def routes(engine: LocalEngine, asked: Sequence[Question]) -> Routes:
     """Every pair of candidates on every question."""
     drawn = asyncio.run(engine.route(asked, 4, seed=3))
     seats = tuple(tuple(SEATS) for _ in asked)
-    return replace(drawn, assignments=seats, adapters=asyncio.run(engine.all_adapters(asked)))
+    return replace(drawn, assignments=seats, adapters=engine.all_adapters(asked))
 
 
 def played(

@@ -42,8 +42,8 @@ async def answer(reference: Awaitable[Any], within_s: float) -> Any:
     """Await an actor call. Raises the HapsError that the actor raised, or PoolError where the actor is gone or says
     nothing for so long."""
     try:
-        # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the answer, and who was
-        # cancelled goes on for ever.
+        # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the answer, and who was told to leave
+        # goes on.
         async with asyncio.timeout(within_s):
             return await reference
     except TimeoutError as error:

@@ -104,7 +104,7 @@ async def _run(experiment: Experiment, profile: ClusterProfile, namespace: str, 
     broker = _broker(namespace)
     engine = await RayEngine.start(experiment, profile, broker, _kept_router(experiment))
     try:
-        await run(engine, task, experiment, folder, _report, leaves)
+        await run(engine, task, experiment, folder, _report, leaves, folder.doing)
     except Exception:
         await engine.close()
         raise

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 EVERY_S, STOP_S = 1.0, 5.0
 CALL_S = 60.0
 """A broker that has not answered by then hangs, or cannot be reached."""
+LATE_S = 30.0
+"""A candidate without a worker for so long is late; before that it is starting."""
 _CLOSE = 1e-9
 
 
@@ -80,7 +82,11 @@ class Watch:
             for refusal in tended.refusals:
                 self._answer(refusal, nodes, addresses)
             self.waits = waits(tended.missing, self._profile, nodes)
-            self.loading = tuple(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items())
+            starting = [name for name in tended.missing if name not in tended.loading]
+            self.loading = (
+                *(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items()),
+                *(f"a worker of {name} is being started" for name in starting if not self.waits),
+            )
 
     def _answer(self, refusal: Refusal, nodes: Sequence[Node], addresses: Mapping[str, str]) -> None:
         """Load it elsewhere, or end the pool where there is no elsewhere."""
@@ -107,9 +113,11 @@ def alive() -> list[Node]:
 
 
 def waits(missing: Mapping[str, float], profile: ClusterProfile, nodes: Sequence[Node]) -> tuple[str, ...]:
-    """A line per candidate whose requests wait and that no worker hosts; `missing` gives the seconds left."""
+    """A line per candidate whose requests wait and that has long had no worker; `missing` gives the seconds left."""
     lines = []
     for name, left in missing.items():
+        if profile.worker_start_timeout_s - left < min(LATE_S, profile.worker_start_timeout_s / 2):
+            continue
         wanted = profile.resources_of(name)
         lines.append(
             f"waiting for a worker of {name}: it needs {wanted.gpus:g} GPUs and {wanted.cpus:g} CPUs on one of "

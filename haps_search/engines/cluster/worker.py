@@ -51,6 +51,7 @@ def host(settings: Mapping[str, Any]) -> None:
     config = CandidateConfig.model_validate(settings["seats"][rank])
     import_lean(config)
     from haps_search.candidates.frozen_lm import FrozenLM
+    from haps_search.engines.cluster.meters import Metered
     from haps_search.engines.torch_process import prepare_torch
 
     prepare_torch(settings["threads"], settings["gpus"])
@@ -65,7 +66,7 @@ def host(settings: Mapping[str, Any]) -> None:
         # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
         stand_aside(broker, worker, config.name, node, error)
         return
-    serve(broker, worker, candidate, node, start)
+    serve(broker, worker, Metered(candidate, worker), node, start)
 
 
 def stand_aside(broker: Any, worker: str, candidate: str, node: str, error: CandidateError) -> None:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from haps_search.candidates.attention import Attention, output_of
 from haps_search.candidates.score import LOGITS
 from haps_search.candidates.sources import meta_encoder, meta_lm
+from haps_search.candidates.suffix import tail_suffices
 from haps_search.config.candidates import BALANCED, CandidateConfig, TableSource
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
     BackboneConfig,
+    BankLowLevel,
     FrozenTuning,
-    GeneratedLowLevel,
     LmHighLevel,
     NoLowLevel,
     RoutingConfig,
@@ -23,7 +25,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.placement.needs import Need
 from haps_search.lora.spec import module_table, resolve
 from haps_search.routing.backbone import tuned
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
+from haps_search.routing.hypernetwork import build_low_level
 from haps_search.types import ModuleTable
 
 if TYPE_CHECKING:
@@ -39,7 +41,11 @@ less than twice as much."""
 
 
 def candidate_need(
-    config: CandidateConfig, learning: LearningConfig, prompt_tokens: int, new_tokens: int
+    config: CandidateConfig,
+    learning: LearningConfig,
+    routing: RoutingConfig,
+    prompt_tokens: int,
+    new_tokens: int,
 ) -> tuple[Need, ModuleTable]:
     """One worker's need, and the modules that its adapters may patch.
 
@@ -58,8 +64,38 @@ def candidate_need(
     logits = whole if config.device == BALANCED else max(min(LOGITS, whole), rows * text.vocab_size)
     beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0))
     kept = int((config.prompt_cache_gb + config.activation_gb) * 1e9)
-    need = Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside, kept)
-    return need, module_table(config.name, model)
+    table = module_table(config.name, model)
+    stored = 0
+    if learning.signal == "references":
+        stored = stored_bytes(model, table, routing, prompt_tokens, new_tokens) if config.suffix_replay else 0
+        kept += int(config.stored_gb * 1e9) if config.device == "cpu" else 0  # a GPU's machine holds it elsewhere
+    return Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside, stored, kept), table
+
+
+def stored_bytes(
+    model: PreTrainedModel, table: ModuleTable, routing: RoutingConfig, prompt_tokens: int, new_tokens: int
+) -> int:
+    """What is kept of one reference for adapters of the experiment's placement; 0 where the first layer is patched.
+
+    Raises ConfigError: targets or layers that the model does not have.
+    """
+    targets, last = resolve(routing.lora, table).targets, table.layers - 1
+    first = min(target.layer for target in targets)
+    found = output_of(model, model.get_submodule(_layer_of(targets[-1].name)))
+    text, states = model.config.get_text_config(), model.config.get_text_config().hidden_size * model.dtype.itemsize
+    if first == 0:
+        return 0
+    if found is not None and Attention(*found, 1).constant_under(targets, last):
+        return int(new_tokens * (states + found[2].in_features * model.dtype.itemsize))
+    past = tail_suffices(targets, table.layers)
+    of_prompt = cache_bytes(model) // text.num_hidden_layers if past else states
+    return int((prompt_tokens - 1) * of_prompt + new_tokens * states)
+
+
+def _layer_of(module: str) -> str:
+    """`model.layers.29` of `model.layers.29.self_attn.o_proj`."""
+    parts = module.split(".")
+    return ".".join(parts[: next(i for i, part in enumerate(parts) if part.isdigit()) + 1])
 
 
 def router_need(experiment: Experiment, tables: dict[str, ModuleTable], prompt_tokens: int) -> Need:
@@ -94,11 +130,12 @@ def router_need(experiment: Experiment, tables: dict[str, ModuleTable], prompt_t
 
 
 def adapter_bytes(routing: RoutingConfig, table: ModuleTable) -> int:
-    """Of one adapter as it travels, in the router's precision, which is float32 or more; 0 without a low level."""
+    """Of what is one question's own in an adapter as it travels, or of what all questions share where nothing is, in
+    the router's precision, which is float32 or more; 0 without a low level."""
     if isinstance(routing.low_level, NoLowLevel) or not table.modules:
         return 0
-    precision = 8 if getattr(routing.backbone, "dtype", "float32") == "float64" else 4
-    return precision * resolve(routing.lora, table).size
+    low, precision = routing.low_level, 8 if getattr(routing.backbone, "dtype", "float32") == "float64" else 4
+    return precision * resolve(routing.lora, table).size * (low.size if isinstance(low, BankLowLevel) else 1)
 
 
 def weight_bytes(model: nn.Module, learned_only: bool = False) -> int:
@@ -130,9 +167,7 @@ def _low_levels(
     if isinstance(low, NoLowLevel):
         return []
     layouts = [resolve(routing.lora, table) for table in tables.values()]
-    if isinstance(low, GeneratedLowLevel):
-        return [ParameterGenerator(low, width, layout).to(dtype) for layout in layouts]
-    return [StaticAdapter(low, layout).to(dtype) for layout in layouts]
+    return [build_low_level(low, width, layout).to(dtype) for layout in layouts]
 
 
 def _at_most(text: object, tokens: int) -> int:

@@ -25,9 +25,10 @@ DECIDING = ("torch", "transformers", "haps-search")
 @dataclass(frozen=True, slots=True)
 class Need:
     """Bytes of one process: what it holds, per row of a batch of `tokens` what it takes while computing, and `beside`
-    what does not grow with rows: the logits formed at a time. `kept` are a cache of prompts and the activations of what
-    was sampled, both under the candidate's own bounds; `adapters` the adapters and gradients that it has at a time, of
-    which `least_adapters` cannot be fewer.
+    what does not grow with rows: the logits formed at a time. `kept` are caches of prompts and of references and the
+    activations of what was sampled, each under the candidate's own bound, and `stored` is what one reference takes
+    there, and on disk; `adapters` are the adapters and gradients that it has at a time, of which `least_adapters`
+    cannot be fewer.
 
     A candidate that runs out of memory answers a batch in halves, so one row has to fit. A router (`halves` false)
     reads all its questions at once, and nobody knows before how long their prompts are.
@@ -40,6 +41,7 @@ class Need:
     tokens: int
     halves: bool
     beside: int = 0
+    stored: int = 0
     kept: int = 0
     adapters: int = 0
     least_adapters: int = 0
