@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class SealedTensors(Mapping[str, "Tensor"]):
-    """`data` is the content of a safetensors file; it is read when somebody first looks into it."""
+    """`data` is the content of a safetensors file. Names are read from its head, and numbers when somebody asks for
+    them."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -34,11 +36,16 @@ class SealedTensors(Mapping[str, "Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         return self._opened[name]
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        size = int.from_bytes(self.data[:8], "little")
+        return tuple(name for name in json.loads(self.data[8 : 8 + size]) if name != "__metadata__")
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._opened)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._opened)
+        return len(self._names)
 
     def __reduce__(self) -> tuple[type[SealedTensors], tuple[bytes]]:
         return SealedTensors, (self.data,)

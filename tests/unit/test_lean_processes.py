@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+import torch
 
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig
+from haps_search.records.checkpoint import CheckpointStore
+from haps_search.records.sealed_tensors import SealedTensors
 from haps_search.types import GivenCompletion, Message, SampleRequest, Sampling, ScoreRequest
 
 LEFT_OUT = ("torch._dynamo.symbolic_convert", "scipy", "accelerate", "torch.distributed.tensor")
@@ -67,6 +73,27 @@ def printed(code: str, *arguments: str) -> str:
 def test_a_trial_s_process_imports_no_torch() -> None:
     heavy = {"torch", "transformers", "sklearn", "scipy", "mlflow", "optuna", "matplotlib"}
     assert printed(f"import sys, haps_search.engines.cluster.trial\nprint({heavy!r} & set(sys.modules))") == "set()"
+
+
+def test_a_checkpoint_passes_through_a_trial_that_has_no_torch() -> None:
+    tensors = {"router.w": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.bfloat16)}
+    sealed = SealedTensors.of(tensors)
+    code = """
+import pickle, sys
+from pathlib import Path
+from haps_search.records.checkpoint import CheckpointStore
+from haps_search.types import Snapshot
+tensors = pickle.loads(bytes.fromhex(sys.argv[1]))
+store = CheckpointStore(Path(sys.argv[2]), {"a": 1})
+store.save(3, Snapshot(tensors, {"version": 3}, tensors), {"step": 3}, best=True)
+found = store.latest().snapshot
+print(sorted(found.tensors), len(found.fitted), bool(found.fitted), "torch" in sys.modules)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        assert printed(code, pickle.dumps(sealed).hex(), folder) == "['half', 'router.w'] 2 True False"
+        found = CheckpointStore(Path(folder), {"a": 1}).latest()
+        assert found is not None
+        assert all(torch.equal(found.snapshot.tensors[name], tensor) for name, tensor in tensors.items())
 
 
 def test_a_driver_imports_what_it_draws_and_learns_with_when_it_does() -> None:
