@@ -43,7 +43,6 @@ from haps_search.tasks.build import build_task
 from haps_search.tasks.held_out import Held, choosing, reported
 from haps_search.tasks.task import Task, task_of
 from haps_search.types import Assignment
-from haps_search.verbs.costs import row_cost
 from haps_search.verbs.events import Report, Said
 from haps_search.verbs.measure import cheap_references, keep_texts, score_with
 
@@ -271,6 +270,8 @@ def measured_rows(
     host: Host, journal: Journal, study: Study, best: TrialRecord, split: Held, report: Report, fresh: bool = False
 ) -> tuple[list[Row], Measured]:
     """The table with its costs. Raises as `measured`."""
+    from haps_search.verbs.costs import row_cost  # transformers, whose models' shapes say what a row costs
+
     trials = journal.trials()
     learnt = entries(study, best, trials, fresh)
     for line in _unmeasured(study, best, learnt):
