@@ -12,10 +12,12 @@ from typing import Any, Literal, TypeVar
 from haps_search.config.run import Experiment
 from haps_search.errors import Interrupted
 from haps_search.learning.advantage import RunningMeans
+from haps_search.learning.references import check
 from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.outcome_step import outcome_step, score_known
+from haps_search.search.reference_step import Count, held_out_references, read_once, reference_step
 from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
@@ -67,8 +69,10 @@ async def run(
     folder: RunFolder,
     report: Report | None = None,
     leaves: Callable[[], bool] = lambda: False,
+    count: Count = lambda label, done, total: None,
 ) -> RunResult:
-    """Run to the end, or give back the result of a run that already ended. `leaves` is asked after each step.
+    """Run to the end, or give back the result of a run that already ended. `leaves` is asked after each step; `count`
+    is told how far what comes before the first step is.
 
     Raises:
         Interrupted: `leaves` said so; the step is saved, unless the next was being played already (`run.staleness`).
@@ -82,6 +86,9 @@ async def run(
     train = answerable(task, "train", [c.name for c in experiment.candidates])
     held_out = validated(task, experiment)
     means = RunningMeans(progress.earned)
+    if experiment.learning.signal == "references":
+        check(task, train, experiment.learning.references)
+        await read_once(engine, task, _met(train, held_out, experiment), experiment, count, leaves)
     ahead: Played | None = None
     reason: Literal["steps", "patience"] = "steps"
     mark = time.perf_counter()
@@ -143,6 +150,8 @@ async def _step(
 ) -> Step:
     if experiment.learning.signal == "rollouts":
         return await step(engine, task, experiment, index, questions, means, ahead, following)
+    if experiment.learning.signal == "references":
+        return Step(await reference_step(engine, task, questions, experiment, index))
     assert isinstance(task, Tabled)
     return Step(await outcome_step(engine, task, questions, experiment, index))
 
@@ -157,6 +166,8 @@ async def _validate(
     found = validation_metrics(scored, [c.name for c in experiment.candidates])
     paid = mean_cost(scored.episodes, prices(experiment.candidates))
     utility = scored.mean - experiment.learning.cost_weight * paid
+    if experiment.learning.signal == "references":
+        found |= await held_out_references(engine, task, questions, experiment)
     return scored, {"validation_cost": paid, "validation_utility": utility, **found}
 
 
@@ -169,6 +180,13 @@ def validated(task: Task, experiment: Experiment) -> Sequence[Question]:
     if isinstance(task, Tabled):
         asked = sorted(asked, key=lambda question: derive_seed("validation", question.id))
     return asked[: experiment.run.validation.questions]
+
+
+def _met(train: Sequence[Question], held_out: Sequence[Question], experiment: Experiment) -> list[Question]:
+    """The questions that the steps and validations of a run come to, each once."""
+    epoch = min(experiment.run.steps, -(-len(train) // experiment.run.questions_per_step))
+    learnt = (question for index in range(epoch) for question in batch(train, experiment, index))
+    return list({(question.id, question.text): question for question in (*learnt, *held_out)}.values())
 
 
 def batch(questions: Sequence[Item], experiment: Experiment, index: int) -> list[Item]:

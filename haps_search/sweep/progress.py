@@ -9,9 +9,11 @@ from pathlib import Path
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import decode_metrics
 from haps_search.records.remote import remote_of
+from haps_search.records.run_folder import doing_in
 from haps_search.sweep.events import State, TrialRecord
 from haps_search.sweep.following import Followed
 from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import experiment_of
 
 
@@ -30,6 +32,8 @@ class TrialView:
     alarm: str
     parameters: Mapping[str, object]
     error: str | None
+    doing: str = ""
+    """What it does before its first step, and how much of it is done."""
 
 
 class Progress:
@@ -58,6 +62,9 @@ class Progress:
             _alarm(metrics),
             record.parameters,
             record.error,
+            doing_in(trial_folder(self._journal.folder, record.number))
+            if record.state == "running" and not step
+            else "",
         )
 
     def _total(self, record: TrialRecord) -> int:

@@ -11,6 +11,7 @@ import torch
 from dense_task import DenseTask
 from experiments import tiny_experiment
 from sweeps import DESCRIBED
+from taught_task import TaughtTask
 
 from haps_search.config.anchors import anchored
 from haps_search.config.load import parse_study
@@ -19,6 +20,8 @@ from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.learning.update import Learner
+from haps_search.lora.adapter import flattened, relative_norms
+from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.search.warm_start import warm_source, warm_start
@@ -63,6 +66,58 @@ def test_a_run_begins_with_the_warmed_routes(tiny_lms: dict[str, Path], tmp_path
     low = [n for n in fresh.tensors if n.startswith("router.low.")]
     assert low
     assert all(torch.equal(taken.tensors[n], fresh.tensors[n]) for n in low)
+
+
+TAUGHT: dict[str, Any] = {"learning__signal": "references", "routing__high_level": {"type": "random"}, **FROZEN}
+RESIDUAL = {"type": "generated", "residual_of": "static", "static_learns": False, "hidden": [4]}
+
+
+@pytest.mark.parametrize("low", [{"type": "static"}, RESIDUAL, {"type": "generated"}], ids=lambda low: low["type"])
+def test_what_references_taught_is_where_the_low_level_begins(
+    tiny_lms: dict[str, Path], tmp_path: Path, low: dict[str, Any]
+) -> None:
+    taught = tiny_experiment(tiny_lms, run__steps=2, routing__low_level={"type": "static"}, **TAUGHT)
+    engine = LocalEngine.build(taught, TaughtTask())
+    asyncio.run(run(engine, TaughtTask(), taught, RunFolder(tmp_path / "taught", taught)))
+    wanted = engine.all_adapters(QUESTIONS[:1])[0, "llama"]
+    changes = TAUGHT | {"learning__signal": "rollouts", "routing__low_level": low, "run__warm_start_low": True}
+    experiment = tiny_experiment(tiny_lms, run__warm_start="taught", **changes)
+    if low["type"] == "generated" and low is not RESIDUAL:
+        with pytest.raises(CheckpointError, match=r"routing\.low_level"):
+            started(tmp_path / "new", experiment)
+        return
+    found = started(tmp_path / "new", experiment).all_adapters(QUESTIONS[:1])[0, "llama"]
+    torch.testing.assert_close(found.parts[-1].values, wanted.values)
+    whole = flattened(found)  # a residual begins at zero
+    norms = [relative_norms(each.layout, each.values) for each in (whole, wanted)]
+    torch.testing.assert_close(norms[0], norms[1])
+    other = tiny_experiment(tiny_lms, run__warm_start="taught", routing__lora__rank=2, **changes)
+    with pytest.raises(ConfigError, match=r"routing\.lora"):
+        warm_source(other, tmp_path / "new")
+
+
+@pytest.mark.parametrize("low", [{"type": "static"}, {**RESIDUAL, "static_learns": True}], ids=lambda low: low["type"])
+def test_the_kl_is_taken_to_where_the_run_began_also_after_a_resume(
+    tiny_lms: dict[str, Path], tmp_path: Path, low: dict[str, Any]
+) -> None:
+    taught = tiny_experiment(tiny_lms, run__steps=3, routing__low_level={"type": "static", "init": "xavier"}, **TAUGHT)
+    asyncio.run(run(LocalEngine.build(taught, TaughtTask()), TaughtTask(), taught, RunFolder(tmp_path / "a", taught)))
+    changes = TAUGHT | {"learning__signal": "rollouts", "routing__low_level": low, "run__warm_start_low": True}
+    learning = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "learning__learning_rate__low": 0.05}
+    experiment = tiny_experiment(tiny_lms, run__warm_start="a", run__steps=4, **changes, **learning)
+    engine = LocalEngine.build(experiment, DenseTask())
+    asyncio.run(run(engine, DenseTask(), experiment, RunFolder(tmp_path / "b", experiment)))
+    first, *_, last = [r.metrics["kl"] for r in read_records(tmp_path / "b" / "metrics.jsonl")]
+    assert first == pytest.approx(0.0, abs=1e-9)
+    assert last > 1e-4
+    resumed = LocalEngine.build(experiment, DenseTask())
+    asyncio.run(resumed.restore(asyncio.run(engine.snapshot())))
+    one, other = (asyncio.run(e.route(QUESTIONS, 2, 0)) for e in (engine, resumed))
+    assert set(one.references) == set(one.adapters)
+    for key, reference in one.references.items():
+        began = [part.values for part in reference.parts]
+        assert all(torch.equal(a, b.values) for a, b in zip(began, other.references[key].parts, strict=True))
+        assert not all(torch.equal(a, b.values) for a, b in zip(began, one.adapters[key].parts, strict=True))
 
 
 class Interrupted(Exception):
