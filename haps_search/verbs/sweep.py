@@ -222,10 +222,9 @@ def _search_opponents(d: Driver, study: Study, best: TrialRecord) -> None:
     own = Search(study)
     for name, search in opponents(study, best).items():
         if study.experiment.run.warm_start_low and not search.study.experiment.run.warm_start_low:
-            way_out = f"sweep.opponents.{name}.settings may name a run of its own (run.warm_start, run.warm_start_low)"
-            d.report(
-                Said(f"{search.label} begins without the adapters of {study.experiment.run.warm_start}: {way_out}")
-            )
+            way_out = f"its own run may stand in sweep.opponents.{name}.settings, as run.warm_start and warm_start_low"
+            warm = study.experiment.run.warm_start
+            d.report(Said(f"{search.label} begins without the adapters of {warm}: {way_out}"))
         asked = study.sweep.opponents
         if asked.match == "trials" or asked.learning[name].trials is not None:
             most = trials_each(study, name, own.begun(d.journal.trials()))
