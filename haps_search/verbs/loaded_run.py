@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from haps_search.engines.local import LoadedRun
     from haps_search.search.deciding import Decision
+    from haps_search.verbs.export_static import ExportedStatic, Form
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
@@ -209,6 +210,12 @@ class Run:
                 base, revision = model_name(c.name, c.source), getattr(c.source, "revision", None)
                 export_adapter(adapters[index, c.name], folder / question.id / c.name, base, revision)
         return Exported(folder, len(asked) * len(self.experiment.candidates))
+
+    def export_static(self, out: str | Path, form: Form = "peft") -> ExportedStatic:
+        """As `verbs.export_static.export_static` of this run."""
+        from haps_search.verbs.export_static import export_static
+
+        return export_static(self, out, form)
 
     def evaluate(
         self, split: Held = "validation", again: bool = False, report: Report = silent

@@ -32,7 +32,7 @@ from haps_search.tasks.task import Task
 from haps_search.types import Rollouts, Snapshot
 
 pytestmark = pytest.mark.ray
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 
 
 def played(
