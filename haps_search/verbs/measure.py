@@ -85,9 +85,10 @@ async def score_trials(
     Raises:
         CheckpointError: a trial that left none.
     """
-    engine = await live.engine(experiment_of(study, trials[0]))
+    first = experiment_of(study, trials[0])
+    engine = await live.engine(first)
     try:
-        return await score_with(engine, sweep, study, trials, split, report)
+        return await score_with(engine, sweep, study, trials, split, report, first)
     finally:
         await engine.close()
 
@@ -99,12 +100,15 @@ async def score_with(
     trials: Sequence[TrialRecord],
     split: Held,
     report: Callable[[TrialRecord, Scored], None] | None = None,
+    loaded: Experiment | None = None,
 ) -> list[Scored]:
-    """As `score_trials`, with an engine whose router each trial's takes the place of."""
+    """As `score_trials`, with an engine whose router each trial's takes the place of; `loaded` says whose it has."""
     scored = []
     for trial in trials:
         experiment = experiment_of(study, trial)
-        await engine.load(experiment)
+        if experiment != loaded:
+            await engine.load(experiment)
+        loaded = experiment
         scored.append(await _score(engine, experiment, trial, trial_folder(sweep, trial.number), split))
         if report is not None:
             report(trial, scored[-1])
