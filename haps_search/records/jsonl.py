@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from haps_search.errors import DataError, TrackerError
+from haps_search.faults.kinds import kind_of
 from haps_search.records.tracker import Record, Status, StepGate
 
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class JsonlWriter:
         except OSError as error:
             raise TrackerError(
                 f"{path}: cannot be written ({error}); free the place or choose another runs folder"
-            ) from error
+            ).of_kind(kind_of(error)) from error
 
     @property
     def missed(self) -> int:
