@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -142,3 +142,13 @@ class ScriptedEngine:
 def normal(*shape: int, seed: int = 0) -> Tensor:
     """Float64 standard normal numbers that follow from `seed`."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def paid_by_length(longest: int) -> Callable[[Question, str], float]:
+    """A package's reward."""
+    return lambda _, answer: max(0.0, 1 - len(answer) / longest)
+
+
+def seven() -> int:
+    """No reward."""
+    return 7

@@ -25,9 +25,11 @@ Hook = Annotated[str, Field(pattern=_HOOK)]
 
 
 def hooks(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted path, `module:function`) of every hook in plain values of a study, and of every model whose code runs."""
+    """(dotted path, what runs) of hooks in plain values of a study, of plugins and of models whose own code runs."""
     key = path.rpartition(".")[2]
     if isinstance(value, Mapping):
+        if value.get("type") == "plugin":
+            yield path, f"entry point {value.get('name')} of group haps_search.{key}s"
         for name, inner in value.items():
             yield from hooks(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, (list, tuple)):

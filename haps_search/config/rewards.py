@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -109,7 +109,25 @@ class FunctionReward(Config):
     function: Hook
 
 
+class PluginReward(Config):
+    """What an installed package registers under the entry point group `haps_search.rewards`: called with the options,
+    it gives a `function(question, answer) -> float in [0, 1]`."""
+
+    GROUP: ClassVar[str] = "haps_search.rewards"
+    type: Literal["plugin"] = "plugin"
+    name: str
+    options: dict[str, Any] = {}
+
+
 Reward = Annotated[
-    F1Reward | ExactReward | ChoiceReward | RegexReward | ContainsReward | NumericReward | MathReward | FunctionReward,
+    F1Reward
+    | ExactReward
+    | ChoiceReward
+    | RegexReward
+    | ContainsReward
+    | NumericReward
+    | MathReward
+    | FunctionReward
+    | PluginReward,
     Field(discriminator="type"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -176,6 +176,7 @@ class QaTask(Config):
 class PluginTask(Config):
     """A task that an installed package registers under the entry point group `haps_search.tasks`."""
 
+    GROUP: ClassVar[str] = "haps_search.tasks"
     type: Literal["plugin"] = "plugin"
     name: str
     options: dict[str, Any] = {}

@@ -1,24 +1,19 @@
-"""Tasks of the user's own: a Python object that a program passes, one that a package registers, questions in a list.
-
-A package registers a task under the entry point group `haps_search.tasks`: what it names is called with the options of
-the study and returns an object that satisfies `tasks.task.Task`.
-"""
+"""Tasks of the user's own: a Python object that a program passes, one that a package registers, questions in a list."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from haps_search.config.tasks import ObjectTask, PluginTask
 from haps_search.errors import ConfigError
+from haps_search.tasks.plugins import made_by_package
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
 if TYPE_CHECKING:
     from haps_search.config.sweep import Study
     from haps_search.tasks.task import Task
 
-GROUP = "haps_search.tasks"
 NEEDS = ("name", "description", "roles", "questions", "turn", "parse", "reward", "measures")
 """What an object must have to be a task."""
 
@@ -57,17 +52,9 @@ def passed(config: ObjectTask) -> Task:
 
 def registered(config: PluginTask) -> Task:
     """The task of an installed package. Raises ConfigError: no such entry point, or what it makes is no task."""
-    known = {point.name: point for point in entry_points(group=GROUP)}
-    if config.name not in known:
-        there = ", ".join(sorted(known)) or "none"
-        raise ConfigError(f"task.name: no installed package registers a task {config.name} (group {GROUP}): {there}")
-    try:
-        task = known[config.name].load()(**config.options)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(f"task.name: {known[config.name].value} with {config.options} failed: {error}") from error
-    _checked(task, known[config.name].value)
-    made: Task = task
-    return made
+    task: Task = made_by_package(config)
+    _checked(task, f"task.name: what {config.name} makes")
+    return task
 
 
 def _checked(task: Any, what: str) -> None:

@@ -181,12 +181,12 @@ class _Math(_Scheme[config.MathReward]):
         return []
 
 
-class _Function(_Scheme[config.FunctionReward]):
-    """The user's own function sees the whole text."""
+class _Function(_Scheme[config.FunctionReward | config.PluginReward]):
+    """The user's own function, or a package's, sees the whole text."""
 
-    def __init__(self, own: config.FunctionReward) -> None:
+    def __init__(self, own: config.FunctionReward | config.PluginReward) -> None:
         super().__init__(own)
-        self._function = UserFunction(own.function)
+        self._function = UserFunction(own)
 
     def read(self, question: Question, text: str) -> Parsed:
         return Parsed(text)
@@ -208,6 +208,7 @@ SCHEMES: Mapping[type[Any], Callable[[Any], Scheme]] = {
     config.NumericReward: _Numeric,
     config.MathReward: _Math,
     config.FunctionReward: _Function,
+    config.PluginReward: _Function,
 }
 
 

@@ -1,4 +1,4 @@
-"""The user's own reward function, found by its name."""
+"""The reward function that the user wrote, or that a package makes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
+from haps_search.config.rewards import FunctionReward, PluginReward
 from haps_search.errors import ConfigError, DataError
+from haps_search.tasks.plugins import made_by_package
 from haps_search.types import Question
 
 
 class UserFunction:
     """Calls `function(question, answer) -> float in [0, 1]`, imported at its first call."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, own: FunctionReward | PluginReward) -> None:
+        self._own = own
         self._function: Callable[[Question, str], Any] | None = None
 
     def load(self) -> Callable[[Question, str], Any]:
         """The function. Raises ConfigError where there is no such one."""
-        self._function = self._function or load_function(self._path)
+        if self._function is None:
+            own = self._own
+            self._function = load_function(own.function) if isinstance(own, FunctionReward) else _of_package(own)
         return self._function
 
     def __call__(self, question: Question, answer: str) -> float:
         """Raises ConfigError (no such function) or DataError (it failed, or its result is not in [0, 1])."""
-        path, function = self._path, self.load()
+        own, function = self._own, self.load()
+        path = own.function if isinstance(own, FunctionReward) else own.name
         try:
             value = function(question, answer)
         except Exception as error:  # the user's code may raise anything, and it is raised on with its place
@@ -37,6 +42,14 @@ class UserFunction:
             got = f"{value!r} ({type(value).__name__})"
             raise DataError(f"reward {path}: got {got} for question {question.id}, needs a float in [0, 1]")
         return number
+
+
+def _of_package(own: PluginReward) -> Callable[..., Any]:
+    function = made_by_package(own)
+    if not callable(function):
+        raise ConfigError(f"task.reward.name: what {own.name} makes is no function(question, answer): {function!r}")
+    made: Callable[..., Any] = function
+    return made
 
 
 def load_function(path: str) -> Callable[..., Any]:

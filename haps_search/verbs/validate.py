@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from haps_search.config.base import hooks
 from haps_search.config.sweep import Study
-from haps_search.config.tasks import PluginTask
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.space import describe
 
@@ -44,9 +43,6 @@ def validate(study: Study) -> Validated:
     if study.arms:
         facts.append(("seeds", f"{len(study.arms)} arms x seeds {', '.join(map(str, sweep.seeds))}"))
     facts += [("space", line) for line in describe(study.space)]
-    task = experiment.task
-    if isinstance(task, PluginTask):
-        facts.append(("runs code", f"experiment.task: entry point {task.name} of group haps_search.tasks"))
     facts += [("runs code", f"{where}: {code}") for where, code in _code(study)]
     if study.expected:
         facts.append(("expected", study.expected.strip()))

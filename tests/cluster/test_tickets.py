@@ -12,7 +12,7 @@ import ray
 
 from benchmarks.echo import NAME, Echo, Impatient, Pool, echoes, kill, requests
 from haps_search.engines.cluster.pool_client import Order, PoolClient
-from haps_search.engines.cluster.store import get_sampled, put_requests
+from haps_search.engines.cluster.store import LOST, get_requests, get_sampled, put_requests
 from haps_search.engines.cluster.wire import pack_sample
 
 pytestmark = pytest.mark.ray
@@ -98,6 +98,20 @@ class Owner:
         return [put_requests(parcel)]
 
 
+def until_it_is_gone(reference: Any) -> None:
+    """An owner's death reaches the store some time after its call returned."""
+
+    def tried() -> bool:
+        try:
+            get_requests([reference])
+        except LOST:
+            return True
+        return False
+
+    while not ray.get(ray.remote(tried).options(num_cpus=0).remote(), timeout=120):
+        time.sleep(0.2)
+
+
 def asked(pool: Pool, put: Callable[[], Any], opened: Callable[[Any], Any] = get_sampled) -> list[str]:
     async def once() -> list[str]:
         client = PoolClient(pool.broker, "t", 3)
@@ -114,6 +128,7 @@ def test_a_request_whose_owner_died_is_put_again(pools: Callable[..., Pool]) -> 
     parcel = pack_sample(requests("r", 2))
     lost = ray.get(owner.put.remote(parcel))
     ray.kill(owner)
+    until_it_is_gone(lost[0])
     puts = iter([lambda: lost[0], lambda: put_requests(parcel)])
     assert asked(pool, lambda: next(puts)()) == ["R0", "R1"]
     assert pool.status()["lost"] == 1

@@ -15,11 +15,13 @@ from sweeps import DESCRIBED
 import haps_search as haps
 from haps_search.cli.main import VERBS
 from haps_search.config.load import parse_study
+from haps_search.config.rewards import PluginReward
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import PluginTask
-from haps_search.errors import ConfigError
-from haps_search.tasks import own
+from haps_search.errors import ConfigError, DataError
+from haps_search.tasks import own, plugins
 from haps_search.tasks.build import build_task
+from haps_search.tasks.rewards import build_reward
 from haps_search.verbs.events import Event, Said
 
 CODE = """
@@ -100,15 +102,35 @@ def test_splits_of_a_list_task_may_not_share_a_question() -> None:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a package registered two tasks."""
     points = EntryPoints([
-        EntryPoint("numbers", "made:NumberTask", own.GROUP), EntryPoint("broken", "made:Nothing", own.GROUP),
+        EntryPoint("numbers", "made:NumberTask", PluginTask.GROUP),
+        EntryPoint("broken", "made:Nothing", PluginTask.GROUP),
+        EntryPoint("length", "made:paid_by_length", PluginReward.GROUP),
+        EntryPoint("seven", "made:seven", PluginReward.GROUP),
     ])  # fmt: skip
-    monkeypatch.setattr(own, "entry_points", lambda group: points.select(group=group))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
 
 
 def test_a_package_adds_a_task_that_a_study_can_name(installed: None) -> None:
     study = a_study(task={"type": "plugin", "name": "numbers"})
     assert isinstance(build_task(study.experiment.task), NumberTask)
     assert "entry point numbers of group haps_search.tasks" in str(haps.validate(study))
+
+
+def test_a_package_adds_a_reward_that_a_study_can_name(installed: None) -> None:
+    asked = haps.Question("a", "?", "")
+    reward = build_reward(PluginReward(name="length", options={"longest": 4}))
+    assert reward.check() == []
+    assert reward.pay(asked, "abc") == 0.25
+    task = {"type": "qa", "train": "x.jsonl", "validation": "y.jsonl", "reward": {"type": "plugin", "name": "length"}}
+    assert "experiment.task.reward: entry point length of group haps_search.rewards" in str(
+        haps.validate(a_study(task=task))
+    )
+    with pytest.raises(ConfigError, match=r"made:paid_by_length with \{'shortest': 1\} failed"):
+        build_reward(PluginReward(name="length", options={"shortest": 1})).check()
+    with pytest.raises(ConfigError, match="what seven makes is no function"):
+        build_reward(PluginReward(name="seven")).check()
+    with pytest.raises(DataError, match=r"reward length: got 1\.25"):
+        build_reward(PluginReward(name="length", options={"longest": -4})).pay(asked, "a")
 
 
 @pytest.mark.parametrize(
