@@ -81,6 +81,8 @@ class Unfinished(PoolError):
     """Work is left, and what was done is saved: the same again goes on from there."""
 
     kind = Kind.TRANSIENT
+    status = 75
+    """What a process ends with that ends by it."""
 
 
 class Interrupted(Unfinished):

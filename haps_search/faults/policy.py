@@ -77,11 +77,14 @@ class Failures:
     def count(self) -> int:
         return sum(self._counts.values())
 
-    def follow(self, kind: Kind) -> Again | Over:
-        """One more. Kinds are counted apart: a network that broke five times does not use up the tries."""
+    def follow(self, kind: Kind, failures: int | None = None) -> Again | Over:
+        """One more, or the last of so many `failures` that another process counted with.
+
+        Kinds are counted apart: a network that broke five times does not use up the tries.
+        """
         if not self.count:
             self._since = self._clock()
-        self._counts[kind] = self._counts.get(kind, 0) + 1
+        self._counts[kind] = self._counts.get(kind, 0) + 1 if failures is None else failures
         return decide(self._policy, kind, self._counts[kind], self._clock() - self._since, self._chance())
 
     def forget(self) -> None:

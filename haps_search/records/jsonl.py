@@ -202,9 +202,10 @@ class JsonlTracker:
         """Write what is missed. Raises OSError where the disk still does not take it."""
         self._writer.settle()
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
         ending = {"step": self._gate.highest, "time": time.time(), "status": status}
-        self._writer.append({**ending, "summary": encode_metrics(summary)})
+        why = {"reason": reason} if reason else {}
+        self._writer.append({**ending, "summary": encode_metrics(summary), **why})
         self._writer.close()
 
     def truncate_after(self, step: int) -> int:

@@ -45,7 +45,9 @@ from haps_search.records.tracker import Record, Status, StepGate  # noqa: E402
 
 BACKEND_ERRORS = (MlflowException, RequestException, HTTPError, SQLAlchemyError, OSError)
 SWEEP_TAG, BEGUN_TAG, TRIAL_TAG = "haps.sweep", "haps.begun", "haps.trial"
-KIND_TAG, LAST_STEP_TAG = "haps.kind", "haps.last_step"
+KIND_TAG, LAST_STEP_TAG, FAILED_TAG = "haps.kind", "haps.last_step", "haps.failed"
+MOST_SAID = 5000
+"""Characters of a tag that MLflow's stores take."""
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT_KIND, CUSTOM_MODELS = "mlflow.experimentKind", "custom_model_development"
 """So that MLflow 3 shows an experiment of runs, not of traces. MLflow 3.17's pages go by the browser's last choice
@@ -239,8 +241,8 @@ class MlflowTracker:
         if self._clock() >= self._not_before:
             self._send()
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
-        self._ending = partial(self._close, status, summary)
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
+        self._ending = partial(self._close, status, summary, reason)
         self._send()
         if self._pending:
             _log.warning("MLflow run %s lacks %d records; the JSONL has them", self.run_id, len(self._pending))
@@ -261,12 +263,14 @@ class MlflowTracker:
         tag = RunTag(LAST_STEP_TAG, str(records[-1].step))
         self.client.log_batch(self.run_id, metrics=metrics, tags=[tag])
 
-    def _close(self, status: Status, summary: Mapping[str, float]) -> None:
+    def _close(self, status: Status, summary: Mapping[str, float], reason: str) -> None:
         record = Record.now(max(self._gate.highest, 0), {f"{SUMMARY}{k}": v for k, v in summary.items()})
         there = self.client.get_run(self.run_id).data.metrics
         fresh = [metric for metric in points(record) if there.get(metric.key) != metric.value]
         if fresh:
             self.client.log_batch(self.run_id, metrics=fresh)
+        if reason:
+            self.client.set_tag(self.run_id, FAILED_TAG, reason[:MOST_SAID])
         self.client.set_terminated(self.run_id, _STATUS[status])
 
     def _try(self, call: Callable[[], object]) -> bool:

@@ -6,6 +6,7 @@ examples.jsonl     texts of the first validation questions, at each validation
 checkpoints/       the newest and the best
 result.json        there once the run has ended
 error.json         there if it broke for good
+output.log         what the process of a sweep's trial printed
 
 Where an object store keeps the runs, records go there with each checkpoint.
 """
@@ -36,7 +37,7 @@ from haps_search.types import Episode, Snapshot
 
 _log = logging.getLogger(__name__)
 EXAMPLES = 20
-ERROR_FILE = "error.json"
+ERROR_FILE, OUTPUT = "error.json", "output.log"
 RECORDS = ("metrics.jsonl", "examples.jsonl")
 
 
@@ -150,7 +151,7 @@ class RunFolder:
             self._remote.push(self.path / name)
 
     def _push_records(self) -> None:
-        for name in RECORDS:
+        for name in (*RECORDS, OUTPUT):
             if (self.path / name).exists():
                 pushed(self.path / name)
 

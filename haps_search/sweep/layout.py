@@ -1,18 +1,34 @@
-"""Where a sweep keeps what: runs/NAME/{journal.jsonl,lock}, runs/NAME/trials/003/, inputs/, logs/."""
+"""Where a sweep keeps what: runs/NAME/{journal.jsonl,lock}, runs/NAME/trials/003/, inputs/, logs/.
+
+A trial that was begun again has its second attempt in trials/003.2, its third in trials/003.3: each writes in a folder
+of its own, so that one that was taken for dead and lives can harm nothing.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 JOURNAL = "journal.jsonl"
+DESCRIBED = "experiment.json"
+"""A folder of a run without it is not there yet."""
 
 
 def trial_name(number: int) -> str:
     return f"{number:03d}"
 
 
+def attempt_folder(sweep: Path, number: int, attempt: int) -> Path:
+    """Where an attempt writes; they count from 1."""
+    name = trial_name(number)
+    return sweep / "trials" / (name if attempt <= 1 else f"{name}.{attempt}")
+
+
 def trial_folder(sweep: Path, number: int) -> Path:
-    return sweep / "trials" / trial_name(number)
+    """What stands for a trial: the folder of its highest attempt that is there."""
+    first = attempt_folder(sweep, number, 1)
+    later = [path for path in first.parent.glob(f"{first.name}.*") if path.suffix[1:].isdigit()]
+    there = [path for path in later if (path / DESCRIBED).is_file()]
+    return max(there, key=lambda path: int(path.suffix[1:]), default=first)
 
 
 def sweep_of(trial: Path) -> Path:

@@ -15,13 +15,13 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
-from haps_search.errors import ConfigError, PoolError
+from haps_search.errors import ConfigError, PoolError, Unfinished
 from haps_search.records.remote import storage
 from haps_search.routing.features.embeddings import named
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.leaving import ready_to_leave
+from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
 from haps_search.sweep.settings import Setting
@@ -51,37 +51,39 @@ class Driver:
     deadline: float | None
     """As of `time.monotonic`, so that a clock set back does not prolong it."""
 
-    def _left(self) -> float | None:
-        """Seconds until --max-hours."""
-        return None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
-
     def fit(self, kind: Kind, wanted: Sequence[Setting] | int) -> None:
         """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
-        self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self._left()))
+        self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self.deadline))
 
     def finish_or_leave(self, kind: Kind, left: Left) -> None:
         """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
 
         Raises:
-            PoolError: some have not, because the time is over or the machines gave up.
+            Unfinished: some have not, because somebody wants the driver to leave or the machines gave up.
         """
         open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
         if not open_trials and not left.unbegun and not self.journal.leaving:
             return
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
-        if self.journal.leaving:
-            raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
         rest = f" and {left.unbegun} were not begun" if left.unbegun else ""
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished{rest}: {again}")
-        ended = self.live.ended_by() or left.reason or "their processes were lost, or Ctrl-C ended them"
-        raise PoolError(
+        if self.journal.leaving:
+            what = f"trials {open_trials} are saved" if open_trials else "all trials that were begun have ended"
+            raise unfinished(self.journal.why, f"{what}{rest}: {again} goes on")
+        ended = self.live.ended_by() or left.reason or "their processes were lost"
+        raise Unfinished(
             f"trials {open_trials} were interrupted{rest} ({ended}); see {self.journal.folder / 'logs'}, then {again}"
         )
 
+    def go_on(self) -> None:
+        """Between two pieces of work. Raises Unfinished where somebody wants the driver to leave."""
+        if self.journal.leaving:
+            raise unfinished(
+                self.journal.why, f"what is done is kept: `haps resume {self.journal.folder.name}` goes on"
+            )
+
     @contextmanager
     def watched(self, planned: int) -> Iterator[None]:
-        """While the body runs, report its trials, mirror them, and let SIGTERM end it well."""
+        """While the body runs, report its trials and what breaks, and mirror them."""
         progress = Progress(self.journal, self.study)
         said: tuple[str, ...] = ()
 
@@ -96,8 +98,13 @@ class Driver:
             for line in waits if len(waits) > len(said) else ():
                 self.report(Said(line))
             said = waits
+            for record in self.journal.trials():
+                if record.broke and broken.get(record.number) != record.attempts:
+                    broken[record.number] = record.attempts
+                    self.report(Said(_broken_line(record)))
 
-        with ready_to_leave(self.journal), watching(self.report, frame, tick):
+        broken = {record.number: record.attempts for record in self.journal.trials() if record.broke}
+        with watching(self.report, frame, tick):
             yield
 
     def end(self, files: Sequence[Path]) -> None:
@@ -105,6 +112,11 @@ class Driver:
         if not self.tracking.end(files):
             again = f"`haps resume {self.journal.folder.name}` sends the rest once it answers"
             self.report(Said(f"MLflow did not take everything, the JSONL has it: {again}"))
+
+
+def _broken_line(record: TrialRecord) -> str:
+    follows = "has failed" if record.state == "failed" else "tried again"
+    return f"trial {record.number:03d}, attempt {record.attempts}: {record.broke}; {follows}"
 
 
 @contextmanager
@@ -124,7 +136,7 @@ def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prio
     journal = open_sweep(folder, study, resume, prior)
     log = folder / "logs" / "driver.log"
     try:
-        with logging_to(log):
+        with logging_to(log), ready_to_leave(journal, folder, grace_of(profile.grace_s)) as arm:
             say(f"sweep {folder.name} in {storage(folder)}, log {log}")
             deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
             names = ", ".join(c.name for c in study.experiment.candidates)
@@ -134,8 +146,11 @@ def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prio
                 Tracking.open(journal, study) as tracking,
                 session(folder.name, study.experiment.candidates, profile, folder / "logs") as live,
             ):
-                live.wait_for_candidates(say)
-                yield Driver(report, journal, study, live, tracking, deadline)
+                arm()
+                live.wait_for_candidates(say, lambda: journal.leaving)
+                d = Driver(report, journal, study, live, tracking, deadline)
+                d.go_on()
+                yield d
     finally:
         journal.close()
 

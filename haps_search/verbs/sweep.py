@@ -198,8 +198,7 @@ def _search(d: Driver, study: Study) -> SweepResult:
     d.report(Said("measuring on the whole validation split"))
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))
-    trials = best_first(study, d.journal.trials())
-    d.end([*keep_report(d.journal.folder, study, trials, rows), written_page(read_sweep(d.journal)).parent])
+    d.end([*keep_report(d.journal.folder, study, d.journal.trials(), rows), written_page(read_sweep(d.journal)).parent])
     return _result(d.journal, study, tuple(rows), best, None)
 
 
@@ -233,7 +232,7 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
 
 
 def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows: Sequence[Row]) -> list[Path]:
-    """Write study.yaml and report.json into the sweep's folder; returns the files."""
+    """Write study.yaml and report.json, `trials` best first, into the sweep's folder; returns the files."""
     described, report = folder / "study.yaml", folder / REPORT
     replace_text(described, yaml.safe_dump(dump(study), sort_keys=False))
     content = {
@@ -248,7 +247,12 @@ def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows:
                 "metrics": t.metrics,
                 "breaks": broken(t.metrics, study.sweep.limits),
             }
+            for t in best_first(study, trials)
+        ],
+        "failed": [
+            {"number": t.number, "parameters": t.parameters, "seed": t.seed, "error": t.error, "log": t.log}
             for t in trials
+            if t.state == "failed"
         ],
     }
     replace_text(report, json.dumps(content, indent=1))

@@ -13,9 +13,10 @@ import pytest
 from sweeps import a_study, a_trial, write
 
 from haps_search.config.sweep import Study
-from haps_search.errors import ConfigError, PoolError
+from haps_search.errors import ConfigError, PoolError, Unfinished
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.leaving import HOURS, SIGTERM
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.tune import Left
 from haps_search.verbs import confirm
@@ -80,14 +81,16 @@ def test_a_pool_that_stands_lost_its_trials_processes(journal: Journal) -> None:
 
 def test_a_driver_whose_time_is_over_says_that_and_not_the_machines(journal: Journal) -> None:
     write(journal, a_trial(0, state="running"))
-    with pytest.raises(PoolError, match="--max-hours is over, 1 trials are unfinished: `haps resume tiny`"):
-        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search", Left())
+    journal.leave(HOURS)
+    with pytest.raises(Unfinished, match=r"--max-hours is over; trials \[0\] are saved: `haps resume tiny` goes on"):
+        a_driver(journal, ended="whatever").finish_or_leave("search", Left())
 
 
 def test_trials_that_nobody_began_are_no_end_of_a_sweep(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5))
-    with pytest.raises(PoolError, match="max-hours is over, 0 trials are unfinished and 3 were not begun: `haps res"):
-        a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search", Left(unbegun=3))
+    journal.leave(HOURS)
+    with pytest.raises(Unfinished, match="over; all trials that were begun have ended and 3 were not begun: `haps res"):
+        a_driver(journal).finish_or_leave("search", Left(unbegun=3))
 
 
 def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way_round(journal: Journal) -> None:
@@ -98,16 +101,14 @@ def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way
         a_driver(journal).finish_or_leave("confirm", Left())
 
 
-def test_a_clock_set_back_does_not_prolong_a_sweep(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    d, now = a_driver(journal, deadline=time.monotonic() + 100), time.time()
-    monkeypatch.setattr(time, "time", lambda: now - 3600)
-    assert d._left() == pytest.approx(100, abs=5)
-
-
-def test_what_is_left_of_the_time_never_runs_out_quite(journal: Journal) -> None:
-    assert a_driver(journal)._left() is None
-    assert a_driver(journal, deadline=time.monotonic() - 100)._left() == 1.0
-    assert a_driver(journal, deadline=time.monotonic() + 100)._left() == pytest.approx(100, abs=5)
+def test_a_driver_that_is_to_leave_begins_nothing_more(journal: Journal) -> None:
+    d = a_driver(journal)
+    d.go_on()
+    journal.leave(SIGTERM)
+    with pytest.raises(
+        Unfinished, match=r"asked to leave \(SIGTERM\); what is done is kept: `haps resume tiny` goes on"
+    ):
+        d.go_on()
 
 
 def test_the_best_trial_is_the_first_of_the_ranking(journal: Journal) -> None:
@@ -219,8 +220,10 @@ def test_an_interrupted_confirmation_is_said_to_be_one(
 
 def test_a_driver_that_was_asked_to_leave_says_so_and_never_goes_on_to_the_next_search(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, state="running"))
-    journal.leave()
-    with pytest.raises(PoolError, match=r"asked to leave \(SIGTERM\); trials \[1\] saved .*`haps resume tiny` goes on"):
+    journal.leave(SIGTERM)
+    with pytest.raises(
+        Unfinished, match=r"asked to leave \(SIGTERM\); trials \[1\] are saved: `haps resume tiny` goes"
+    ):
         a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search", Left())
     journal.append(TrialEnded(1, "finished"))
     with pytest.raises(PoolError, match="asked to leave"):

@@ -25,7 +25,7 @@ from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.watch import Watch, ended_by
 from haps_search.engines.local import LocalEngine
 from haps_search.engines.placement.seating import crews
-from haps_search.errors import ConfigError, PoolError
+from haps_search.errors import ConfigError, PoolError, Unfinished
 from haps_search.tasks.build import build_task
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is ours: trials save their step.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "120",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
@@ -60,13 +62,15 @@ class Session:
     broker: Any
     watch: Watch | None = None
 
-    def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
-        """Until every candidate is loaded; what is still waited for is said every `PATIENCE_S`.
+    def wait_for_candidates(
+        self, say: Callable[[str], None] = _log.info, leaves: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Until every candidate is loaded, or `leaves` says so; what is still waited for is said every `PATIENCE_S`.
 
         Raises CandidateError where one cannot be.
         """
         said = time.monotonic()
-        while _call(self.broker.tables) is None:
+        while not leaves() and _call(self.broker.tables) is None:
             if time.monotonic() - said > PATIENCE_S:
                 said = time.monotonic()
                 for line in (*self.waits(), *(self.watch.loading if self.watch is not None else ())):
@@ -101,7 +105,9 @@ class Session:
 class TableSession(Session):
     """A session without a pool: what the candidates say stands in a table, and each trial has it at hand."""
 
-    def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
+    def wait_for_candidates(
+        self, say: Callable[[str], None] = _log.info, leaves: Callable[[], bool] = lambda: False
+    ) -> None:
         return None
 
     def ended_by(self) -> str | None:
@@ -151,7 +157,7 @@ def _end(broker: Any, pool: Pool, watch: Watch) -> bool:
     stopped = watch.stop()
     try:
         _call(broker.fail_all, "the session ended")
-    except PoolError:
+    except (PoolError, ray.exceptions.RayError):
         _log.warning("the broker was gone before the session ended")
     left = pool.join(LEAVING_S)
     ray.kill(broker)
@@ -202,6 +208,8 @@ def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
         )
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise refused(error, profile.address or os.environ.get("RAY_ADDRESS", "this machine")) from error
+    except SystemExit as error:  # Ray's answer to SIGTERM while it starts
+        raise Unfinished("asked to leave (SIGTERM) while Ray was starting; the same again goes on") from error
     return True
 
 
