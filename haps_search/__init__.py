@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from haps_search.verbs.confirm import confirm
     from haps_search.verbs.evaluate import evaluate
     from haps_search.verbs.events import Counted, Frame, Said
+    from haps_search.verbs.explain import explain
     from haps_search.verbs.extend import extend
     from haps_search.verbs.inspect import inspect
     from haps_search.verbs.loaded_run import load_run
@@ -59,6 +60,7 @@ _PLACES = {
     "verbs.confirm": ("confirm",),
     "verbs.evaluate": ("evaluate",),
     "verbs.events": ("Counted", "Frame", "Said"),
+    "verbs.explain": ("explain",),
     "verbs.extend": ("extend",),
     "verbs.inspect": ("inspect",),
     "verbs.loaded_run": ("load_run",),
@@ -119,6 +121,7 @@ __all__ = [
     "compare",
     "confirm",
     "evaluate",
+    "explain",
     "extend",
     "hold_task",
     "inspect",

@@ -24,13 +24,19 @@ def row(number: int = 0, **fields: Any) -> dict[str, Any]:
     return {"id": f"q{number}", "question": f"What is {number}?", "reference": str(number), **fields}
 
 
-def task(folder: Path, *rows: dict[str, Any], **settings: Any) -> QaTask:
-    train = folder / "train.jsonl"
-    train.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    return QaTask(Config.model_validate({"train": str(train), "validation": str(train), **settings}))
+def write(path: Path, *rows: Any) -> str:
+    """A line per row, a text as it is."""
+    lines = [r if isinstance(r, str) else json.dumps(r) for r in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
 
 
-def failure(folder: Path, *rows: dict[str, Any], **settings: Any) -> str:
+def task(folder: Path, *rows: Any, **settings: Any) -> QaTask:
+    train = write(folder / "train.jsonl", *rows)
+    return QaTask(Config.model_validate({"train": train, "validation": train, **settings}))
+
+
+def failure(folder: Path, *rows: Any, **settings: Any) -> str:
     with pytest.raises(DataError) as caught:
         task(folder, *rows, **settings).questions("train")
     return str(caught.value)

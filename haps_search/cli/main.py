@@ -16,6 +16,7 @@ from haps_search.cli import (
     confirm,
     dashboard,
     evaluate,
+    explain,
     export,
     extend,
     inspect,
@@ -47,6 +48,7 @@ app = typer.Typer(
 GROUPS: dict[str, dict[Callable[..., None], str]] = {
     "Search": {
         validate.validate: "check a study and print what it would run",
+        explain.explain: "what a key of a study means, and what may stand there",
         check_reward.check_reward: "what a reward reads and pays, on real texts",
         sweep.sweep: "search a study's space, or take a sweep up again",
         resume.resume: "go on with a sweep that was interrupted",

@@ -1,4 +1,7 @@
-"""Pydantic's complaints in plain words: the path in the file, what was got, what is needed."""
+"""Pydantic's complaints in plain words: the path in the file, what was got, what is needed.
+
+Of `--set` `overrides` says it, of the paths of space and arms `checks`; the nearest spelling is `schema`'s.
+"""
 
 from __future__ import annotations
 

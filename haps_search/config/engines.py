@@ -36,7 +36,7 @@ class Nodes(Config):
 
 
 class Leases(Config):
-    """When the broker takes work back from a worker."""
+    """What a worker gets at a time, and when the broker takes it back."""
 
     deadline_s: PositiveFloat = 300.0
     """A batch not answered by then is given to another worker."""

@@ -1,4 +1,7 @@
-"""Tables of what was measured on the same questions: a searched router beside what needs no search, and arms."""
+"""The table at a sweep's end, a searched router beside what it must beat, and the table of arms. On the same questions.
+
+What of a replay is random, single or oracle comes from `evaluation/references/`.
+"""
 
 from __future__ import annotations
 

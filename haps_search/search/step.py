@@ -7,6 +7,9 @@ advantage  rewards, less what the tokens cost, become advantages; advantages bec
 score      the candidates return one gradient per question: the weighted sum over its completions
 update     the router carries the gradients on into its own weights
 
+Its siblings: `outcome_step` (replays, whose rows are known), `learning.from_tables` (warm-up). `loop` repeats it, and
+`learning.update` is the optimiser's part.
+
 With `run.staleness` 1 the next step's episodes are sampled while this step's are scored and learnt from.
 """
 

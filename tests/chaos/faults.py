@@ -17,6 +17,8 @@ from processes import GONE_S
 
 from chaos.stage import DEADLINE_S, Stage
 from haps_search.records.checkpoint import TENSORS
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
 
 BROKER, CONTROLLER, ROUTER, TRIAL, WORKER = (
     "ray::Broker", "ray::TrainController", "ray::RouterActor", "ray::ImplicitFunc", "ray::RayTrainWorker",
@@ -129,9 +131,10 @@ def _checkpoint_cut(scene: Scene) -> str | None:
 def _cuttable(sweep: Path) -> list[Path]:
     """The newest checkpoint of every run that has not ended and has an older one."""
     found = []
-    for folder in sorted(sweep.glob("trials/*/checkpoints")):
-        steps = sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
-        if len(steps) > 1 and not (folder.parent / "result.json").exists():
+    for trial in Journal(sweep).trials():
+        folder = trial_folder(sweep, trial.number)
+        steps = sorted(p for p in folder.glob("checkpoints/step-*") if p.name.removeprefix("step-").isdigit())
+        if len(steps) > 1 and not (folder / "result.json").exists():
             found.append(steps[-1])
     return found
 

@@ -55,7 +55,7 @@ def test_a_killed_broker_ends_the_driver_with_the_way_out_and_resume_completes(h
         sweep.reached(CHECKPOINT_EVERY + 2)
         killed(head, BROKER)
         seconds = sweep.ended()
-        assert sweep.driver.poll() == 1
+        assert sweep.driver.poll() == 75
         assert "the broker is gone" in sweep.printed()
         assert "then `haps resume faulty`" in sweep.printed()
         loss = sweep.after(lambda: sweep.resume(head))
@@ -74,7 +74,7 @@ def test_a_lost_head_ends_the_driver_and_the_sweep_is_resumed_on_a_new_one(tmp_p
             sweep.reached(CHECKPOINT_EVERY + 2)
             old.lose_head()
             seconds = sweep.ended()
-            assert sweep.driver.poll() != 0
+            assert sweep.driver.poll() not in (0, 2)
         finally:
             sweep.kill()
     with cluster(num_cpus=4, num_gpus=3) as new:

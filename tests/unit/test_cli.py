@@ -70,7 +70,7 @@ def test_help_and_whatever_ends_early_import_nothing_heavy(tmp_path: Path) -> No
 def test_every_verb_has_help_that_says_what_it_does(verb: str) -> None:
     shown = " ".join(haps(verb, "--help").split())
     assert shown.startswith("Usage: root " + verb)
-    assert "--runs" in shown or verb in ("validate", "check-reward", "plan", "inspect", "collect")
+    assert "--runs" in shown or verb in ("validate", "explain", "check-reward", "plan", "inspect", "collect")
 
 
 def test_the_version_is_the_packages() -> None:

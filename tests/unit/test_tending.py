@@ -239,6 +239,8 @@ def test_the_line_says_what_is_asked_for_and_when_it_ends() -> None:
     profile = ClusterProfile(name="t", candidates={"llama": Resources(cpus=4, gpus=2)})
     (line,) = waits({"llama": 59.6}, profile, [Node("a", "10.0.0.1", 4, 1)])
     assert "worker of llama: it needs 2 GPUs and 4 CPUs on one of 1 nodes; ends in 60 s" in line
+    just_begun = profile.worker_start_timeout_s - 5
+    assert waits({"llama": just_begun}, profile, []) == (), "a normal start is not late"
 
 
 def test_a_broker_that_is_gone_has_ended() -> None:

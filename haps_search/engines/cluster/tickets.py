@@ -1,5 +1,8 @@
 """All open tickets: who waits, who holds what, and every way in which a lease ends.
 
+A lease ends when its worker answers (`settle`), at its deadline (`expire`, from the broker's clock), or with its worker
+(`revoke`: its process was replaced or began again, or its node was lost, of which the driver's watch tells).
+
 Plain state, told what time it is: no Ray, no asyncio. A ticket has one outcome, whatever workers do; it is kept until
 its trial says that it has it, or has been silent for too long.
 """

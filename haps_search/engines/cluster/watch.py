@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 EVERY_S, STOP_S = 1.0, 5.0
 CALL_S = 60.0
 """A broker that has not answered by then hangs, or cannot be reached."""
+LATE_S = 30.0
+"""A candidate without a worker for so long is late; before that it is starting."""
 _CLOSE = 1e-9
 
 
@@ -56,6 +58,8 @@ class Watch:
         """Candidate -> nodes that could not load it, by id, with their addresses."""
         self._trying: dict[str, set[str]] = {}
         """Of these nodes, those where a worker tries it again."""
+        self._moved: set[tuple[str, str]] = set()
+        """Candidates and nodes for which another worker was begun elsewhere."""
         self._troubles: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
         self._leaving = threading.Event()
@@ -99,7 +103,11 @@ class Watch:
         absent = {*tended.missing, *tended.loading}
         troubles = (line for name, line in self._troubles.items() if name in absent)
         self.waits = (*waits(tended.missing, self._profile, nodes), *troubles)
-        self.loading = tuple(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items())
+        starting = [name for name in tended.missing if name not in tended.loading]
+        self.loading = (
+            *(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items()),
+            *(f"a worker of {name} is being started" for name in starting if not self.waits),
+        )
 
     def _tended(self, nodes: Sequence[Node]) -> Tended:
         tended: Tended = got(self._broker.tend.remote([node.id for node in nodes]), CALL_S)
@@ -110,7 +118,6 @@ class Watch:
         name = refusal.candidate
         where = self._addresses.get(refusal.node, refusal.node[:8])
         refused, trying = self._refused.setdefault(name, {}), self._trying.setdefault(name, set())
-        known = refusal.node in refused
         refused[refusal.node] = where
         if refusal.final:
             trying.discard(refusal.node)
@@ -119,7 +126,8 @@ class Watch:
             self._troubles[name] = f"{name} does not load on node {where} now: {refusal.error}; tried again"
         wanted = self._profile.resources_of(name)
         if any(node.id not in refused and node.holds(wanted) for node in nodes):
-            if not known:
+            if (name, refusal.node) not in self._moved:
+                self._moved.add((name, refusal.node))
                 _log.warning("node %s: %s; loading it on another node", where, refusal.error)
                 self._pool.elsewhere(name, tuple(refused))
             return
@@ -152,9 +160,11 @@ def _kill(pid: int) -> None:
 
 
 def waits(missing: Mapping[str, float], profile: ClusterProfile, nodes: Sequence[Node]) -> tuple[str, ...]:
-    """A line per candidate whose requests wait and that no worker hosts; `missing` gives the seconds left."""
+    """A line per candidate whose requests wait and that has long had no worker; `missing` gives the seconds left."""
     lines = []
     for name, left in missing.items():
+        if profile.worker_start_timeout_s - left < min(LATE_S, profile.worker_start_timeout_s / 2):
+            continue
         wanted = profile.resources_of(name)
         lines.append(
             f"waiting for a worker of {name}: it needs {wanted.gpus:g} GPUs and {wanted.cpus:g} CPUs on one of "
