@@ -131,7 +131,7 @@ def _measured(d: Driver, study: Study, trials: Sequence[TrialRecord], split: Hel
     for trial, one in zip(trials, found, strict=True):
         scored.setdefault(trial.label, []).append(one)
         seeds[trial.label] = (*seeds.get(trial.label, ()), trial.seed)
-    frozen = {} if replays else finished(frozen_scores(d.live, study.experiment, split))
+    frozen = {} if replays else finished(frozen_scores(d.live, d.journal.folder, study.experiment, split))
     questions = same_questions([s for row in scored.values() for s in row] + list(frozen.values()))
     texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
     keep_texts(d.journal.folder / f"examples-{split}.jsonl", texts)

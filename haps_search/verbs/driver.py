@@ -15,7 +15,7 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
-from haps_search.errors import ConfigError, PoolError, Unfinished
+from haps_search.errors import ConfigError, Interrupted, PoolError, Unfinished
 from haps_search.records.remote import storage
 from haps_search.routing.features.embeddings import named
 from haps_search.search.warm_start import warm_source
@@ -150,7 +150,11 @@ def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prio
                 live.wait_for_candidates(say, lambda: journal.leaving)
                 d = Driver(report, journal, study, live, tracking, deadline)
                 d.go_on()
-                yield d
+                try:
+                    yield d
+                except Interrupted as error:
+                    again = f"`haps resume {folder.name}` goes on"
+                    raise unfinished(journal.why, f"{error}: {again}") from error
     finally:
         journal.close()
 

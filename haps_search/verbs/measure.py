@@ -23,18 +23,19 @@ from haps_search.engines.cluster.session import Session
 from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import Row, comparison, score_frozen
 from haps_search.evaluation.labels import ARCHITECTURE_ONLY, JOINT, STATIC
-from haps_search.records.run_folder import EXAMPLES, RunFolder
+from haps_search.records.run_folder import EXAMPLES, RunFolder, identity
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine, finished
 from haps_search.search.outcome_step import score_known
 from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.layout import sweep_of, trial_folder
 from haps_search.sweep.settings import comparisons, experiment_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.task import answerable
 from haps_search.types import Assignment, Split
+from haps_search.verbs.measured_rows import MeasuredRows
 
 LEVELS = {"generated": JOINT, "static": STATIC, "none": ARCHITECTURE_ONLY}
 """What a router is called by its low level."""
@@ -59,7 +60,7 @@ async def _compared(live: Session, journal: Journal, study: Study, best: TrialRe
             trials[trial.label] = trial
     routers = await _routers(live, folder, study, trials)
     replays = study.experiment.task.type == "replay"  # its single models stand among the references
-    frozen = {} if replays else await frozen_scores(live, experiment_of(study, best), "validation")
+    frozen = {} if replays else await frozen_scores(live, folder, experiment_of(study, best), "validation")
     keep_texts(folder / "examples.jsonl", {**{f"frozen {', '.join(z)}": s for z, s in frozen.items()}, **routers})
     references = cheap_references(experiment_of(study, best)) if replays else {}
     return comparison(_rewards(frozen), {**references, **_rewards(routers)}, label)
@@ -140,13 +141,14 @@ async def score_trials(
     return scored
 
 
-async def frozen_scores(live: Session, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
+async def frozen_scores(live: Session, sweep: Path, experiment: Experiment, split: Split) -> dict[Assignment, Scored]:
     """Every assignment of frozen candidates on a whole split."""
     task = build_task(experiment.task)
     engine = await live.engine(experiment)
     try:
         names = [c.name for c in experiment.candidates]
-        return await score_frozen(engine, task, task.questions(split), names, experiment.run.sampling)
+        kept = MeasuredRows(sweep, split).row
+        return await score_frozen(engine, task, task.questions(split), names, experiment.run.sampling, kept)
     finally:
         await engine.close()
 
@@ -155,9 +157,14 @@ async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, fol
     checkpoint = RunFolder(folder, experiment).best()
     if checkpoint is None:
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")
-    await engine.restore(checkpoint.snapshot)
     task = build_task(experiment.task)
     questions = answerable(task, split, [c.name for c in experiment.candidates])
-    if experiment.learning.signal == "outcomes":
-        return (await score_known(engine, task, questions, experiment))[0]
-    return await score_router(engine, task, questions, experiment.run.sampling)
+
+    async def measured() -> Scored:
+        await engine.restore(checkpoint.snapshot)
+        if experiment.learning.signal == "outcomes":
+            return (await score_known(engine, task, questions, experiment))[0]
+        return await score_router(engine, task, questions, experiment.run.sampling)
+
+    what = {"trial": trial.number, "step": checkpoint.step, "run": identity(experiment)}
+    return await MeasuredRows(sweep_of(folder), split).row(what, questions, measured)

@@ -195,6 +195,7 @@ def _search(d: Driver, study: Study) -> SweepResult:
         best = best_trial(d.journal, study)
         if study.sweep.comparison:
             d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
+    d.go_on()
     d.report(Said("measuring on the whole validation split"))
     rows = compared(d.live, d.journal, study, best)
     d.journal.append(SweepEnded("all trials ended", time.time()))
