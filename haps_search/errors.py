@@ -83,6 +83,8 @@ class Unfinished(PoolError):
     kind = Kind.TRANSIENT
     status = 75
     """What a process ends with that ends by it."""
+    asked = False
+    """Somebody wanted it so, and nobody is to begin again by himself."""
 
 
 class Interrupted(Unfinished):

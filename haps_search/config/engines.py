@@ -56,8 +56,9 @@ class Retries(Config):
 
     deaths: PositiveInt = 3
     """A trial whose process died so often without getting further has failed; lost nodes do not count."""
-    within_s: PositiveFloat = 600.0
-    """What passes by itself (a store, the network, a full disk) is tried again for so long."""
+    within_s: NonNegativeFloat = 600.0
+    """What passes by itself (a store, the network, a full disk, a lost pool) is tried again for so long; 0: not at
+    all."""
     longest_pause_s: PositiveFloat = 30.0
 
 

@@ -91,5 +91,5 @@ def grace_of(profile_s: float) -> float:
 def unfinished(why: str, left: str) -> Unfinished:
     """The error that says who asked and what is left; the process ends with its status."""
     error = Unfinished(f"{why}; {left}")
-    error.status = _STATUS.get(why, STATUS)
+    error.status, error.asked = _STATUS.get(why, STATUS), True
     return error

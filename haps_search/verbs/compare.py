@@ -23,7 +23,7 @@ from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.settings import arms
 from haps_search.types import Assignment
-from haps_search.verbs.driver import Driver, driver, no_result
+from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import sweep_journal
 from haps_search.verbs.frames import frame, interval, page
@@ -97,11 +97,14 @@ def compare(
         earlier_readings(journal.folder, again)  # before Ray is started for nothing
     if not finished_arms(journal.trials(), study):
         raise no_result(journal.trials(), name)
-    with driver(study, journal.folder, True, report) as d:
+
+    def work(d: Driver) -> ArmsComparison:
         measured = measure_arms(d, study, split, again)
         if ended is not None:  # taking the sweep up opened it again
             d.journal.append(SweepEnded(ended.reason, time.time()))
         return measured
+
+    return driven(study, journal.folder, True, report, work)
 
 
 def measure_arms(d: Driver, study: Study, split: Held, again: bool = False) -> ArmsComparison:

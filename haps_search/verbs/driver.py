@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import ray
+
+from haps_search import errors
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.features import EncoderFeatures
 from haps_search.config.load import load_profile
@@ -15,12 +19,15 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
-from haps_search.errors import ConfigError, Interrupted, PoolError, Unfinished
+from haps_search.errors import ConfigError, HapsError, Interrupted, PoolError, Unfinished
+from haps_search.faults.kinds import kind_of
+from haps_search.faults.policy import Failures, Over, Policy, first_line
 from haps_search.records.remote import storage
 from haps_search.routing.features.embeddings import named
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.layout import JOURNAL
 from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
@@ -34,9 +41,12 @@ from haps_search.tasks.task import Inspected, answerable
 from haps_search.types import Split
 from haps_search.verbs.events import Frame, Report, Said, saying
 from haps_search.verbs.logs import logging_to
+from haps_search.verbs.measured_rows import FOLDER as MEASURED
 from haps_search.verbs.plan import start_lines
 from haps_search.verbs.tracking import Tracking
 from haps_search.verbs.watching import watching
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -119,10 +129,53 @@ def _broken_line(record: TrialRecord) -> str:
     return f"trial {record.number:03d}, attempt {record.attempts}: {record.broke}; {follows}"
 
 
+def driven(
+    study: Study, folder: Path, resume: bool, report: Report, work: Callable[[Driver], T], prior: Prior | None = None
+) -> T:
+    """Do a piece of work with a driver, and begin it again where machines broke it: the journal knows what is done. For
+    as long as the profile's `retries` say, counted from the last progress.
+
+    Raises:
+        Unfinished: somebody wants the driver to leave, or it does not pass. As `driver` otherwise.
+    """
+    retries = profile_of(study).retries
+    failures = Failures(Policy(retries.within_s, longest_s=retries.longest_pause_s))
+    deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
+    while True:
+        before = _progress(folder)
+        try:
+            with driver(study, folder, resume, report, prior, deadline) as d:
+                return work(d)
+        except HapsError as error:
+            if _progress(folder) > before:
+                failures.forget()
+            passes = kind_of(error) is errors.Kind.TRANSIENT and not getattr(error, "asked", False)
+            follows = failures.follow(errors.Kind.TRANSIENT) if passes else Over(final=True)
+            if isinstance(follows, Over) or ray.is_initialized():  # a Ray that could not be left is no place to begin
+                raise
+            report(Said(f"{first_line(error)}; begun again in {follows.pause_s:.0f} s"))
+        time.sleep(follows.pause_s)
+        resume = resume or Journal(folder).started() is not None
+
+
+def _progress(folder: Path) -> int:
+    """Grows with whatever is done."""
+    trials = Journal(folder).trials() if (folder / JOURNAL).exists() else []
+    rows = len(list((folder / MEASURED).glob("*.json")))
+    return rows + sum(t.ended + t.reached + sum(step for step, _ in t.reports[-1:]) for t in trials)
+
+
 @contextmanager
-def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prior | None = None) -> Iterator[Driver]:
+def driver(
+    study: Study,
+    folder: Path,
+    resume: bool,
+    report: Report,
+    prior: Prior | None = None,
+    deadline: float | None = None,
+) -> Iterator[Driver]:
     """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded. A new sweep
-    begins with what `prior` knows.
+    begins with what `prior` knows; at the `deadline`, of `time.monotonic`, trials are asked to leave.
 
     Raises:
         ConfigError, DataError, CandidateError, TrackerError: before anything is started.
@@ -138,13 +191,14 @@ def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prio
     try:
         with logging_to(log), ready_to_leave(journal, folder, grace_of(profile.grace_s)) as arm:
             say(f"sweep {folder.name} in {storage(folder)}, log {log}")
-            deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
             names = ", ".join(c.name for c in study.experiment.candidates)
             what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
             say(f"starting {what} on profile {profile.name}: {names}")
             with (
                 Tracking.open(journal, study) as tracking,
-                session(folder.name, study.experiment.candidates, profile, folder / "logs") as live,
+                session(
+                    folder.name, study.experiment.candidates, profile, folder / "logs", say, lambda: journal.leaving
+                ) as live,
             ):
                 arm()
                 live.wait_for_candidates(say, lambda: journal.leaving)

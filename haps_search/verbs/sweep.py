@@ -31,7 +31,7 @@ from haps_search.sweep.settings import arms, comparisons, missing
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
-from haps_search.verbs.driver import Driver, driver, no_result
+from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
@@ -158,8 +158,8 @@ def _drive(study: Study, folder: Path, again: bool, report: Report, prior: Prior
     if there is not None:
         report(Said(f"{folder.name} has ended; nothing is started"))
         return there
-    with driver(study, folder, again, report, prior) as d:
-        return _arms(d, study) if study.arms else _search(d, study)
+    work = _arms if study.arms else _search
+    return driven(study, folder, again, report, lambda d: work(d, study), prior)
 
 
 def _as_it_ended(study: Study, folder: Path) -> SweepResult | None:

@@ -77,7 +77,7 @@ def test_without_room_the_sweep_says_what_it_waits_for_and_goes_on_with_a_new_no
 def test_room_that_never_comes_ends_the_sweep_with_the_way_out(nodes: Nodes, tmp_path: Path) -> None:
     nodes.add(num_gpus=1)
     goes = nodes.add(num_gpus=1)
-    sweep = Sweep(nodes, tmp_path, steps=20, worker_start_timeout_s=ROOM_S)
+    sweep = Sweep(nodes, tmp_path, steps=20, worker_start_timeout_s=ROOM_S, retries={"within_s": 0})
     try:
         sweep.reached(4)
         nodes.remove(goes)
