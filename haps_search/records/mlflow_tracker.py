@@ -41,6 +41,7 @@ from urllib3.exceptions import HTTPError  # noqa: E402
 
 from haps_search.config.base import concealed  # noqa: E402
 from haps_search.errors import TrackerError  # noqa: E402
+from haps_search.faults.kinds import kind_of  # noqa: E402
 from haps_search.records.tracker import Record, Status, StepGate  # noqa: E402
 
 BACKEND_ERRORS = (MlflowException, RequestException, HTTPError, SQLAlchemyError, OSError)
@@ -112,7 +113,7 @@ class MlflowStore:
             raise TrackerError(
                 f"MLflow at {self.uri} cannot be used: {_brief(error)}\nStart the server or mend the address "
                 "(tracking.uri), or go without it (tracking.mlflow: false): the JSONL is kept either way."
-            ) from error
+            ).of_kind(kind_of(error)) from error
 
     def sweep_run(self, sweep: Sweep, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The run id of the sweep's parent run, found or made, and RUNNING.
@@ -186,7 +187,8 @@ class MlflowStore:
             self._add_parameters(run, parameters)
             return run
         except BACKEND_ERRORS as error:
-            raise TrackerError(f"MLflow at {self.uri}: run {name!r} cannot be opened: {_brief(error)}") from error
+            said = f"MLflow at {self.uri}: run {name!r} cannot be opened: {_brief(error)}"
+            raise TrackerError(said).of_kind(kind_of(error)) from error
 
     def _find_run(self, key: Mapping[str, str]) -> Run | None:
         runs = self.client.search_runs(

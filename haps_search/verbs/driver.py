@@ -19,7 +19,7 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
-from haps_search.errors import ConfigError, HapsError, Interrupted, PoolError, Unfinished
+from haps_search.errors import ConfigError, HapsError, Interrupted, PoolError, TrackerError, Unfinished
 from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import Failures, Over, Policy, first_line
 from haps_search.records.remote import storage
@@ -150,6 +150,8 @@ def driven(
             if _progress(folder) > before:
                 failures.forget()
             passes = kind_of(error) is errors.Kind.TRANSIENT and not getattr(error, "asked", False)
+            if isinstance(error, TrackerError) and not before:
+                passes = False  # its address may be wrong, and nothing is lost yet
             follows = failures.follow(errors.Kind.TRANSIENT) if passes else Over(final=True)
             if isinstance(follows, Over) or ray.is_initialized():  # a Ray that could not be left is no place to begin
                 raise

@@ -118,8 +118,8 @@ def test_who_is_to_leave_waits_for_no_node_and_a_ray_started_here_grows_no_more(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     a_cluster(monkeypatch)
-    with pytest.raises(ConfigError, match="needs 4.25 GPU"):
+    with pytest.raises(ConfigError, match=r"needs 4\.25 GPU"):
         module.room_for([CANDIDATE], WIDE, print, lambda: True)
     own = WIDE.model_copy(update={"address": None})
-    with pytest.raises(ConfigError, match="needs 4.25 GPU"):
+    with pytest.raises(ConfigError, match=r"needs 4\.25 GPU"):
         module.room_for([CANDIDATE], own, print, lambda: False)
