@@ -143,6 +143,8 @@ def decode(line: str) -> Event:
     kind = _EVENTS[fields.pop("event")]
     if kind is SweepStarted:
         fields.setdefault("format", 1)
+    if "log" in fields:
+        fields["log"] = tuple(fields["log"])
     try:
         return kind(**fields)
     except TypeError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from sweeps import a_study, a_trial, write
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.sweep import Study
+from haps_search.engines.cluster.session import Session
 from haps_search.errors import CandidateError, ConfigError, HapsError, Kind, PoolError, Unfinished
 from haps_search.faults.policy import Failures
+from haps_search.sweep import tune
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.leaving import HOURS, SIGTERM, unfinished
@@ -108,6 +111,22 @@ def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way
     a_driver(journal).finish_or_leave("comparison", Left())
     with pytest.raises(PoolError, match=r"trials \[1\].*`haps confirm tiny`"):
         a_driver(journal).finish_or_leave("confirm", Left())
+
+
+def test_a_clock_set_back_does_not_prolong_a_sweep(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its deadline trials are asked to leave, and after their grace ended."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    search: Any = SimpleNamespace(problem=None)
+    session = Session("haps-s", ClusterProfile(name="t", grace_s=50.0), broker=None)
+    ends = tune._Ends(session, search, journal, time.monotonic() + 100)
+    assert not ends.stop_all()
+    assert not journal.leaving
+    passed = time.monotonic()
+    for seconds, leaving, over in ((99, False, False), (101, True, False), (150, True, False), (152, True, True)):
+        monkeypatch.setattr(tune.time, "monotonic", lambda seconds=seconds: passed + seconds)
+        assert (ends.stop_all(), journal.leaving) == (over, leaving)
+    assert journal.why == HOURS
 
 
 def test_a_driver_that_is_to_leave_begins_nothing_more(journal: Journal) -> None:
