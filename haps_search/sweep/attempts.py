@@ -10,8 +10,9 @@ from pathlib import Path
 from haps_search.records.remote import pulled, pushed, remote_of
 from haps_search.records.remote_checkpoints import pull_checkpoints, push_checkpoints
 from haps_search.records.run_folder import ERROR_FILE, OUTPUT
+from haps_search.records.standing import DESCRIBED
 from haps_search.sweep.events import TrialRecord
-from haps_search.sweep.layout import DESCRIBED, attempt_folder, trial_folder
+from haps_search.sweep.layout import attempt_folder, trial_folder
 
 CHECKPOINTS = "checkpoints"
 LAST_LINES, LONGEST = 12, 300

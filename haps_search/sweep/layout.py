@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from haps_search.records.standing import TRIALS, standing
+
 JOURNAL = "journal.jsonl"
-DESCRIBED = "experiment.json"
-"""A folder of a run without it is not there yet."""
 
 
 def trial_name(number: int) -> str:
@@ -20,15 +20,12 @@ def trial_name(number: int) -> str:
 def attempt_folder(sweep: Path, number: int, attempt: int) -> Path:
     """Where an attempt writes; they count from 1."""
     name = trial_name(number)
-    return sweep / "trials" / (name if attempt <= 1 else f"{name}.{attempt}")
+    return sweep / TRIALS / (name if attempt <= 1 else f"{name}.{attempt}")
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
     """What stands for a trial: the folder of its highest attempt that is there."""
-    first = attempt_folder(sweep, number, 1)
-    later = [path for path in first.parent.glob(f"{first.name}.*") if path.suffix[1:].isdigit()]
-    there = [path for path in later if (path / DESCRIBED).is_file()]
-    return max(there, key=lambda path: int(path.suffix[1:]), default=first)
+    return standing(attempt_folder(sweep, number, 1))
 
 
 def sweep_of(trial: Path) -> Path:

@@ -57,7 +57,7 @@ class Progress:
             metrics.get("route_entropy"),
             _alarm(metrics),
             record.parameters,
-            record.error,
+            record.error or (f"again after: {record.broke}" if record.broke and not record.ended else None),
         )
 
     def _total(self, record: TrialRecord) -> int:

@@ -16,6 +16,7 @@ from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError, Interrupted
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
+from haps_search.records.standing import standing
 from haps_search.search.loop import run
 from haps_search.sweep.attempts import drop_former, last_lines, newest_step, take_over
 from haps_search.sweep.events import AttemptBroke, AttemptStarted, SweepEnded, TrialEnded, TrialRetried, written_ending
@@ -43,7 +44,7 @@ def test_the_highest_attempt_that_is_there_stands_for_the_trial(tmp_path: Path) 
         begun(attempt_folder(tmp_path, 3, attempt))
     attempt_folder(tmp_path, 3, 11).mkdir()  # it has begun nothing yet
     begun(attempt_folder(tmp_path, 30, 20))
-    assert trial_folder(tmp_path, 3) == tmp_path / "trials" / "003.10"
+    assert trial_folder(tmp_path, 3) == standing(tmp_path / "trials" / "003") == tmp_path / "trials" / "003.10"
     assert run_folder(tmp_path, a_trial(3, attempts=11)) == tmp_path / "trials" / "003.10"
 
 
