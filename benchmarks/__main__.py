@@ -20,6 +20,7 @@ from benchmarks import (
     pool_bytes,
     pool_sharing,
     ray_overhead,
+    references,
     rivals,
     step_scaling,
 )
@@ -34,6 +35,7 @@ Benchmark = tuple[tuple[str, ...], Callable[[Scale, int], Measured]]
 BENCHMARKS: dict[str, Benchmark] = {
     "candidate": (candidate.FIGURES, candidate.measure),
     "rivals": (rivals.FIGURES, rivals.measure),
+    "references": (references.FIGURES, references.measure),
     "step_scaling": (step_scaling.FIGURES, step_scaling.measure),
     "ray_overhead": (ray_overhead.FIGURES, ray_overhead.measure),
     "fair_share": (fair_share.FIGURES, fair_share.measure),

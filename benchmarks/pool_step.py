@@ -55,7 +55,7 @@ class NumbersLearner:
         self.router = self
         self._rows = torch.randn(questions, self.layouts[NAME].size, generator=torch.Generator().manual_seed(0))
 
-    def route(self, questions: Sequence[Any], episodes: int, seed: int) -> Any:
+    def route(self, questions: Sequence[Any], episodes: int, seed: int, everyone: bool = False) -> Any:
         count = len(questions)
         adapters = {(q, NAME): Adapter(self.layouts[NAME], self._rows[q]) for q in range(count)}
         choices = (((NAME,),) * episodes,) * count

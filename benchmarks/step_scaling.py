@@ -42,7 +42,7 @@ class Point:
 class Settled(LocalEngine):
     """Question q goes to candidate q mod K with all its episodes, as under a router that has learnt its mind."""
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         routes = await super().route(questions, episodes, seed)
         adapters = self.all_adapters(questions)
         names = list(dict.fromkeys(name for _, name in adapters))

@@ -217,8 +217,9 @@ class ScoreRequest:
 
     Asked for is d/d adapter of `sum_i weight_i log p_i + kl_weight_i KL_i`, the KL to the model under `reference`
     (None: the frozen model), and what that needs of each completion. `every`: also the log-likelihood of those that
-    weigh nothing; `kl`: the KL of all, whatever they weigh. What is neither weighed nor asked for costs nothing.
-    `keep`: these will be scored again, so activations may stay.
+    weigh nothing; `kl`: the KL of all, whatever they weigh; `match`: whether greedy decoding would say them. What is
+    neither weighed nor asked for costs nothing, but with `keep`: these will be scored again and again, by this trial
+    or others, so what scoring needs of the frozen model is read now and stored.
     """
 
     completions: tuple[GivenCompletion, ...]
@@ -228,6 +229,7 @@ class ScoreRequest:
     every: bool = False
     kl: bool = False
     keep: bool = False
+    match: bool = False
 
     def __post_init__(self) -> None:
         if self.adapter is None and any(c.weighs for c in self.completions):
@@ -236,17 +238,26 @@ class ScoreRequest:
     @property
     def asked(self) -> tuple[int, ...]:
         """Places of the completions that are scored; the others are left out."""
-        return tuple(i for i, c in enumerate(self.completions) if self.every or self.kl or c.weighs)
+        every = self.every or self.kl or self.match
+        return tuple(i for i, c in enumerate(self.completions) if every or c.weighs)
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """Places of the completions that are read: those that are scored, and all that are to be stored."""
+        return tuple(range(len(self.completions))) if self.keep else self.asked
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """Of one given completion: log-probability per token under the request's distribution, from which truncation takes
     no given token; and the KL to the reference where it was weighed or asked for: of the whole vocabulary at each
-    prefix, at the distribution's temperature and before truncation, in nats, summed over the tokens."""
+    prefix, at the distribution's temperature and before truncation, in nats, summed over the tokens. `match`, where
+    asked for: every token is the likeliest one, and where the completion ends with a token that ends a turn, the
+    likeliest there is any of these. Greedy decoding says so where nothing ends it before."""
 
     log_probabilities: tuple[float, ...]
     kl: float | None = None
+    match: bool | None = None
 
     @property
     def log_likelihood(self) -> float:
@@ -327,8 +338,8 @@ class Routes:
     """A router's decision for Q questions and G episodes each. Made by a router, read by the step.
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
-    k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses, and for
-    none where the low level is off.
+    k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses (for every one
+    where that was asked for), and for none where the low level is off.
     """
 
     version: int
@@ -343,14 +354,26 @@ class Rollouts:
     """What a router learns from: choices, their advantages and gradients with respect to its adapters.
 
     `architecture_advantages[q][g]` weights the log-probability of `assignments[q][g]`; `adapter_gradients` are
-    (P,) gradients of the loss (to be minimised), advantages applied, summed over episodes and roles and
-    divided by Q x G.
+    gradients of the loss (to be minimised), advantages applied, summed over episodes and roles and divided by Q x G, of
+    the first learnt tensor of the question's adapter; `further_gradients` of those after it, by their places in
+    `Adapter.learnt`. What several questions share has its sum at one of them.
     """
 
     version: int
     assignments: tuple[tuple[Assignment, ...], ...]
     architecture_advantages: tuple[tuple[float, ...], ...]
     adapter_gradients: Mapping[tuple[int, str], Tensor]
+    further_gradients: Mapping[tuple[int, str, int], Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a router's low level learns from given completions: gradients of the loss (to be minimised), as in
+    `Rollouts`. The high level learns nothing."""
+
+    version: int
+    adapter_gradients: Mapping[tuple[int, str], Tensor]
+    further_gradients: Mapping[tuple[int, str, int], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +388,7 @@ class Outcomes:
     rewards: tuple[tuple[float, ...], ...]
 
 
-Signal = Rollouts | Outcomes
+Signal = Rollouts | Taught | Outcomes
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class ScriptedEngine:
         self.requests: list[SampleRequest] = []
         self.routed: list[tuple[int, int]] = []
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         self.routed.append((len(questions), episodes))
         chosen = [[self._best[q.text]] for q in questions]
         adapters = {} if self._adapter is None else {(i, z[0][0]): self._adapter for i, z in enumerate(chosen)}

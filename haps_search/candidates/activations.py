@@ -7,7 +7,7 @@ is computed again from the token ids (`prefill.recomputed`): slower, the same nu
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,17 +26,35 @@ class Activations:
     and at its own but the last, which predicts nothing: `text` (T - 1, H).
 
     With `past`, `first` is the last layer: its keys and values (heads, S - 1, d) stand in for all positions of the
-    prompt but the last, so `prompt` is (1, H). They serve adapters that patch nothing which feeds them.
+    prompt but the last, so `prompt` is (1, H). They serve adapters that patch nothing which feeds them. With `attended`
+    (T, d), what enters the output projection of the last layer's attention at the positions that predict the tokens,
+    `prompt` is (1, H) as well: they serve adapters that patch nothing before it there.
     """
 
     first: int
     prompt: Tensor
     text: Tensor
     past: tuple[Tensor, Tensor] | None = None
+    attended: Tensor | None = None
 
     @property
     def prompt_tokens(self) -> int:
         return len(self.prompt) + (0 if self.past is None else self.past[0].shape[-2])
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name; `Activations.of` makes it whole again."""
+        keys, values = self.past if self.past is not None else (None, None)
+        held = {"prompt": self.prompt, "text": self.text, "keys": keys, "values": values, "attended": self.attended}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
+
+    @classmethod
+    def of(cls, first: int, tensors: Mapping[str, Tensor]) -> Activations:
+        past = (tensors["keys"], tensors["values"]) if "keys" in tensors else None
+        return cls(first, tensors["prompt"], tensors["text"], past, tensors.get("attended"))
+
+    def to(self, device: torch.device) -> Activations:
+        return Activations.of(self.first, {name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
 @dataclass

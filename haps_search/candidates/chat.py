@@ -13,6 +13,8 @@ from haps_search.errors import CandidateError
 from haps_search.types import Message
 
 _HERE = "an answer stands here"
+_SEAM = 4
+"""So many of a prompt's last tokens are read again with what follows them."""
 
 
 def render(tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Message], owner: str) -> list[int]:
@@ -32,15 +34,38 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Chat, messages: Sequence[Me
     return list(ids)
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, chat: Chat, text: str, stop_ids: Sequence[int]) -> list[int]:
-    """Token ids of an answer as the model would have to give it, closed by the token that ends a turn; a special token
-    that is written in it counts as characters."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+def text_ids(
+    tokenizer: PreTrainedTokenizerBase, chat: Chat, prompt: Sequence[int], text: str, stop_ids: Sequence[int]
+) -> list[int]:
+    """Token ids of an answer as the model would have to give it after `prompt`, closed by the token that ends a turn;
+    a special token that is written in it counts as characters.
+
+    A template says how an answer begins. After the prompt of a plain mapping it begins as text goes on: with a space
+    where neither of them has white space there, and in the tokens of the whole where these begin with the prompt's.
+    """
+    ids = _going_on(tokenizer, prompt, text) if isinstance(chat, PlainChat) else _bare(tokenizer, text)
     return [*ids, *_end_of_turn(tokenizer, chat, stop_ids)]
 
 
+def _going_on(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], text: str) -> list[int]:
+    tails = [list(prompt[-count:]) for count in range(min(_SEAM, len(prompt)), 0, -1)]
+    written = [str(tokenizer.decode(tail)) for tail in tails]
+    if not text[:1].isspace() and written and not written[-1][-1:].isspace():
+        text = f" {text}"
+    for tail, before in zip(tails, written, strict=True):
+        whole = _bare(tokenizer, before + text)
+        if whole[: len(tail)] == tail:
+            return whole[len(tail) :]
+    return _bare(tokenizer, text)
+
+
+def _bare(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_ids: Sequence[int]) -> list[int]:
-    """Of the tokens that end a generation the one with which the chat template closes an answer, else the tokenizer's;
+    """Of the tokens that end a generation the one with which the chat template closes an answer, or, after a plain
+    mapping, a line feed where that ends one (a model without templates knows it best); else the tokenizer's end token;
     none where there is none."""
     if isinstance(chat, TemplateChat) and tokenizer.chat_template:
         talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _HERE}]
@@ -49,6 +74,8 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_ids: Seque
             ends = [i for i in tokenizer(closing, add_special_tokens=False)["input_ids"] if i in stop_ids]
             if ends:
                 return ends[:1]
+    if isinstance(chat, PlainChat) and (feed := _bare(tokenizer, "\n")) and len(feed) == 1 and feed[0] in stop_ids:
+        return feed
     return [i for i in (tokenizer.eos_token_id, *stop_ids) if i is not None][:1]
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from haps_search.candidates.attention import Attention
 from haps_search.candidates.fixed import FixedPlans
 from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.candidates.stack import Head
+from haps_search.candidates.suffix import last_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,6 +37,11 @@ class Decoder:
     @cached_property
     def head(self) -> Head:
         return Head.of(self.model)
+
+    @cached_property
+    def attention(self) -> Attention | None:
+        """The last layer's, where it can be left out."""
+        return None if self.layers is None else last_attention(self.model, self.head, self.layers)
 
     def clear(self) -> None:
         """Give back the memory that only saves time."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from haps_search.candidates.activations import ActivationCache, Ids
+from haps_search.candidates.activation_store import ActivationStore, stored_root, weights_digest
+from haps_search.candidates.activations import ActivationCache, Activations, Ids
 from haps_search.candidates.batches import Batches
 from haps_search.candidates.chat import render, text_ids
 from haps_search.candidates.decoder import Decoder
@@ -21,6 +22,7 @@ from haps_search.candidates.reuse import Group, collecting, groups, keep
 from haps_search.candidates.sample import sample
 from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.stack import on_several_devices
+from haps_search.candidates.stored import read
 from haps_search.candidates.suffix import decoder_layers, patched_modules
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
@@ -83,13 +85,16 @@ class FrozenLM:
         return [found[i] for i in range(len(requests))]
 
     def score(self, requests: Sequence[ScoreRequest]) -> Scores:
-        places = [(i, j) for i, request in enumerate(requests) for j in request.asked]
+        places = [(i, j) for i, request in enumerate(requests) for j in request.read]
         rows = self._rows(requests, places)
+        stored = self._read(requests, places, rows)
+        asked = [n for n, (i, j) in enumerate(places) if not requests[i].keep or j in requests[i].asked]
+        places, rows, stored = [places[n] for n in asked], [rows[n] for n in asked], [stored[n] for n in asked]
         scores: dict[tuple[int, int], Score] = {}
         total = GradientSum()
-        for group in groups(self._decoder, self._activations, rows):
-            work = partial(self._score, requests, places, rows, group)
-            for picked, found in self._batches.run([rows[i].length for i in group.rows], work):
+        for group in groups(self._decoder, self._activations, rows, stored):
+            work = partial(self._score, rows, group)
+            for picked, found in self._batches.run(group.lengths(rows), work):
                 scores |= {places[i]: score for i, score in zip(picked, found.rows, strict=True)}
                 total.add([rows[i].adapter for i in picked], found.gradients)
         for (i, _), row in zip(places, rows, strict=True):
@@ -105,32 +110,39 @@ class FrozenLM:
         rows = []
         for (i, _), one, prompt in zip(places, given, self._prompts([one.messages for one in given]), strict=True):
             request = requests[i]
-            tokens = one.completion if isinstance(one.completion, tuple) else self._text(one.completion)
+            tokens = one.completion if isinstance(one.completion, tuple) else self._text(prompt, one.completion)
             for adapter in (request.adapter, request.reference):
                 self._check(adapter, len(prompt), len(tokens))
             kl = request.kl or one.kl_weight != 0.0
             weights = one.weight, one.kl_weight
-            rows.append(Row(prompt, tokens, request.distribution, request.adapter, *weights, kl, request.reference))
+            of = request.adapter, *weights, kl, request.reference, request.match
+            rows.append(Row(prompt, tokens, request.distribution, *of))
         return rows
 
-    def _score(
-        self,
-        requests: Sequence[ScoreRequest],
-        places: Sequence[tuple[int, int]],
-        rows: Sequence[Row],
-        group: Group,
-        picked: list[int],
-    ) -> tuple[list[int], RowScores]:
+    def _read(
+        self, requests: Sequence[ScoreRequest], places: Sequence[tuple[int, int]], rows: Sequence[Row]
+    ) -> list[Activations | None]:
+        """What is stored of those that are to be kept; None for the others."""
+        staying = [n for n, (i, _) in enumerate(places) if requests[i].keep]
+        found: list[Activations | None] = [None] * len(rows)
+        if staying:
+            some = read(self._decoder, self._store, [rows[n] for n in staying], self._batches)
+            for n, entered in zip(staying, some, strict=True):
+                found[n] = entered
+        return found
+
+    @cached_property
+    def _store(self) -> ActivationStore:
+        disk = int(self._config.stored_disk_gb * 1e9)
+        folder = stored_root() / weights_digest(self._lm.model) if disk else None
+        return ActivationStore(folder, int(self._config.stored_gb * 1e9), disk)
+
+    def _score(self, rows: Sequence[Row], group: Group, picked: list[int]) -> tuple[list[int], RowScores]:
         """Score these places of a group; returns which rows they are."""
         numbers = [group.rows[i] for i in picked]
-        some = [rows[i] for i in numbers]
         with exact(self._lm.model.dtype):
             activations = group.activations(self._decoder, rows, picked)
-            found = score(self._decoder, some, activations)
-        for number, row, entered in zip(numbers, some, activations or (), strict=bool(activations)):
-            if requests[places[number][0]].keep:
-                self._activations.put(row.prompt, row.tokens, entered)
-        return numbers, found
+            return numbers, score(self._decoder, [rows[i] for i in numbers], activations)
 
     def _sample(self, requests: list[SampleRequest], prompts: list[Ids]) -> list[Sampled]:
         adapters = [request.adapter for request in requests]
@@ -156,8 +168,8 @@ class FrozenLM:
         }
         return [rendered[m] for m in messages]
 
-    def _text(self, text: str) -> Ids:
-        return tuple(text_ids(self._lm.tokenizer, self._config.chat, text, self._decoder.stop_ids))
+    def _text(self, prompt: Ids, text: str) -> Ids:
+        return tuple(text_ids(self._lm.tokenizer, self._config.chat, prompt, text, self._decoder.stop_ids))
 
     def _check(self, adapter: Adapter | None, prompt_tokens: int, new_tokens: int) -> None:
         """Raises CandidateError where request and model do not go together."""
@@ -179,6 +191,8 @@ class FrozenLM:
         """Give back the memory that only saves time."""
         self._decoder.clear()
         self._activations.clear()
+        if "_store" in self.__dict__:  # nobody else asks for the weights' digest
+            self._store.clear()
 
 
 def _replayed(config: CandidateConfig, lm: LoadedLM) -> nn.ModuleList | None:

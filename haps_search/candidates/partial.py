@@ -25,13 +25,13 @@ class Piece:
 
 
 def pieces(requests: Sequence[ScoreRequest], rows: int) -> list[Piece]:
-    """Pieces of at most `rows` completions, without those that are left out.
+    """Pieces of at most `rows` completions, without those that are neither scored nor stored.
 
     The completions of a request stay together where they fit: each further piece brings a gradient of its own.
     """
     found: list[Piece] = []
     for number, request in enumerate(requests):
-        asked = request.asked
+        asked = request.read
         for start in range(0, len(asked), rows):
             some = asked[start : start + rows]
             part = replace(request, completions=tuple(request.completions[i] for i in some))

@@ -44,12 +44,18 @@ def keep(
 @dataclass(frozen=True, slots=True)
 class Group:
     """Rows, by their places, that are scored alike: from layer `first` on, 0 for the whole model. `tail`: without the
-    positions of their prompts. `kept` are their activations, None where they are to be computed."""
+    positions of their prompts; `attended`: without attention. `kept` are their activations, None where they are to be
+    computed."""
 
     rows: list[int]
     first: int
     tail: bool
+    attended: bool = False
     kept: list[Activations] | None = None
+
+    def lengths(self, rows: Sequence[Row]) -> list[int]:
+        """Tokens that each row brings into a batch."""
+        return [len(rows[i].tokens) if self.attended else rows[i].length for i in self.rows]
 
     def activations(self, decoder: Decoder, rows: Sequence[Row], picked: Sequence[int]) -> list[Activations] | None:
         """Of the `picked` places in this group; None for the whole model."""
@@ -62,15 +68,20 @@ class Group:
         return recomputed(decoder, decoder.layers, self.first, prompts, completions, self.tail)
 
 
-def groups(decoder: Decoder, cache: ActivationCache, rows: Sequence[Row]) -> list[Group]:
-    """All rows, those together that may share a batch."""
-    found: dict[tuple[int, bool, bool], Group] = {}
-    for place, row in enumerate(rows):
+def groups(
+    decoder: Decoder, cache: ActivationCache, rows: Sequence[Row], stored: Sequence[Activations | None]
+) -> list[Group]:
+    """All rows, those together that may share a batch. `stored` are activations that are at hand."""
+    found: dict[tuple[int, bool, bool, bool], Group] = {}
+    for place, (row, kept) in enumerate(zip(rows, stored, strict=True)):
         first, tail = (0, False) if decoder.layers is None else _enters(row, len(decoder.layers))
-        kept = cache.get(row.prompt, row.tokens, first, tail) if first else None
+        if kept is None and first:
+            kept = cache.get(row.prompt, row.tokens, first, tail)
         if kept is not None:
             first, tail = kept.first, kept.past is not None
-        group = found.setdefault((first, tail, kept is None), Group([], first, tail, None if kept is None else []))
+        attended = kept is not None and kept.attended is not None
+        new = Group([], first, tail, attended, None if kept is None else [])
+        group = found.setdefault((first, tail, attended, kept is None), new)
         group.rows.append(place)
         if kept is not None and group.kept is not None:
             group.kept.append(kept)

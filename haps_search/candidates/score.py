@@ -24,7 +24,8 @@ LOGITS = 2**25
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One completion to be scored. `kl`: its KL to `reference` is wanted, whatever it weighs."""
+    """One completion to be scored. `kl`: its KL to `reference` is wanted, whatever it weighs; `match`: whether greedy
+    decoding would say it."""
 
     prompt: Ids
     tokens: Ids
@@ -34,6 +35,7 @@ class Row:
     kl_weight: float = 0.0
     kl: bool = False
     reference: Adapter | None = None
+    match: bool = False
 
     @property
     def length(self) -> int:
@@ -64,9 +66,10 @@ def score(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activatio
     with torch.set_grad_enabled(weights.any), injected(model, adapters):
         states = hidden()
     found = _through_head(decoder, rows, weights, states, _reference_states(decoder, rows, hidden))
+    numbers = zip(rows, found.log_p.tolist(), found.kl.tolist(), found.matches.tolist(), strict=True)
     scores = [
-        Score(tuple(log_p[: len(row.tokens)]), kl if row.kl else None)
-        for row, log_p, kl in zip(rows, found.log_p.tolist(), found.kl.tolist(), strict=True)
+        Score(tuple(log_p[: len(row.tokens)]), kl if row.kl else None, match if row.match else None)
+        for row, log_p, kl, match in numbers
     ]
     if found.along is None:
         return RowScores(scores, [])
@@ -97,10 +100,12 @@ class _Weights:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Log-probability of each token (n, T), the KL (n,), and d weighted sum / d final states (n, T, H)."""
+    """Log-probability of each token (n, T), the KL and whether each is what greedy decoding says (n,), and d weighted
+    sum / d final states (n, T, H)."""
 
     log_p: Tensor
     kl: Tensor
+    matches: Tensor
     along: Tensor | None
 
 
@@ -113,6 +118,8 @@ def _through_head(
     log_ps: list[Tensor] = []
     along: list[Tensor] = []
     kls = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    matches = torch.ones(len(rows), dtype=torch.bool, device=device)
+    ends = torch.tensor(decoder.stop_ids, dtype=torch.long, device=device) if any(row.match for row in rows) else None
     for part in _parts(tokens.shape, head.width):
         given = _Given(policy, head, tokens[:, part], mask[:, part])
         # Of a slice that is not contiguous torch makes a product per row, each of which reads the whole head.
@@ -122,13 +129,15 @@ def _through_head(
             log_p = given.log_p(tempered)
             total = (weights.likelihood.to(log_p) * log_p.sum(-1)).sum()
             log_ps.append(log_p.detach())
+            if ends is not None:
+                matches &= given.match(tempered, ends)
             if reference is not None:
                 kl = given.kl(tempered, reference[:, part].contiguous())
                 total = total + (weights.kl.to(kl) * kl).sum()
                 kls += kl.detach()
             if weights.any:
                 along += torch.autograd.grad(total, leaf)
-    return _Found(torch.cat(log_ps, 1), kls, torch.cat(along, 1) if along else None)
+    return _Found(torch.cat(log_ps, 1), kls, matches, torch.cat(along, 1) if along else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,12 @@ class _Given:
         drawn = self.tokens.unsqueeze(-1)
         log_p = self.policy.log_probabilities(tempered, keep=drawn).gather(-1, drawn).squeeze(-1)
         return torch.where(self.mask, log_p, 0.0)
+
+    def match(self, tempered: Tensor, ends: Tensor) -> Tensor:
+        """(n,): the likeliest token is the one that was said, or ends the turn as that one does."""
+        likeliest = tempered.detach().argmax(-1)
+        both_end = torch.isin(likeliest, ends) & torch.isin(self.tokens, ends)
+        return ((likeliest == self.tokens) | both_end | ~self.mask).all(-1)
 
     def kl(self, tempered: Tensor, reference: Tensor) -> Tensor:
         """(n,), to the distribution that the `reference` states (n, t, H) give."""
@@ -179,7 +194,8 @@ def _final_states(
     head = decoder.head  # which is tried out at its first use, and not under adapters
     if activations is None or decoder.layers is None:
         return lambda: _whole(decoder, head, rows)
-    return Replay(head, decoder.layers, decoder.model.config, activations).hidden
+    attention = decoder.attention if activations[0].attended is not None else None
+    return Replay(head, decoder.layers, decoder.model.config, activations, attention).hidden
 
 
 def _whole(decoder: Decoder, head: Head, rows: Sequence[Row]) -> Tensor:

@@ -109,13 +109,24 @@ def meta_lm(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -
     Raises:
         CandidateError: no such model, or not a causal LM.
     """
-    with explained(owner, source), _no_progress_bars(), torch.device("meta"):
-        config, _, common = _configured(owner, source, trust_remote_code)
+    with explained(owner, source), _no_progress_bars():
+        config, _, common = _configured(owner, source, trust_remote_code)  # which may convert a file, with numbers
         weights = (config.dtype or torch.float32) if dtype == "auto" else DTYPES[dtype]
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=weights, trust_remote_code=common["trust_remote_code"]
-        )
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=weights, trust_remote_code=common["trust_remote_code"]
+            )
     return model.eval().requires_grad_(False)
+
+
+def tokenizer_of(owner: str, source: Source, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a source alone, for counting. Raises CandidateError."""
+    with explained(owner, source), _no_progress_bars():
+        where, common = _locate(owner, source)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=trust_remote_code, **common
+        )
+    return tokenizer
 
 
 def _configured(owner: str, source: Source, trust_remote_code: bool) -> tuple[PreTrainedConfig, str, dict[str, Any]]:

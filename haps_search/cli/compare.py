@@ -14,7 +14,7 @@ from haps_search.cli.options import Runs
 def compare(
     name: Annotated[str, typer.Argument(help="The sweep's name; its study must have arms.")],
     split: Annotated[MeasuredSplit, typer.Option(help="The test split is read when it is asked for only.")],
-    again: Annotated[bool, typer.Option("--again", help="Replay: read a test split that was read before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="read a test split that was read before.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Measure the best checkpoint of every arm and seed, and the frozen candidates, on the same questions. The test

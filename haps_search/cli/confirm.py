@@ -14,6 +14,7 @@ def confirm(
     name: Annotated[str, typer.Argument(help="The sweep's name.")],
     top: Annotated[int, typer.Option(min=1, help="How many settings.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds each.")] = 3,
+    opponents: Annotated[bool, typer.Option("--opponents", help="Each opponent's best setting on them too.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Run the best settings on fresh seeds: the best of many trials looks better than it is."""
@@ -25,7 +26,7 @@ def confirm(
     from haps_search.verbs import confirm as verb
 
     with Terminal() as terminal:
-        found = verb.confirm(name, top, seeds, runs, terminal)
+        found = verb.confirm(name, top, seeds, runs, terminal, opponents)
     terminal.say(f"{found.metric}, at most {found.questions} validation questions a run")
     for one in found.settings:
         searched = f"trial {one.number:03d}: searched {one.searched:.3f}"

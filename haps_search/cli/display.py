@@ -142,7 +142,7 @@ def trials_table(views: Sequence[TrialView]) -> Table:
     for v in views:
         name = f"{v.number:03d} {v.label}".strip()
         steps = f"{v.step}/{v.steps}"
-        note = v.error or v.alarm
+        note = v.error or v.alarm or v.doing
         shown.add_row(name, v.state, steps, number(v.reward), number(v.validation), number(v.entropy), Text(note))
     return shown
 
@@ -159,7 +159,9 @@ def columns(left: Sequence[str], right: Sequence[str] = (), last: Sequence[str] 
 def plain_line(views: Sequence[TrialView], done: float, left: float | None) -> str:
     """All that is going on in one line."""
     running = [
-        f"{v.number:03d} {v.step}/{v.steps} reward {number(v.reward)} validation {number(v.validation)} "
+        f"{v.number:03d} {v.doing}"
+        if v.doing
+        else f"{v.number:03d} {v.step}/{v.steps} reward {number(v.reward)} validation {number(v.validation)} "
         f"entropy {number(v.entropy)}{' ! ' + v.alarm if v.alarm else ''}"
         for v in views
         if v.state == "running"

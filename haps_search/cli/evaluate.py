@@ -23,7 +23,7 @@ def evaluate(
     split: Annotated[
         MeasuredSplit, typer.Option(help="The test split is read by this command only.")
     ] = MeasuredSplit.validation,
-    again: Annotated[bool, typer.Option("--again", help="Replay: read a test split that was read before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Read a test split that was read before.")] = False,
     table: Annotated[
         Path | None, typer.Option(help="Replay: judge on another table with the same models, or on a YAML of one.")
     ] = None,
@@ -33,15 +33,18 @@ def evaluate(
     ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Measure the best checkpoint of a run; on the test split, beside validation and their difference. A sweep or run
-    on an outcome table is judged beside all references, and its test split is read once."""
+    """Measure every row of a sweep's table at once, on the same questions; of a single run or trial its best
+    checkpoint, on the test split beside validation. A sweep or run on an outcome table is judged beside all references.
+    The test split is read once."""
     from haps_search.verbs.find import find_run
 
     find_run(runs, run)
 
     from haps_search.cli.display import Terminal
     from haps_search.cli.replay_page import show_judged, show_log
+    from haps_search.cli.sweep_tables import show_table
     from haps_search.verbs import evaluate as verb
+    from haps_search.verbs.evaluate import TableOnSplit
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
@@ -52,6 +55,9 @@ def evaluate(
         return
     if isinstance(found, Judged):
         show_judged(terminal, found)
+        return
+    if isinstance(found, TableOnSplit):
+        show_table(terminal, found)
         return
     terminal.say(f"{found.folder}, checkpoint of step {found.step}, seed {found.seed}")
     for label, interval in found.measured.items():

@@ -18,6 +18,7 @@ from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.ranking import broken
 from haps_search.sweep.repeats import groups
 from haps_search.verbs.compare import ArmsComparison, finished_arms
+from haps_search.verbs.evaluate import TableOnSplit
 from haps_search.verbs.sweep import SweepResult
 
 SHOWN = 4
@@ -34,9 +35,26 @@ def show_sweep(terminal: Terminal, result: SweepResult) -> None:
         return
     terminal.show(ranking_table(result.study, result.ranked, result.records))
     terminal.say(f"\n{comparison_title(result.rows, result.best)}")
-    terminal.show(comparison_table(result.rows))
+    show_comparison(terminal, result.rows)
     for line in ("", *closing(result, result.best)):
         terminal.say(line)
+
+
+def show_comparison(terminal: Terminal, rows: Sequence[Row]) -> None:
+    """The rows, and what those that learnt have cost."""
+    terminal.show(comparison_table(rows))
+    if any(row.cost is not None for row in rows):
+        terminal.say("\nwhat these rows cost: their search, and a step of the trial it found (operations by shapes)")
+        terminal.show(cost_table(rows))
+
+
+def show_table(terminal: Terminal, found: TableOnSplit) -> None:
+    """Every row on a split, what it cost, and where it is kept."""
+    seeds = max(row.seeds for row in found.rows)
+    over = f" and {seeds} seeds (two-way bootstrap)" if seeds > 1 else ""
+    terminal.say(f"\ngreedy reward on {found.rows[-1].reward.count} {found.split} questions{over}, 95 % intervals")
+    show_comparison(terminal, found.rows)
+    terminal.say(f"kept in {storage(found.file)}; `haps report {found.name}` shows it")
 
 
 def show_arms(terminal: Terminal, found: ArmsComparison) -> None:
@@ -78,7 +96,10 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
 
 def comparison_title(rows: Sequence[Row], best: TrialRecord) -> str:
     """What the comparison was measured on."""
-    return f"greedy reward on {rows[-1].reward.count} validation questions, seed {best.seed}, 95 % intervals"
+    return (
+        f"greedy reward on {rows[-1].reward.count} validation questions that nothing was chosen on, seed {best.seed}, "
+        "95 % intervals"
+    )
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:
@@ -89,6 +110,31 @@ def comparison_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         shown.add_row(row.label, str(row.reward), "" if row.joint_gain is None else str(row.joint_gain))
     return shown
+
+
+def cost_table(rows: Sequence[Row]) -> Table:
+    """Trials and core-seconds of each search; parameters that learn, operations and seconds of a step."""
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("", no_wrap=True)
+    for name in ("trials", "core-seconds", "parameters", "forward FLOPs", "backward FLOPs", "s/step"):
+        shown.add_column(name, no_wrap=True, justify="right")
+    for row in rows:
+        if row.cost is not None:
+            c = row.cost
+            numbers = (c.core_seconds, c.parameters, c.forward, c.backward)
+            seconds = "-" if c.step_seconds is None else f"{c.step_seconds:.2f}"
+            shown.add_row(row.label, str(c.trials), *map(counted, numbers), seconds)
+    return shown
+
+
+def counted(number: float | None) -> str:
+    """Three digits and k, M, G, T, P; `-` where nobody knows."""
+    if number is None:
+        return "-"
+    for power, unit in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 0.9995 * 10**power:
+            return f"{number / 10**power:.3g}{unit}"
+    return f"{number:.3g}"
 
 
 def summary_table(trials: Sequence[TrialRecord], study: Study) -> Table:
@@ -137,8 +183,9 @@ def _next(result: SweepResult) -> list[str]:
     if task.type == "replay":  # the test split is read once: by what was confirmed
         confirm = f"haps confirm {name} --top 1 --seeds {task.folds}"
         return [f"next        {confirm}, then haps evaluate {name} --split test", f"            haps report {name}"]
+    confirm = f"haps confirm {name} --seeds 3" + (" --opponents" if result.study.sweep.comparison else "")
     return [
-        f"next        haps evaluate {name} --split test    haps confirm {name} --top 1 --seeds 3",
+        f"next        {confirm}, then haps evaluate {name} --split test",
         f'            haps ask {name} "QUESTION"            haps export {name} --questions FILE -o DIR',
     ]
 

@@ -118,3 +118,10 @@ class CandidateConfig(Config):
     """Memory for what was computed below the patched layers while a completion was sampled, until it is scored; of all
     trials. Beyond it the oldest is computed again from the tokens, as is everything with 0: slower, the same numbers.
     Nothing is kept where the first layer is patched, or layers are not recognised."""
+    stored_gb: NonNegativeFloat = 2.0
+    """Memory for what was computed of references, by all trials, below the patched layers; what is used seldom is read
+    from the disk again."""
+    stored_disk_gb: NonNegativeFloat = 20.0
+    """Disk for the same, for all trials and later sweeps, in `$HAPS_CACHE/activations` (or
+    `~/.cache/haps_search/activations`), a folder per model; 0 writes nothing. Beyond it, and beyond the memory, they
+    are computed each time."""

@@ -21,12 +21,15 @@ from haps_search.config.conditions import (
     reachable,
     wanted,
 )
+from haps_search.config.distributions import Choice, Distribution, FloatRange, IntRange, LogRange
 from haps_search.config.document import Problem, Where, dotted
 from haps_search.config.overrides import with_parameters
 from haps_search.config.run import Experiment
 from haps_search.config.schema import exists, paths, suggest
-from haps_search.config.sweep import Choice, Distribution, FloatRange, IntRange, LogRange
 from haps_search.errors import ConfigError
+
+SHARE = "run.validation.choosing_share"
+ONE_SHARE = "all are chosen and measured on the same questions: set it in experiment.run.validation"
 
 
 def pool_problems(experiment: Mapping[str, Any], changed: Mapping[str, Any]) -> list[Problem]:
@@ -70,6 +73,8 @@ def _arm(name: str, arm: Mapping[str, Any], experiment: Mapping[str, Any], known
     shared = [path for path in arm if path.split(".")[0] == "engine"]
     if shared:
         yield Problem((*where, shared[0]), "all trials share one engine and its pool: set it in experiment.engine")
+    if SHARE in arm:
+        yield Problem((*where, SHARE), ONE_SHARE)
     if "run.seed" in arm:
         yield Problem((*where, "run.seed"), "seeds are the same for all arms: list them in sweep.seeds")
     try:
@@ -131,6 +136,8 @@ def _path(name: str) -> Iterator[Problem]:
         yield Problem(where, f"paths start inside experiment: write {name.removeprefix('experiment.')}")
     elif not exists((Experiment,), name.split(".")):
         yield Problem(where, f"no such path in experiment; {suggest(name, paths((Experiment,)), 'it has')}")
+    elif name == SHARE:
+        yield Problem(where, ONE_SHARE)
     elif name.split(".")[0] == "engine":
         yield Problem(where, "all trials share one engine and its pool: set it in experiment.engine")
 

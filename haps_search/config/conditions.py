@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from haps_search.config.sweep import Choice, Distribution, IntRange
+from haps_search.config.distributions import Choice, Distribution, IntRange
 
 Space = Mapping[str, Distribution]
 

@@ -75,12 +75,33 @@ class CostRange(Config):
         return self
 
 
+class ReferencesConfig(Config):
+    """What `signal: references` teaches the low level: the likelihood of the questions' references, by teacher forcing.
+
+    loss = -1/Q * sum over questions, candidates and references of w / (references of the question) * log p(reference),
+    log p summed over the tokens of an answer, the one that ends it included. w is 1, or the router's probability.
+    """
+
+    of: Literal["all", "routed"] = "all"
+    """`all`: every candidate learns every question. `routed`: each as much as the router would choose it; one that it
+    never chooses costs nothing."""
+    text: str = "{reference}"
+    """How an answer is written; as the task's reward reads it."""
+
+    @model_validator(mode="after")
+    def _names_the_reference(self) -> Self:
+        if "{reference}" not in self.text:
+            raise ValueError(f"text: got `{self.text}`, needs {{reference}} where the reference is to stand")
+        return self
+
+
 class LearningConfig(Config):
     """Reward-augmented training of both levels."""
 
-    signal: Literal["rollouts", "outcomes"] = "rollouts"
-    """What a step learns from: episodes that were played, or (task `replay`) the whole row of the table, whose
-    expectation is exact."""
+    signal: Literal["rollouts", "outcomes", "references"] = "rollouts"
+    """What a step learns from: episodes that were played; (task `replay`) the whole row of the table, whose expectation
+    is exact; or the questions' references, from which the low level alone learns."""
+    references: ReferencesConfig = ReferencesConfig()
     advantage: Literal["paper", "leave_one_out", "group_normalised"] = "leave_one_out"
     """How rewards, less what cost weighs, become advantages; `paper`: the reward whatever the cost, or -1 where it is
     0."""
@@ -101,8 +122,8 @@ class LearningConfig(Config):
     """Weight of the route entropy, nats."""
     kl_weight: NonNegativeFloat = 0.0
     """Weight of KL(adapted || frozen candidate), nats per completion: reverse, over the whole vocabulary at each
-    sampled token, summed. Its gradient takes the tokens before as given, so it leaves out that a token decides which
-    tokens come after it and what the KL is there."""
+    sampled (or taught) token, summed. Its gradient takes the tokens before as given, so it leaves out that a token
+    decides which tokens come after it and what the KL is there."""
     learning_rate: LearningRates = LearningRates()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: NonNegativeFloat = 0.0

@@ -16,6 +16,7 @@ from haps_search.config.complaints import validate
 from haps_search.config.conditions import canonical
 from haps_search.config.document import FROM_OVERRIDE, Document, Problem, line_of, read, render, scalar
 from haps_search.config.engines import ClusterProfile, Nodes
+from haps_search.config.opponent_checks import opponent_problems
 from haps_search.config.overrides import override
 from haps_search.config.schema import suggest
 from haps_search.config.search_checks import search_problems
@@ -163,6 +164,8 @@ def _space(values: Any, study: Study | None) -> list[Problem]:
         problems += space_problems(readable(space), list(space), plain, grid)
     if isinstance(sweep, dict):
         problems += search_problems(readable(space), sweep)
+        opponents = sweep.get("opponents")
+        problems += opponent_problems(opponents, plain) if isinstance(opponents, dict) else []
     return problems
 
 

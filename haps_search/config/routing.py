@@ -21,8 +21,8 @@ class LoraConfig(Config):
     rank: PositiveInt = 4
     scaling: PositiveFloat = 1.0
     """Multiplies B @ A directly (PEFT's lora_alpha / r)."""
-    targets: tuple[str, ...] = Field(default=("o_proj",), min_length=1)
-    """Module name endings, as PEFT's `target_modules`."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = ("o_proj",)
+    """Module name endings, as PEFT's `target_modules`, or `all-linear`: all that stand in a layer."""
     layers: LastLayers | Literal["all"] | tuple[int, ...] = LastLayers(last=1)
     """`{last: n}`, `all`, or a list of layer indices counted from the input."""
 
@@ -162,11 +162,21 @@ class PooledConfig(Config):
     """Share of the numbers that a step leaves out, others each time; routing and learning leave out the same ones."""
 
 
-class GeneratedLowLevel(_Leash):
+class ReadingLowLevel(_Leash):
+    """A low level whose adapters depend on the question."""
+
+    pooled: PooledConfig = PooledConfig()
+
+
+class GeneratedLowLevel(ReadingLowLevel):
     """The hypernetwork: the pooled backbone through an MLP per candidate gives the LoRA weights."""
 
     type: Literal["generated"] = "generated"
-    pooled: PooledConfig = PooledConfig()
+    residual_of: Literal["static"] | None = None
+    """`static`: what is generated is added to a static adapter of the same rank, so together they have twice the rank.
+    The static one keeps to 0.9 of the bounds, and what is generated to what it leaves: the bounds hold for the sum."""
+    static_learns: bool = True
+    """false: the static adapter stays as it began (see `run.warm_start_low`), and what is generated learns alone."""
     hidden: tuple[PositiveInt, ...] = (256, 256)
     sharing: Literal["per_layer", "shared"] = "per_layer"
     """`shared`: equal modules of all patched layers get the same A and B (before the bound below, which is
@@ -185,13 +195,22 @@ class StaticLowLevel(_Leash):
     init: Literal["zero", "xavier"] = "zero"
 
 
+class BankLowLevel(ReadingLowLevel):
+    """A few adapters per candidate that all questions share, mixed by the question: the mixture's lora_A and lora_B are
+    the means of theirs, weighted by a softmax that is linear in the pooled backbone."""
+
+    type: Literal["bank"] = "bank"
+    size: int = Field(default=8, ge=2)
+    init: Literal["zero", "xavier"] = "zero"
+
+
 class NoLowLevel(Config):
     """Frozen candidates as they are: architecture-only."""
 
     type: Literal["none"] = "none"
 
 
-LowLevel = Annotated[GeneratedLowLevel | StaticLowLevel | NoLowLevel, Field(discriminator="type")]
+LowLevel = Annotated[GeneratedLowLevel | BankLowLevel | StaticLowLevel | NoLowLevel, Field(discriminator="type")]
 
 
 class RoutingConfig(Config):
@@ -231,7 +250,7 @@ class RoutingConfig(Config):
 
     @model_validator(mode="after")
     def _a_question_to_pool(self) -> Self:
-        of_question = isinstance(self.low_level, GeneratedLowLevel) and self.low_level.pooled.of == "question"
+        of_question = isinstance(self.low_level, ReadingLowLevel) and self.low_level.pooled.of == "question"
         if of_question and self.prompt == "full" and isinstance(self.backbone, FeaturesBackboneConfig):
             raise ValueError(
                 "low_level.pooled.of: got question, but features are of the whole prompt: use prompt: question"
@@ -240,10 +259,10 @@ class RoutingConfig(Config):
 
     @model_validator(mode="after")
     def _something_to_share(self) -> Self:
-        both = self.high_level.type in ("head", "lm") and self.low_level.type == "generated"
+        both = self.high_level.type in ("head", "lm") and isinstance(self.low_level, ReadingLowLevel)
         if not (self.share_backbone or both):
             raise ValueError(
                 f"share_backbone: false with high level {self.high_level.type} and low level {self.low_level.type}, "
-                "of which not both read the backbone: leave it true, or use head or lm with generated"
+                "of which not both read the backbone: leave it true, or use head or lm with generated or bank"
             )
         return self

@@ -11,7 +11,7 @@ from haps_search.config.base import Config
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import EngineConfig, RayEngineConfig
 from haps_search.config.learning import LearningConfig
-from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, RoutingConfig
+from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, ReadingLowLevel, RoutingConfig
 from haps_search.config.tasks import TaskConfig
 
 
@@ -26,6 +26,8 @@ def replay_problem(
     if replays and len(from_table) < len(candidates):
         other = next(c for c in candidates if c.source.type != "table")
         return f"candidates: task replay asks nobody, got {other.name} from {other.source.type}: use type table"
+    if replays and learning.signal == "references":
+        return "learning.signal: got references, but models of a table learn nothing: set outcomes"
     if replays and routing.low_level.type != "none":
         return f"routing.low_level: got {routing.low_level.type}, but models of a table take no weights: use type none"
     return next(_of_signal(replays, routing, learning), None)
@@ -42,6 +44,8 @@ def _of_signal(replays: bool, routing: RoutingConfig, learning: LearningConfig) 
                 f"learning.cost_weight: got {learning.cost_weight:g}, but an episode of a replay knows no cost: set "
                 "learning.signal: outcomes, or cost_weight: 0"
             )
+    if learning.signal == "references" and routing.low_level.type == "none":
+        yield "learning.signal: got references, which teach the low level, but routing.low_level has type none"
     if learning.cost_conditioned is not None and routing.backbone.type != "features":
         yield "learning.cost_conditioned: only routing.backbone type features reads the weight of cost"
 
@@ -70,13 +74,17 @@ class ValidationConfig(Config):
 
     every: PositiveInt = 25
     questions: PositiveInt = 200
-    """During the run; the comparison at the end uses the whole split."""
+    """During the run, of those that choose; tables use all that are reported on."""
+    choosing_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the validation questions, by a hash of the text, that settings and checkpoints are chosen on; tables
+    report on the others. 1: all of them do both, which flatters what was chosen."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a gain; null never."""
-    best: Literal["utility", "aiq", "aiq0"] = "utility"
+    best: Literal["utility", "aiq", "aiq0", "reference_match", "reference_log_likelihood"] = "utility"
     """What the best step is best in: reward less what cost weighs; or, on tables with costs, the reward over all that
     one may want to spend: RouterBench's AIQ, or `aiq0`, with (0, 0) in its hull, which a worse cheap choice beside
-    the others cannot lower."""
+    the others cannot lower. With `learning.signal: references` also what is measured without decoding: the share of
+    references that greedy decoding would say word for word, or their mean log-likelihood."""
 
 
 class CollapseConfig(Config):
@@ -116,6 +124,8 @@ class RunConfig(Config):
     warm_start: str | None = None
     """A run, such as one of `haps warmup`, with whose high level and backbone this one begins: a folder, or the NAME
     of a run beside this one. Low level and optimiser start afresh."""
+    warm_start_low: bool = False
+    """With the low level of `warm_start` as well; its static adapter becomes what a generated one is a residual of."""
     warmup: WarmupConfig = WarmupConfig()
     staleness: Literal[0, 1] = 0
     """1 plays the next step's episodes while the router learns from this one's, so they are routed by a router one
@@ -141,26 +151,33 @@ class Experiment(Config):
         problem = replay_problem(self.task, self.candidates, self.routing, self.learning)
         if problem is not None:
             raise ValueError(problem)
-        if self.run.validation.best != "utility" and self.learning.signal != "outcomes":
-            best = self.run.validation.best
+        best, signal = self.run.validation.best, self.learning.signal
+        if best.startswith("aiq") and signal != "outcomes":
             raise ValueError(f"run.validation.best: {best} needs learning.signal: outcomes, whose table has costs")
-        if (
-            self.run.episodes_per_question == 1
-            and self.learning.advantage != "paper"
-            and self.learning.signal == "rollouts"
-        ):
+        if best.startswith("reference") and signal != "references":
+            raise ValueError(f"run.validation.best: {best} is measured with learning.signal: references alone")
+        if self.run.episodes_per_question == 1 and self.learning.advantage != "paper" and signal == "rollouts":
             raise ValueError(
                 f"learning.advantage: {self.learning.advantage} compares episodes of a question and needs "
                 "run.episodes_per_question >= 2; use advantage: paper for one episode"
             )
         low = self.routing.low_level
-        if self.learning.route == "greedy" and isinstance(low, GeneratedLowLevel) and low.pooled.dropout:
+        if (
+            self.learning.route == "greedy"
+            and signal == "rollouts"
+            and isinstance(low, ReadingLowLevel)
+            and low.pooled.dropout
+        ):
             raise ValueError(
                 f"routing.low_level.pooled.dropout: got {low.pooled.dropout:g}, but a greedy route is that of "
                 "validation, which leaves nothing out: set it to 0, or learning.route: sampled"
             )
-        if self.run.staleness and self.learning.signal == "outcomes":
-            raise ValueError("run.staleness: with learning.signal outcomes nothing is played ahead; leave it at 0")
+        if self.run.staleness and signal != "rollouts":
+            raise ValueError(f"run.staleness: with learning.signal {signal} nothing is played ahead; leave it at 0")
+        if self.run.warm_start_low and (self.run.warm_start is None or low.type == "none"):
+            raise ValueError("run.warm_start_low: needs run.warm_start and a low level that begins there")
+        if isinstance(low, GeneratedLowLevel) and not low.static_learns and low.residual_of is None:
+            raise ValueError("routing.low_level.static_learns: false without residual_of: static")
         high = self.routing.high_level
         if isinstance(high, FixedHighLevel):
             unknown = sorted(set(high.assignment) - set(names))

@@ -7,9 +7,9 @@ from typing import Any
 
 from haps_search.config.complaints import show
 from haps_search.config.conditions import Space, canonical, finite, reachable, same, wanted
+from haps_search.config.distributions import Choice, Distribution
 from haps_search.config.document import Problem, Where
 from haps_search.config.schema import suggest
-from haps_search.config.sweep import Choice, Distribution
 
 TREES = "tpe and random take any space"
 

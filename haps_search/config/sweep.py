@@ -1,55 +1,15 @@
 """A study: an experiment, the space around it, and how the space is searched."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from haps_search.config.base import Config, Name, concealed
 from haps_search.config.constraints import Constraint, parse_constraint
+from haps_search.config.distributions import Distribution
+from haps_search.config.opponents import OpponentsConfig
 from haps_search.config.run import Experiment
 from haps_search.config.samplers import Asha, NoScheduler, Sampler, Scheduler, TpeSampler
-
-Conditions = dict[str, Any]
-"""Parent path -> value, or list of values, under which a parameter is active."""
-
-
-class FloatRange(Config):
-    """A uniform float."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    when: Conditions = {}
-
-
-class LogRange(Config):
-    """A float, uniform in its logarithm."""
-
-    type: Literal["log"]
-    low: PositiveFloat
-    high: PositiveFloat
-    when: Conditions = {}
-
-
-class IntRange(Config):
-    """An integer, both ends included."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-    step: PositiveInt = 1
-    when: Conditions = {}
-
-
-class Choice(Config):
-    """One of the listed values; any YAML value will do."""
-
-    type: Literal["choice"]
-    values: tuple[Any, ...] = Field(min_length=1)
-    when: Conditions = {}
-
-
-Distribution = Annotated[FloatRange | LogRange | IntRange | Choice, Field(discriminator="type")]
 
 
 class Objective(Config):
@@ -91,8 +51,9 @@ class SweepConfig(Config):
     """Run seeds of each arm; they may grow when a sweep is taken up again."""
     max_hours: PositiveFloat | None = None
     comparison: bool = True
-    """Train the architecture-only router and the static adapter at the best setting, for the final table; with arms,
-    measure them all on the validation split when they have ended."""
+    """Search the opponents and measure all rows of the final table; with arms, measure them all on the validation split
+    when they have ended."""
+    opponents: OpponentsConfig = OpponentsConfig()
 
     @field_validator("constraints")
     @classmethod

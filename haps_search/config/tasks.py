@@ -113,6 +113,9 @@ class QaFields(Config):
     """A field with the list of options, for multiple choice, or a field for each option."""
     labels: str | None = None
     """A field with the options' labels in their order: the reference is one of them."""
+    task: str | None = None
+    """A field that says what kind of question it is, such as the data set it comes from: tables are compared with the
+    best candidate and the commonest answer of each."""
     messages: str | None = None
     """A field with a chat, [{role, content}]: the last user's message is the question, what the assistant says to it
     the reference (where it says something), and candidates read the messages before that as they are."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from haps_search.config.routing import FeaturesBackboneConfig, GeneratedLowLevel
+from haps_search.config.routing import FeaturesBackboneConfig, ReadingLowLevel
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.learning.update import Learner
@@ -57,7 +57,7 @@ def _standard(experiment: Experiment, task: Task) -> Sequence[Question]:
     Raises ConfigError where there are none.
     """
     low = experiment.routing.low_level
-    if not (isinstance(low, GeneratedLowLevel) and low.pooled.standardised):
+    if not (isinstance(low, ReadingLowLevel) and low.pooled.standardised):
         return ()
     asked = task.questions("train")
     if not asked:

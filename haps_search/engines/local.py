@@ -65,8 +65,8 @@ class LocalEngine:
         tables = {name: candidate.table for name, candidate in self._candidates.items()}
         self._learner = build_learner(experiment, build_task(experiment.task), tables)
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        return self._learner.route(questions, episodes, seed)
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
+        return self._learner.route(questions, episodes, seed, everyone)
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return self._candidates[candidate].sample(requests)

@@ -20,12 +20,12 @@ from haps_search.config.run import SamplingConfig
 from haps_search.errors import ConfigError
 from haps_search.evaluation.intervals import (
     Interval,
-    mean_interval,
-    paired_interval,
     paired_runs_interval,
+    resampled,
     runs_interval,
 )
-from haps_search.evaluation.labels import ORACLE, RANDOM
+from haps_search.evaluation.labels import INDEPENDENT, ORACLE, RANDOM
+from haps_search.evaluation.untrained import independent
 from haps_search.search.engine import Engine
 from haps_search.search.validation import Scored, score_assignment
 from haps_search.tasks.task import Task
@@ -37,12 +37,40 @@ POWER_80 = 1.959963984540054 + 0.8416212335729143
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a row took: settings searched, core-seconds of that search, parameters that learn, floating-point operations
+    of a step forward and backward, and seconds of a step. None where nobody knows."""
+
+    trials: int
+    core_seconds: float | None
+    parameters: int | None = None
+    forward: float | None = None
+    backward: float | None = None
+    step_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One line: mean reward with interval, and the joint router's paired gain over it."""
+    """One line: mean reward with interval, the joint router's paired gain over it, over how many seeds, and what it
+    cost where it learnt."""
 
     label: str
     reward: Interval
     joint_gain: Interval | None
+    seeds: int = 1
+    cost: Cost | None = None
+
+
+def row_of(stored: Mapping[str, Any]) -> Row:
+    """A row from JSON, where earlier versions had no costs. Raises KeyError or TypeError where it is not one."""
+    gain, cost = stored["joint_gain"], stored.get("cost")
+    return Row(
+        stored["label"],
+        Interval(**stored["reward"]),
+        Interval(**gain) if gain else None,
+        stored.get("seeds", 1),
+        Cost(**cost) if cost else None,
+    )
 
 
 Measure = Callable[[], Awaitable[Scored]]
@@ -85,28 +113,80 @@ async def score_frozen(
     }
 
 
+Rewards = Sequence[float] | Sequence[Sequence[float]]
+"""Of N questions, or of S seeds by N questions."""
+
+
 def comparison(
-    frozen: Mapping[Assignment, Sequence[float]], routers: Mapping[str, Sequence[float]], joint: str
+    frozen: Mapping[Assignment, Sequence[float]],
+    routers: Mapping[str, Rewards],
+    joint: str,
+    untrained: Mapping[str, Sequence[float]] | None = None,
+    tasks: Sequence[str] = (),
+    seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> list[Row]:
     """Rows in the order they are read: what costs nothing first, `joint` last.
 
-    Random is the exact expectation over assignments; the oracle picks per question the assignment that
-    earned most, which no router can see, so part of it is luck. Without `frozen` neither has a row.
+    Random is the exact expectation over assignments; the oracle picks per question the assignment that earned most,
+    which no router can see, so part of it is luck: independent answerers, with the same rates on the questions' `tasks`
+    (one task where none is said), would give an oracle of luck alone. Without `frozen` none of them has a row.
+    `seeds` are those of the routers that have several; gains are over common ones.
     """
-    rewards: dict[str, Sequence[float]] = {}
+    rewards: dict[str, Rewards] = {}
     if frozen:
         per_question = list(zip(*frozen.values(), strict=True))
         rewards[RANDOM] = [fmean(r) for r in per_question]
         rewards |= {f"always {', '.join(z)}": r for z, r in frozen.items()}
+    rewards |= untrained or {}
+    if frozen:
         rewards[ORACLE] = [max(r) for r in per_question]
-    rewards |= {label: r for label, r in routers.items() if label != joint}
-    best = routers.get(joint)
-    rows = [
-        Row(label, mean_interval(r), None if best is None else paired_interval(best, r)) for label, r in rewards.items()
-    ]
+    best = _runs(routers[joint]) if joint in routers else None
+    known = seeds or {}
+    rows = [_row(label, r, best, known.get(label), known.get(joint)) for label, r in rewards.items()]
+    if len(frozen) > 1:
+        rows.append(_independent(frozen, tasks or [""] * len(per_question), best))
+    others = {label: r for label, r in routers.items() if label != joint}
+    rows += [_row(label, r, best, known.get(label), known.get(joint)) for label, r in others.items()]
     if best is not None:
-        rows.append(Row(joint, mean_interval(best), None))
+        rows.append(Row(joint, runs_interval(best), None, len(best)))
     return rows
+
+
+def _runs(rewards: Rewards) -> NDArray[np.float64]:
+    return np.atleast_2d(np.asarray(rewards, dtype=float))
+
+
+def _row(
+    label: str,
+    rewards: Rewards,
+    best: NDArray[np.float64] | None,
+    seeds: Sequence[int] | None,
+    of_best: Sequence[int] | None,
+) -> Row:
+    own = _runs(rewards)
+    if best is None:
+        return Row(label, runs_interval(own), None, len(own))
+    if best.shape[1] != own.shape[1]:
+        raise ValueError(f"{label}: needs the same questions as the best trial, {best.shape[1]}, got {own.shape[1]}")
+    mine, theirs = _paired(best, _seeds(best, of_best), own, _seeds(own, seeds))
+    return Row(label, runs_interval(own), paired_runs_interval(mine, theirs), len(own))
+
+
+def _independent(
+    frozen: Mapping[Assignment, Sequence[float]], tasks: Sequence[str], best: NDArray[np.float64] | None
+) -> Row:
+    """Its rates are measured on the same questions, so both intervals draw the questions they come from."""
+    rewards, names = np.asarray(list(frozen.values()), dtype=float), np.asarray(tasks, dtype=object)
+
+    def earns(rows: NDArray[np.intp]) -> float:
+        return float(independent(rewards[:, rows], names[rows].tolist()).mean())
+
+    count = rewards.shape[1]
+    gain = None
+    if best is not None:
+        mine = best.mean(0)
+        gain = resampled(lambda rows: float(mine[rows].mean()) - earns(rows), count)
+    return Row(INDEPENDENT, resampled(earns, count), gain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +12,6 @@ from haps_search.config.learning import LearningConfig
 from haps_search.learning.advantage import Advantages
 from haps_search.lora.adapter import learnt_tensors
 from haps_search.types import (
-    AdapterLayout,
     Distribution,
     Episode,
     GivenCompletion,
@@ -60,30 +60,50 @@ def rollouts(
 ) -> Rollouts:
     """The signal of one step, from what `score_requests` asked for and was given."""
     chosen = config.route == "sampled"  # a greedy choice was never drawn, so it has no log-probability to weight
+    gradients = adapter_gradients(requests, scores)
     return Rollouts(
         version=routes.version,
         assignments=routes.assignments,
         architecture_advantages=tuple(c.architecture if chosen else (0.0,) * len(c.architecture) for c in weighed),
-        adapter_gradients={
-            (q, name): gradient
-            for name, asked in requests.items()
-            for q, gradient in _gradients(asked, scores[name]).items()
-        },
+        adapter_gradients=gradients.first,
+        further_gradients=gradients.further,
     )
 
 
-def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[int, Tensor]:
-    """Per question its adapter's own; what questions share has its sum at the first of them. Zeros where nothing
-    weighed, so that the optimiser's moments go on as ever."""
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """As in `types.Rollouts`."""
+
+    first: Mapping[tuple[int, str], Tensor]
+    further: Mapping[tuple[int, str, int], Tensor]
+
+
+def adapter_gradients(requests: Requests, scores: Mapping[str, Scores]) -> Gradients:
+    """Of all that was asked for."""
+    first: dict[tuple[int, str], Tensor] = {}
+    further: dict[tuple[int, str, int], Tensor] = {}
+    for name, asked in requests.items():
+        for (q, place), gradient in _gradients(asked, scores[name]).items():
+            if place == 0:
+                first[q, name] = gradient
+            else:
+                further[q, name, place] = gradient
+    return Gradients(first, further)
+
+
+def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[tuple[int, int], Tensor]:
+    """By question and place among its adapter's learnt tensors; what questions share has its sum at the first of them.
+    Zeros where nothing weighed, so that the optimiser's moments go on as ever."""
     adapters = {q: request.adapter for q, request in asked.items() if request.adapter is not None}
     found = zip(learnt_tensors(adapters.values()), scores.gradients, strict=True)
     gradients = {id(tensor): gradient for tensor, gradient in found}
-    zeros: dict[AdapterLayout, Tensor] = {}
-    first = {id(adapter.values): q for q, adapter in reversed(adapters.items())}
+    zeros: dict[torch.Size, Tensor] = {}
+    first = {id(tensor): q for q, adapter in reversed(adapters.items()) for tensor in adapter.learnt}
     by_question = {}
     for q, adapter in adapters.items():
-        if first[id(adapter.values)] == q:
-            nothing = zeros.setdefault(adapter.layout, torch.zeros_like(adapter.values))
-            gradient = gradients[id(adapter.values)]
-            by_question[q] = nothing if gradient is None else gradient
+        for place, tensor in enumerate(adapter.learnt):
+            if first[id(tensor)] == q:
+                nothing = zeros.setdefault(tensor.shape, torch.zeros_like(tensor))
+                gradient = gradients[id(tensor)]
+                by_question[q, place] = nothing if gradient is None else gradient
     return by_question

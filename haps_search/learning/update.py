@@ -15,7 +15,7 @@ from haps_search.errors import CheckpointError, Diverged, StaleUpdate
 from haps_search.learning.outcome_loss import outcome_loss
 from haps_search.routing.router import Reading, Router
 from haps_search.seeds import derive_seed
-from haps_search.types import Outcomes, Question, Rollouts, Routes, Signal, Snapshot, UpdateReport
+from haps_search.types import Outcomes, Question, Rollouts, Routes, Signal, Snapshot, Taught, UpdateReport
 
 
 class Learner:
@@ -36,12 +36,11 @@ class Learner:
         ]
         self._optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay) if groups else None
 
-    def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         """Draw `episodes` assignments per question, under the dropout that learning from them will have; 0 takes the
-        likeliest, without any."""
-        return self.router.route(
-            questions, episodes, seed, self.version, dropout_noise(self.version) if episodes else None
-        )
+        likeliest, without any. `everyone`: with the adapters of every candidate."""
+        noise = dropout_noise(self.version) if episodes else None
+        return self.router.route(questions, episodes, seed, self.version, noise, everyone)
 
     def update(self, questions: Sequence[Question], signal: Signal) -> UpdateReport:
         """Take one step along d loss / d weights, where
@@ -50,7 +49,9 @@ class Learner:
 
         for rollouts. Known outcomes teach the high level and the shared backbone alone:
 
-        loss = learning.outcome_loss - entropy_bonus * mean H(z).
+        loss = learning.outcome_loss - entropy_bonus * mean H(z),
+
+        and what is taught the low level and its reading: the last term of rollouts alone.
 
         A signal of the version before is allowed for by `staleness`: its gradient is taken at the weights that made
         it, and applied to the present ones.
@@ -64,7 +65,7 @@ class Learner:
         if self._optimiser is not None:
             self._optimiser.zero_grad(set_to_none=True)
             with self._weights_of(age), torch.enable_grad():
-                drops = isinstance(signal, Outcomes) or self._config.route == "sampled"
+                drops = not isinstance(signal, Rollouts) or self._config.route == "sampled"
                 reading = self.router.read(questions, dropout_noise(signal.version) if drops else None)
                 tensors, gradients = self._roots(reading, signal, metrics)
                 if tensors:
@@ -102,21 +103,24 @@ class Learner:
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         tensors: list[Tensor] = []
         gradients: list[Tensor | None] = []
-        if self.router.high.learns:
+        if self.router.high.learns and not isinstance(signal, Taught):
             tensors.append(self._high_level_loss(reading, signal, metrics))
             gradients.append(None)
         if isinstance(signal, Outcomes):
             return tensors, gradients
         by_name: dict[str, list[int]] = {}
-        for q, name in sorted(signal.adapter_gradients):
+        keys = {*signal.adapter_gradients, *((q, name) for q, name, _ in signal.further_gradients)}
+        for q, name in sorted(keys):
             by_name.setdefault(name, []).append(q)
         for name, rows in by_name.items():
-            values = self.router.adapter_values(reading, name, rows)
-            tensors.append(values)
-            gradients.append(torch.stack([signal.adapter_gradients[q, name] for q in rows]).to(values))
+            learnt = [one for part in self.router.parts(reading, name, rows) for one in part.learnt]
+            for place, (values, shares) in enumerate(learnt):
+                given = [_given(signal, q, name, place) for q in rows]
+                tensors.append(values)
+                gradients.append((_sum(given) if shares else torch.stack(_whole(given))).to(values))
         return tensors, gradients
 
-    def _high_level_loss(self, reading: Reading, signal: Signal, metrics: dict[str, float]) -> Tensor:
+    def _high_level_loss(self, reading: Reading, signal: Rollouts | Outcomes, metrics: dict[str, float]) -> Tensor:
         if isinstance(signal, Outcomes):
             loss, name = self._outcome_loss(reading, signal), "outcome_loss"
         else:
@@ -197,6 +201,22 @@ class Learner:
                 _, index, key = name.split(".", 2)
                 states.setdefault(int(index), {})[key] = tensor.clone()
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": states})
+
+
+def _given(signal: Rollouts | Taught, q: int, name: str, place: int) -> Tensor | None:
+    if place == 0:
+        return signal.adapter_gradients.get((q, name))
+    return signal.further_gradients.get((q, name, place))
+
+
+def _sum(given: Sequence[Tensor | None]) -> Tensor:
+    return torch.stack([each for each in given if each is not None]).sum(0)
+
+
+def _whole(given: Sequence[Tensor | None]) -> list[Tensor]:
+    """Zeros for questions that have none."""
+    like = next(each for each in given if each is not None)
+    return [torch.zeros_like(like) if each is None else each for each in given]
 
 
 def dropout_noise(version: int) -> torch.Generator:

@@ -94,9 +94,11 @@ def _largest_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (of_b.Q @ u[..., :1]).squeeze(-1), (of_a.Q @ v_t[..., :1, :].mT).squeeze(-1)
 
 
-def bounded(
-    layout: AdapterLayout, values: Tensor, frobenius: float | None = None, spectral: float | None = None
-) -> Tensor:
+Limit = float | Tensor | None
+"""Of a relative norm, one for all targets or (targets,)."""
+
+
+def bounded(layout: AdapterLayout, values: Tensor, frobenius: Limit = None, spectral: Limit = None) -> Tensor:
     """The adapter with each update's relative norms at most these limits; B is scaled, and gradients flow through."""
     import torch
 

@@ -76,6 +76,8 @@ def resolve(config: LoraConfig, table: ModuleTable) -> AdapterLayout:
     """
     layers = _layers(config, table)
     inside = [m for m in table.modules if m.layer in layers]
+    if config.targets == "all-linear":
+        return AdapterLayout(config.rank, config.scaling, tuple(inside))
     chosen = [m for m in inside if any(_matches(m.name, t) for t in config.targets)]
     problems = []
     for target in config.targets:

@@ -39,8 +39,9 @@ def earlier_readings(folder: Path, again: bool) -> list[Reading]:
         first = earlier[0]
         raise ConfigError(
             f"{folder.name}: the test split was read on {first.when} ({first.judged}); what is changed after that and "
-            "measured on it once more is chosen on it. The result is kept there (references.json, of arms "
-            f"compare-test.json); to read it once more say --again, which {FILE} will tell"
+            "measured on it once more is chosen on it. The result is kept there (table-test.json, of replays "
+            "references.json, of arms compare-test.json); to read it once more say --again, which "
+            f"{FILE} will tell"
         )
     return earlier
 

@@ -4,6 +4,7 @@ experiment.json    the configuration
 metrics.jsonl      one line per step
 examples.jsonl     texts of the first validation questions, at each validation
 checkpoints/       the newest and the best
+doing.json         what it does before its first step, and how much of it is done; gone afterwards
 result.json        there once the run has ended
 error.json         there if it broke for good
 output.log         what the process of a sweep's trial printed
@@ -37,7 +38,7 @@ from haps_search.types import Episode, Snapshot
 
 _log = logging.getLogger(__name__)
 EXAMPLES = 20
-ERROR_FILE, OUTPUT = "error.json", "output.log"
+ERROR_FILE, DOING_FILE, OUTPUT = "error.json", "doing.json", "output.log"
 RECORDS = ("metrics.jsonl", "examples.jsonl")
 
 
@@ -75,6 +76,15 @@ class RunFolder:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._tracker.log(step, metrics)
+
+    def doing(self, label: str, done: int, total: int) -> None:
+        """Say how far something is that comes before the first step."""
+        file = self.path / DOING_FILE
+        if done >= total:
+            file.unlink(missing_ok=True)
+        else:
+            with room_on(self.path):
+                replace_text(file, json.dumps({"label": label, "done": done, "total": total}))
 
     def save(self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool) -> None:
         """Keep this step. Raises PoolError where disk or object store have no room; the former one stays."""
@@ -160,6 +170,15 @@ class RunFolder:
             pull_checkpoints(self._remote, self._checkpoints)
 
 
+def doing_in(folder: Path) -> str:
+    """What a run does before its first step, in words; nothing where it does nothing such, or has not said so here."""
+    try:
+        said = json.loads((folder / DOING_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return ""
+    return f"{said['label']}: {said['done'] / said['total']:.0%}"
+
+
 def identity(experiment: Experiment) -> dict[str, Any]:
     """What makes a run the same run: all of its configuration but the machines it is on, and where copies lie there.
 
@@ -173,7 +192,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 
 def _has_grown(described: Path, experiment: Experiment) -> bool:
     """Whether the run was begun with fewer steps."""
-    begun = Experiment.model_validate_json(described.read_text())
+    begun = Experiment.model_validate(as_stored(json.loads(described.read_text())))
     return begun.run.steps < experiment.run.steps and identity(begun) == identity(experiment)
 
 

@@ -11,6 +11,7 @@ from haps_search.report.source import Fields, Source
 from haps_search.sweep.ranking import broken, pareto_front
 
 SPREAD = ("mean", "low", "high")
+FORWARD, BACKWARD = "forward FLOPs per step", "backward FLOPs per step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,33 @@ def comparison(source: Source) -> Standings | None:
     stored = source.stored.get("report.json")
     if stored is None or not stored.content.get("comparison"):
         return None
-    rows = [_row(each, each.object("reward"), "joint_gain") for each in stored.objects("comparison")]
-    chief = rows[-1].label
-    gap = f"{chief.removesuffix(' (best trial)')} minus this"
-    return Standings("comparison", "Greedy reward on validation", gap, chief, tuple(rows))
+    return _table(stored, "comparison", "comparison", "Greedy reward on validation")
+
+
+def on_test(source: Source) -> Standings | None:
+    """The same rows on the test split, of `table-test.json`."""
+    stored = source.stored.get("table-test.json")
+    return None if stored is None else _table(stored, "rows", "table-test", "Greedy reward on test")
+
+
+def _table(stored: Fields, rows: str, file: str, title: str) -> Standings:
+    found = [_row(each, each.object("reward"), "joint_gain", _cost(each)) for each in stored.objects(rows)]
+    chief = found[-1].label
+    return Standings(file, title, f"{chief.removesuffix(' (best trial)')} minus this", chief, tuple(found))
+
+
+COSTS = {
+    "trials": "trials", "core_seconds": "core-seconds", "parameters": "parameters", "forward": FORWARD,
+    "backward": BACKWARD, "step_seconds": "seconds per step",
+}  # fmt: skip
+"""Of a row that learnt: field and column."""
+
+
+def _cost(each: Fields) -> dict[str, Cell]:
+    if not each.has("cost"):
+        return {}
+    cost = each.object("cost")
+    return {column: cost.cell(name) for name, column in COSTS.items()}
 
 
 def arms_on(source: Source, split: str) -> Standings | None:
@@ -91,7 +115,8 @@ def references(source: Source) -> Standings | None:
 
 def standings(source: Source) -> list[Standings]:
     """All that are there and have rows."""
-    found = [comparison(source), arms_on(source, "validation"), arms_on(source, "test"), references(source)]
+    arms = (arms_on(source, "validation"), arms_on(source, "test"))
+    found = [comparison(source), on_test(source), *arms, references(source)]
     return [each for each in found if each is not None and each.rows]
 
 

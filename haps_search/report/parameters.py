@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from haps_search.config.conditions import canonical, ordered
-from haps_search.config.sweep import Choice, Distribution, LogRange, Study
+from haps_search.config.distributions import Choice, Distribution, LogRange
+from haps_search.config.sweep import Study
 from haps_search.report.charts import Dot, Row, Thread, draw_bars, draw_parallel, draw_points
 from haps_search.report.shape import Cell, Figure, Key, Section, Table
 from haps_search.report.source import Source

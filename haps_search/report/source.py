@@ -93,7 +93,7 @@ def _fields(place: str, content: Any) -> Fields:
 Points = tuple[tuple[int, Mapping[str, float]], ...]
 """(step, metrics) by step."""
 STORED = (
-    *("report.json", "compare-validation.json", "compare-test.json"),
+    *("report.json", "table-test.json", "compare-validation.json", "compare-test.json"),
     *("references.json", "curve.json", "tasks.json", "calibration.json"),
 )
 

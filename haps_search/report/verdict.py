@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from haps_search.evaluation.intervals import seed_interval
-from haps_search.evaluation.labels import ORACLE
-from haps_search.report.comparisons import Gap, Standing, Standings, arms_on, comparison, references
+from haps_search.evaluation.labels import IN_HINDSIGHT
+from haps_search.report.comparisons import (
+    BACKWARD,
+    FORWARD,
+    Gap,
+    Standing,
+    Standings,
+    arms_on,
+    comparison,
+    on_test,
+    references,
+)
 from haps_search.report.noise import noise_verdict
 from haps_search.report.shape import Section, Table, number
 from haps_search.report.source import Fields, Source
@@ -83,8 +93,8 @@ def alarms_section(source: Source) -> Section:
     return Section("alarms", "Collapse alarms", (text,), (Table("alarms", "Alarms", columns, rows),))
 
 
-ORACLES = (ORACLE, "oracle")
-"""Rows that choose with the answers in sight, the second as stored results call it; no router is held against them."""
+ORACLES = (*IN_HINDSIGHT, "oracle")
+"""Rows that choose with the answers in sight, the last as stored results call it; no router is held against them."""
 
 
 def verdict(source: Source) -> tuple[str, ...]:
@@ -93,7 +103,7 @@ def verdict(source: Source) -> tuple[str, ...]:
     for split in ("test", "validation"):
         arms = arms_on(source, split)
         said += _arms(arms, split) if arms else []
-    for found in (comparison(source), references(source)):
+    for found in (on_test(source), comparison(source), references(source)):
         said += _best_other(found) if found else []
     said += _judged(source)
     return (*said, *noise_verdict(source), *_confirmed(source), *_troubles(source))
@@ -163,7 +173,19 @@ def _best_other(found: Standings) -> list[str]:
         said.append(f"It {held_against(best.gap, f'{best.label}, the best row beside it ({number(best.mean)})')}.")
     elif best is not None:
         said.append(f"The best row beside it is {best.label} with {_interval(best)}; no paired difference is known.")
-    return said
+    return [*said, *(_dearer(chief, best) if best is not None else ())]
+
+
+def _dearer(chief: Standing, other: Standing) -> list[str]:
+    """What a step of the other costs beside one of this, forward and backward."""
+    ratios = []
+    for name in (FORWARD, BACKWARD):
+        mine, theirs = chief.extra.get(name), other.extra.get(name)
+        if isinstance(mine, int | float) and isinstance(theirs, int | float) and mine > 0:
+            ratios.append(theirs / mine)
+    if len(ratios) < 2:
+        return []
+    return [f"A step of {other.label} takes {ratios[0]:.2g} times its operations forward, {ratios[1]:.2g} backward."]
 
 
 def _is_rival(row: Standing) -> bool:

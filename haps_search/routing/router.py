@@ -11,20 +11,21 @@ from torch import Tensor, nn
 
 from haps_search.config.routing import (
     BackboneConfig,
-    GeneratedLowLevel,
     LmHighLevel,
+    LowLevel,
     NoLowLevel,
     PooledConfig,
+    ReadingLowLevel,
     RoutingConfig,
 )
 from haps_search.lora.spec import resolve
 from haps_search.routing.distribution import Distribution
 from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
+from haps_search.routing.hypernetwork import Part, build_low_level
 from haps_search.routing.low_input import LowInput
 from haps_search.routing.prompt import RoutingPrompt
-from haps_search.types import Adapter, Assignment, ModuleTable, Question, Routes
+from haps_search.types import Adapter, AdapterLayout, Assignment, ModuleTable, Question, Routes
 
 if TYPE_CHECKING:
     from haps_search.routing.backbone import Backbone
@@ -78,20 +79,19 @@ class Router(nn.Module):
             self.backbone, self.high = _high_level(config, prompt, self.names, features)
             self.low_backbone = None if config.share_backbone else self.backbone.apart()
             width, dtype = self.backbone.width, self.backbone.head_dtype
-            self.low = nn.ModuleDict({_key(name): self._low_level(config, width, name) for name in self.layouts})
+            self.low = nn.ModuleDict(_low_levels(config.low_level, width, self.layouts))
         self.low_input = LowInput(_pooled(config), width)
         for part in (self.high, self.low, self.low_input):
             part.to(self.backbone.device, dtype)
-
-    def _low_level(self, config: RoutingConfig, width: int, name: str) -> nn.Module:
-        low = config.low_level
-        if isinstance(low, GeneratedLowLevel):
-            return ParameterGenerator(low, width, self.layouts[name])
-        assert not isinstance(low, NoLowLevel)
-        return StaticAdapter(low, self.layouts[name])
+        self._dtype = dtype
+        self.reads = isinstance(config.low_level, ReadingLowLevel) or not isinstance(self.high, Constant)
+        """Whether anything depends on the question."""
 
     def read(self, questions: Sequence[Question], noise: torch.Generator | None = None) -> Reading:
         """`noise` drives dropout; None where nothing is learnt from the reading."""
+        if not self.reads:
+            nothing = torch.zeros(len(questions), self.backbone.width, device=self.backbone.device).to(self._dtype)
+            return Reading(nothing, self.high(nothing))
         if isinstance(self.backbone, FeaturesBackbone):
             pooled = evidence = self.backbone(self._prompt.render(questions), questions, noise)
         else:
@@ -127,13 +127,19 @@ class Router(nn.Module):
         return self.backbone.truncated(self._prompt.render(questions))
 
     def adapter_values(self, reading: Reading, name: str, rows: Sequence[int]) -> Tensor:
-        """Flat adapters (len(rows), P) of candidate `name` for those questions of the reading."""
-        return self._adapter_values(reading.pooled, name, rows)
+        """Flat adapters (len(rows), P) of candidate `name` for those questions of the reading; of a low level of one
+        part alone."""
+        (part,) = self.parts(reading, name, rows)
+        return part.values.expand(len(rows), -1) if part.shares else part.values
 
-    def _adapter_values(self, pooled: Tensor, name: str, rows: Sequence[int]) -> Tensor:
-        index = torch.tensor(list(rows), device=pooled.device)
-        values: Tensor = self.low[_key(name)](pooled[index])
-        return values
+    def parts(self, reading: Reading, name: str, rows: Sequence[int]) -> list[Part]:
+        """The parts of candidate `name`'s adapters for those questions of the reading."""
+        return self._parts(reading.pooled, name, rows)
+
+    def _parts(self, pooled: Tensor, name: str, rows: Sequence[int]) -> list[Part]:
+        low: Any = self.low[_key(name)]
+        found: list[Part] = low.parts(pooled[torch.tensor(list(rows), device=pooled.device)])
+        return found
 
     @torch.no_grad()
     def route(
@@ -143,8 +149,10 @@ class Router(nn.Module):
         seed: int,
         version: int,
         noise: torch.Generator | None = None,
+        everyone: bool = False,
     ) -> Routes:
-        """Draw `episodes` assignments per question; `episodes` 0 takes the likeliest one. `noise` as in `read`."""
+        """Draw `episodes` assignments per question; `episodes` 0 takes the likeliest one. `noise` as in `read`.
+        `everyone`: with the adapters of every candidate."""
         reading = self.read(questions, noise)
         generator = torch.Generator().manual_seed(seed)
         distribution = reading.distribution
@@ -154,7 +162,7 @@ class Router(nn.Module):
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
             marginals=_nested(distribution.marginals()),
-            adapters=self._adapters(reading.pooled, drawn),
+            adapters=self._adapters(reading.pooled, [[self.names]] * len(questions) if everyone else drawn),
         )
 
     @torch.no_grad()
@@ -166,12 +174,9 @@ class Router(nn.Module):
     def _adapters(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Adapter]:
         adapters: dict[tuple[int, str], Adapter] = {}
         for name, rows in users(drawn, self.layouts):
-            if isinstance(self.low[_key(name)], StaticAdapter):  # one object for all questions: it travels once
-                (values,) = self._adapter_values(pooled, name, rows[:1]).cpu()
-                adapters |= dict.fromkeys([(row, name) for row in rows], Adapter(self.layouts[name], values))
-                continue
-            for row, values in zip(rows, self._adapter_values(pooled, name, rows).cpu(), strict=True):
-                adapters[row, name] = Adapter(self.layouts[name], values)
+            parts = self._parts(pooled, name, rows)
+            for row, adapter in zip(rows, _assembled(self.layouts[name], parts, len(rows)), strict=True):
+                adapters[row, name] = adapter
         return adapters
 
     def levels(self) -> dict[Level, list[nn.Parameter]]:
@@ -219,8 +224,30 @@ class Router(nn.Module):
             self.high.prior = prior.to(self.high.prior)
 
 
+def _low_levels(config: LowLevel, width: int, layouts: Mapping[str, AdapterLayout]) -> dict[str, nn.Module]:
+    if isinstance(config, NoLowLevel):
+        return {}
+    return {_key(name): build_low_level(config, width, layout) for name, layout in layouts.items()}
+
+
+def _assembled(layout: AdapterLayout, parts: Sequence[Part], count: int) -> list[Adapter]:
+    """Of `count` questions; what they share is one object, so that it travels once."""
+    found: list[Adapter | None] = [None] * count
+    for part in reversed(parts):
+        values = [part.values.cpu()] * count if part.shares else list(part.values.cpu())
+        mixes = [None] * count if part.mix is None else list(part.mix.cpu())
+        same = len({id(base) for base in found}) == 1 and part.shares and part.mix is None
+        if same:
+            found = [Adapter(layout, values[0], found[0], None, part.learns)] * count
+            continue
+        found = [
+            Adapter(layout, own, base, mix, part.learns) for own, base, mix in zip(values, found, mixes, strict=True)
+        ]
+    return [adapter for adapter in found if adapter is not None]
+
+
 def _pooled(config: RoutingConfig) -> PooledConfig:
-    return config.low_level.pooled if isinstance(config.low_level, GeneratedLowLevel) else PooledConfig()
+    return config.low_level.pooled if isinstance(config.low_level, ReadingLowLevel) else PooledConfig()
 
 
 def _high_level(

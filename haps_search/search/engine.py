@@ -36,8 +36,9 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
 class Engine(Protocol):
     """A router and a pool of candidates, wherever they live. The loop cannot tell the engines apart."""
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0."""
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
+        """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0. `everyone`: with the
+        adapters of every candidate, whoever is used."""
         ...
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -11,14 +12,17 @@ from typing import Any, Literal, TypeVar
 from haps_search.config.run import Experiment
 from haps_search.errors import Interrupted
 from haps_search.learning.advantage import RunningMeans
+from haps_search.learning.references import check
 from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.outcome_step import outcome_step, score_known
+from haps_search.search.reference_step import Count, held_out_references, read_once, reference_step
 from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
+from haps_search.tasks.held_out import choosing
 from haps_search.tasks.task import Tabled, Task, answerable
 from haps_search.types import Question
 
@@ -29,13 +33,15 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: steps done, its best validation so far, and what its candidates earned (`RunningMeans`)."""
+    """How far a run is: steps done, its best validation so far, what its candidates earned (`RunningMeans`), and the
+    seconds that its steps, validations and checkpoints took, whatever was done again after an interruption left out."""
 
     step: int = 0
     best_step: int = 0
     best_reward: float = float("-inf")
     since_best: int = 0
     earned: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def validated(self, done: int, reward: float) -> Progress:
         if reward > self.best_reward:
@@ -63,8 +69,10 @@ async def run(
     folder: RunFolder,
     report: Report | None = None,
     leaves: Callable[[], bool] = lambda: False,
+    count: Count = lambda label, done, total: None,
 ) -> RunResult:
-    """Run to the end, or give back the result of a run that already ended. `leaves` is asked after each step.
+    """Run to the end, or give back the result of a run that already ended. `leaves` is asked after each step; `count`
+    is told how far what comes before the first step is.
 
     Raises:
         Interrupted: `leaves` said so; the step is saved, unless the next was being played already (`run.staleness`).
@@ -78,8 +86,12 @@ async def run(
     train = answerable(task, "train", [c.name for c in experiment.candidates])
     held_out = validated(task, experiment)
     means = RunningMeans(progress.earned)
+    if experiment.learning.signal == "references":
+        check(task, train, experiment.learning.references)
+        await read_once(engine, task, _met(train, held_out, experiment), experiment, count, leaves)
     ahead: Played | None = None
     reason: Literal["steps", "patience"] = "steps"
+    mark = time.perf_counter()
     for index in range(progress.step, settings.steps):
         if settings.validation.patience and progress.since_best >= settings.validation.patience:
             reason = "patience"
@@ -97,10 +109,13 @@ async def run(
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
             metrics |= found
+            metrics["run_seconds"] = progress.seconds + time.perf_counter() - mark
             progress = progress.validated(done, found[f"validation_{settings.validation.best}"])
             folder.keep_examples(done, scored.episodes, scored.rewards)
         if validates or done % settings.record_every == 0:
             folder.log(done, metrics)
+        progress = replace(progress, seconds=progress.seconds + time.perf_counter() - mark)
+        mark = time.perf_counter()
         left = not last and leaves()
         if saves or (left and not overlaps):  # what was played ahead of a step is not saved with it
             await _save(engine, folder, progress, validates)
@@ -135,6 +150,8 @@ async def _step(
 ) -> Step:
     if experiment.learning.signal == "rollouts":
         return await step(engine, task, experiment, index, questions, means, ahead, following)
+    if experiment.learning.signal == "references":
+        return Step(await reference_step(engine, task, questions, experiment, index))
     assert isinstance(task, Tabled)
     return Step(await outcome_step(engine, task, questions, experiment, index))
 
@@ -149,18 +166,27 @@ async def _validate(
     found = validation_metrics(scored, [c.name for c in experiment.candidates])
     paid = mean_cost(scored.episodes, prices(experiment.candidates))
     utility = scored.mean - experiment.learning.cost_weight * paid
+    if experiment.learning.signal == "references":
+        found |= await held_out_references(engine, task, questions, experiment)
     return scored, {"validation_cost": paid, "validation_utility": utility, **found}
 
 
 def validated(task: Task, experiment: Experiment) -> Sequence[Question]:
-    """The questions that a run is validated on, the same for every seed.
+    """The questions that a run is validated on, the same for every seed: of those that choose, no other.
 
     A table may be sorted, by task for instance, so that its first questions are no sample: they are taken by a hash.
     """
-    asked = answerable(task, "validation", [c.name for c in experiment.candidates])
+    asked = choosing(task, experiment)
     if isinstance(task, Tabled):
         asked = sorted(asked, key=lambda question: derive_seed("validation", question.id))
     return asked[: experiment.run.validation.questions]
+
+
+def _met(train: Sequence[Question], held_out: Sequence[Question], experiment: Experiment) -> list[Question]:
+    """The questions that the steps and validations of a run come to, each once."""
+    epoch = min(experiment.run.steps, -(-len(train) // experiment.run.questions_per_step))
+    learnt = (question for index in range(epoch) for question in batch(train, experiment, index))
+    return list({(question.id, question.text): question for question in (*learnt, *held_out)}.values())
 
 
 def batch(questions: Sequence[Item], experiment: Experiment, index: int) -> list[Item]:

@@ -19,7 +19,7 @@ from haps_search.search.engine import Engine
 from haps_search.types import Snapshot
 
 _log = logging.getLogger(__name__)
-_TAKEN = ("router.high.", "router.backbone.")
+_TAKEN, _LOW = ("router.high.", "router.backbone."), ("router.low.", "router.low_backbone.")
 _READS_FIRST = ("router.backbone.layers.0", "router.high.linear")
 
 
@@ -38,7 +38,10 @@ def warm_source(experiment: Experiment, folder: Path) -> Path | None:
     if found is None:
         tried = ", ".join(map(str, places))
         raise ConfigError(f"run.warm_start: no run {name} (looked for {tried}); `haps warmup` makes one")
-    problems = _mismatches(RunFolder.experiment_of(found), experiment)
+    theirs = RunFolder.experiment_of(found)
+    problems = _mismatches(theirs, experiment)
+    if experiment.run.warm_start_low and theirs.routing.lora != experiment.routing.lora:
+        problems.append("routing.lora: with run.warm_start_low it must be the same as there")
     if problems:
         raise ConfigError(problems, f"run.warm_start {found}")
     return found
@@ -114,7 +117,7 @@ async def warm_start(engine: Engine, experiment: Experiment, folder: Path) -> No
     taken = best.snapshot
     if experiment.learning.cost_conditioned is None:
         taken = unconditioned(taken, RunFolder.experiment_of(source).learning)
-    await engine.restore(warmed(await engine.snapshot(), taken))
+    await engine.restore(warmed(await engine.snapshot(), taken, experiment.run.warm_start_low))
     _log.info("started from %s, step %d", source, best.step)
 
 
@@ -132,22 +135,31 @@ def unconditioned(snapshot: Snapshot, learning: LearningConfig) -> Snapshot:
     return replace(snapshot, tensors={**snapshot.tensors, **folded})
 
 
-def warmed(fresh: Snapshot, source: Snapshot) -> Snapshot:
+def warmed(fresh: Snapshot, source: Snapshot, low: bool = False) -> Snapshot:
     """A fresh router's snapshot with the learned high level and backbone of another.
 
     What the other did not learn stays as it is; low level, optimiser and version are the fresh router's, and how the
-    low level's input is standardised is taken anew, by the other's backbone.
+    low level's input is standardised is taken anew, by the other's backbone. With `low` these are the other's as well;
+    a static adapter becomes the base of one that has a residual.
 
     Raises:
         CheckpointError: learned weights that this router has no place for, which alone would decide otherwise.
     """
-    taken = {name: value for name, value in source.tensors.items() if name.startswith(_TAKEN)}
+    kept = (*_TAKEN, *_LOW) if low else _TAKEN
+    taken = {_place(n, fresh): value for n, value in source.tensors.items() if n.startswith(kept)}
     misfits = [n for n, v in taken.items() if n not in fresh.tensors or fresh.tensors[n].shape != v.shape]
     if misfits or not taken:
         named = ", ".join(n.removeprefix("router.") for n in misfits[:5]) or "it learned none"
         raise CheckpointError(
-            f"run.warm_start: high level and backbone of that run do not fit this router ({named}): set "
-            "routing.high_level, routing.backbone.tuning and the task's roles as they are there, or warm_start: null"
+            f"run.warm_start: {'low level, ' if low else ''}high level and backbone of that run do not fit this router "
+            f"({named}): set routing.high_level, routing.backbone.tuning{', routing.low_level' if low else ''} and the "
+            "task's roles as they are there, or warm_start: null"
         )
-    fitted = {name: value for name, value in source.fitted.items() if not name.startswith(POOLED)}
+    fitted = {n: value for n, value in source.fitted.items() if not n.startswith(POOLED) or (low and n in fresh.fitted)}
     return Snapshot({**fresh.tensors, **taken}, fresh.state, fitted)
+
+
+def _place(name: str, fresh: Snapshot) -> str:
+    """A static adapter's place in a router where it has a residual."""
+    based = name.removesuffix("values") + "base.values"
+    return based if name not in fresh.tensors and based in fresh.tensors else name

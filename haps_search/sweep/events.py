@@ -22,15 +22,15 @@ class SweepStarted:
     """A driver took the sweep up with this configuration; the last one written counts.
 
     `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch. Before `format` 2 rewards
-    did not say how they compare. `known` are results of another sweep, `like`, that count as this one's: parameters and
-    metrics; the first event of a sweep has them.
+    did not say how they compare, before 3 validation questions both chose and were reported on. `known` are results of
+    another sweep, `like`, that count as this one's: parameters and metrics; the first event of a sweep has them.
     """
 
     study: Mapping[str, Any]
     fingerprint: str
     version: str
     time: float
-    format: int = 2
+    format: int = 3
     like: str = ""
     known: Sequence[Mapping[str, Any]] = ()
 

@@ -15,7 +15,7 @@ from haps_search.config.anchors import unplaced
 from haps_search.config.complaints import show
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.schema import suggest
-from haps_search.config.stored import as_stored
+from haps_search.config.stored import as_stored, before_halves
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError, HapsError, PoolError
 from haps_search.records.jsonl import LineFollower
@@ -44,6 +44,7 @@ MAY_DIFFER = (
     "sweep.trials",
     "sweep.concurrency",
     "sweep.max_hours",
+    "sweep.opponents",
     "tracking",
     "experiment.engine",
 )
@@ -108,7 +109,7 @@ class Journal:
         version = 1
         for event in LineFollower(self.file).read(self._decoded):
             version = event.format if isinstance(event, SweepStarted) else version
-            yield event if version > 1 else _of_format_1(event)
+            yield event if version > 2 else _of_format(version, event)
 
     def trials(self) -> list[TrialRecord]:
         """What is known of every trial, by number.
@@ -144,7 +145,7 @@ class Journal:
                 self._fold, self._version = Fold(), 1
             for event in events:
                 self._version = event.format if isinstance(event, SweepStarted) else self._version
-                self._fold.take(event if self._version > 1 else _of_format_1(event))
+                self._fold.take(event if self._version > 2 else _of_format(self._version, event))
         except ValueError as error:
             self._begin_reading()  # part of it was taken
             raise DataError(f"{self.file}: {error}") from error
@@ -224,13 +225,18 @@ def open_sweep(folder: Path, study: Study, resume: bool, prior: Prior | None = N
     return journal
 
 
-def _of_format_1(event: Event) -> Event:
-    """An event from before rewards said how they compare, as it was meant."""
+def _of_format(version: int, event: Event) -> Event:
+    """An event from before rewards said how they compare (1), or validation questions were parted (2), as it was
+    meant."""
     if isinstance(event, SweepStarted):
-        return replace(event, study=as_stored(event.study))
+        return replace(event, study=_as_meant(version, event.study))
     if isinstance(event, TrialSuggested):
-        return replace(event, parameters=as_stored(event.parameters))
+        return replace(event, parameters=_as_meant(version, event.parameters))
     return event
+
+
+def _as_meant(version: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    return before_halves(as_stored(dict(values)) if version < 2 else dict(values))
 
 
 def _take_up(journal: Journal, study: Study, prior: Prior | None, extend: bool) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import decode_metrics
 from haps_search.records.remote import remote_of
+from haps_search.records.run_folder import doing_in
 from haps_search.sweep.events import State, TrialRecord
 from haps_search.sweep.following import Followed
 from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import experiment_of
 
 
@@ -30,6 +32,8 @@ class TrialView:
     alarm: str
     parameters: Mapping[str, object]
     error: str | None
+    doing: str = ""
+    """What it does before its first step, and how much of it is done."""
 
 
 class Progress:
@@ -58,6 +62,9 @@ class Progress:
             _alarm(metrics),
             record.parameters,
             record.error or (f"again after: {record.broke}" if record.broke and not record.ended else None),
+            doing_in(trial_folder(self._journal.folder, record.number))
+            if record.state == "running" and not step
+            else "",
         )
 
     def _total(self, record: TrialRecord) -> int:
@@ -83,11 +90,14 @@ def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> flo
 
 
 def planned_trials(study: Study) -> int:
-    """Every arm on every seed, or search trials and the two of the comparison; a replay has no adapters to compare."""
+    """Every arm on every seed, or search trials and those of the opponents; a replay has no adapters to compare."""
     if study.arms:
         return len(study.arms) * len(study.sweep.seeds)
     searched = study.sweep.trials * study.sweep.seeds_per_trial
-    return searched + 2 * (study.sweep.comparison and study.experiment.task.type != "replay")
+    if not study.sweep.comparison or study.experiment.task.type == "replay":
+        return searched
+    opponents = study.sweep.opponents.learning.values()
+    return searched + sum(o.trials or study.sweep.trials for o in opponents) * study.sweep.seeds_per_trial
 
 
 def sweeps(runs: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Settings that are not searched for but wanted: comparisons at the best setting, confirmations on new seeds."""
+"""Settings that are not searched for but wanted: arms, and confirmations on new seeds."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from haps_search.config.routing import NoLowLevel, StaticLowLevel
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
-from haps_search.evaluation.labels import ARCHITECTURE_ONLY, STATIC
 from haps_search.seeds import derive_seed
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.space import apply
-
-_LOW = "routing.low_level"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +38,10 @@ def arms(study: Study) -> list[Setting]:
     ]
 
 
-def comparisons(study: Study, best: TrialRecord) -> list[Setting]:
-    """Architecture-only and static adapter at the best trial's other settings, unless the best is one itself."""
-    if study.experiment.task.type == "replay":
-        return []  # no candidate there takes an adapter
-    routing = experiment_of(study, best).routing
-    low = routing.low_level
-    others = {k: v for k, v in best.parameters.items() if k != _LOW and not k.startswith(_LOW + ".")}
-    if not routing.share_backbone:  # neither comparison has a low level that reads one
-        others["routing.share_backbone"] = True
-    bounds = ("max_relative_norm", "max_relative_spectral_norm")
-    leash = {bound: getattr(low, bound) for bound in bounds if hasattr(low, bound)}
-    wanted: dict[str, NoLowLevel | StaticLowLevel] = {
-        ARCHITECTURE_ONLY: NoLowLevel(),
-        STATIC: StaticLowLevel(**leash),
-    }
-    return [
-        Setting({**others, _LOW: level.model_dump(mode="json")}, best.seed, "comparison", label)
-        for label, level in wanted.items()
-        if level.type != low.type
-    ]
+def with_halves_of(study: Study, share: float) -> Study:
+    """The study with the share of validation questions that choose as what was begun has it."""
+    experiment = apply(study.experiment, {"run.validation.choosing_share": share})
+    return study.model_copy(update={"experiment": experiment})
 
 
 def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: int) -> list[Setting]:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from haps_search.config.complaints import show, validate
 from haps_search.config.conditions import Space, active, canonical, combinations, finite, ordered
+from haps_search.config.distributions import Choice, Distribution, IntRange, LogRange
 from haps_search.config.document import render
 from haps_search.config.overrides import with_parameters
 from haps_search.config.run import Experiment
-from haps_search.config.sweep import Choice, Distribution, IntRange, LogRange
 from haps_search.errors import ConfigError
 
 Scalar = str | int | float | bool | None

@@ -17,8 +17,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from haps_search.config.conditions import active, ordered
+from haps_search.config.distributions import Choice
 from haps_search.config.samplers import CmaEsSampler, GpSampler, GridSampler, RandomSampler, TpeSampler
-from haps_search.config.sweep import Choice, Study
+from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.report.parameters import Importance
 from haps_search.seeds import derive_seed

@@ -46,7 +46,7 @@ from haps_search.sweep.following import run_folder
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import attempt_folder
 from haps_search.sweep.leaving import HOURS, grace_of
-from haps_search.sweep.repeats import wanting
+from haps_search.sweep.opponents import Search
 from haps_search.sweep.settings import Setting, experiment_of
 from haps_search.sweep.suggestions import suggestion
 from haps_search.tasks.own import passed
@@ -70,8 +70,10 @@ def fit(
     kind: Kind,
     wanted: Sequence[Setting] | int,
     deadline: float | None,
+    search: Search | None = None,
 ) -> Left:
-    """Run what is unfinished of a kind, and then `wanted`: so many suggested settings, or these.
+    """Run what is unfinished of a kind, and then `wanted`: so many suggested settings, or these. Suggestions are those
+    of `search`, and only its trials count; None is the study's own.
 
     Blocks until all have ended, or until they have left: at the `deadline`, of `time.monotonic`, they are asked to.
     What ended is in the journal; what the machines broke for longer than the profile waits is left unfinished there.
@@ -80,15 +82,16 @@ def fit(
         PoolError: the journal or a run's folder cannot be written or read any more.
     """
     settle(journal, study)
-    unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind]
-    search = _JournalSearch(journal, study, session, unfinished, wanted)
-    if not unfinished and not search.unbegun:
+    asked = Search(study) if search is None else search
+    unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind and asked.label in ("", t.label)]
+    handing = _JournalSearch(journal, study, session, unfinished, wanted, asked)
+    if not unfinished and not handing.unbegun:
         return Left()
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study), _resources(session, study)),
         tune_config=tune.TuneConfig(
-            search_alg=search,
-            scheduler=_scheduler(study, journal, kind),
+            search_alg=handing,
+            scheduler=_scheduler(asked, journal, kind),
             num_samples=-1,  # the search says when it is over: an attempt more is a trial more of Tune's
             max_concurrent_trials=study.sweep.concurrency,
             # A replay trial takes seconds, as long as a process takes to start.
@@ -99,18 +102,19 @@ def fit(
             name=f"{sum(1 for _ in journal.events()):05d}",
             storage_path=storage(journal.folder / "tune"),
             failure_config=tune.FailureConfig(max_failures=0),
-            stop=_Ends(session, search, journal, deadline),
-            callbacks=[_Broken(search)],
+            stop=_Ends(session, handing, journal, deadline),
+            callbacks=[_Broken(handing)],
             verbose=0,
         ),
     )
     tuner.fit()
-    if isinstance(search.problem, OSError):
+    problem = handing.problem
+    if isinstance(problem, OSError):
         way_out = "mend it, then start the sweep again: it goes on from there"
-        raise PoolError(f"{journal.file}: cannot be written or read ({search.problem}): {way_out}") from search.problem
-    if search.problem is not None:
-        raise search.problem
-    return Left(search.unbegun, search.reason)
+        raise PoolError(f"{journal.file}: cannot be written or read ({problem}): {way_out}") from problem
+    if problem is not None:
+        raise problem
+    return Left(handing.unbegun, handing.reason)
 
 
 def _place(folder: Path) -> dict[str, str | None]:
@@ -154,11 +158,12 @@ class _JournalSearch(Searcher):
         session: Session,
         unfinished: Sequence[TrialRecord],
         wanted: Sequence[Setting] | int,
+        search: Search,
     ) -> None:
         super().__init__()
-        self._journal, self._study, self._session = journal, study, session
+        self._journal, self._study, self._session, self._search = journal, study, session, search
         self._unfinished = list(unfinished)
-        self._settings = list(wanted) if not isinstance(wanted, int) else wanting(study, journal.trials())
+        self._settings = list(wanted) if not isinstance(wanted, int) else search.wanting(journal.trials())
         self._suggestions = wanted if isinstance(wanted, int) else 0
         self.problem: Exception | None = None
         """Why nothing that happens counts any more. Tune would take it for a trial's error, or for one of its own."""
@@ -235,18 +240,19 @@ class _JournalSearch(Searcher):
             self._settings.pop(0)
         else:
             self._suggestions -= 1
-            self._settings = wanting(self._study, self._journal.trials())
+            self._settings = self._search.wanting(self._journal.trials())
         return TrialRecord(number, event.parameters, event.seed, event.kind, event.label, of=event.of)
 
     def _suggested(self, trials: Sequence[TrialRecord], number: int) -> Setting | None:
         """A new setting; None where none is wanted, or a grid has no more."""
         if self._suggestions == 0:
             return None
-        parameters = suggestion(self._study, trials, number, self._journal.known())
+        search, known = self._search, self._journal.known() if self._search.kind == "search" else ()
+        parameters = suggestion(search.study, search.own(trials), number, known)
         if parameters is None:
             self._suggestions = 0
             return None
-        return Setting(parameters, parameters.get("run.seed", self._study.experiment.run.seed))
+        return search.setting(parameters, parameters.get("run.seed", search.study.experiment.run.seed))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         metrics = {k.removeprefix(METRICS): float(v) for k, v in result.items() if k.startswith(METRICS)}
@@ -438,10 +444,10 @@ def _numbered(trial: Any) -> Any:
     return SimpleNamespace(trial_id=f"number-{trial.config['number']}", config=trial.config)
 
 
-def _scheduler(study: Study, journal: Journal, kind: Kind) -> TrialScheduler:
-    settings = study.sweep.scheduler
-    if isinstance(settings, Asha) and kind == "search":
-        return _JournalAsha(settings, study, journal.trials())
+def _scheduler(search: Search, journal: Journal, kind: Kind) -> TrialScheduler:
+    settings = search.study.sweep.scheduler
+    if isinstance(settings, Asha) and kind == search.kind:
+        return _JournalAsha(settings, search.study, search.own(journal.trials()))
     return FIFOScheduler()
 
 

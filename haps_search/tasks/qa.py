@@ -55,7 +55,7 @@ class QaTask:
         return self._files.questions(split)
 
     def remarks(self) -> list[str]:
-        """Cut contexts and leaks of train and validation, and what should be known of the reward.
+        """Cut contexts and leaks between the splits, and what should be known of the reward.
 
         Raises:
             ConfigError, DataError: malformed rows, or no reward function or library under the configured name.

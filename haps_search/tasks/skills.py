@@ -53,7 +53,7 @@ def formatted(content: str, tag: Tag) -> str:
 
 def question(id: str, problem: Problem, tag: Tag) -> Question:
     """A problem under a tag, with its reference in the tag's format."""
-    attributes = {"skill": problem.skill, "tag": tag}
+    attributes = {"task": problem.skill, "skill": problem.skill, "tag": tag}
     return Question(id, problem.text(tag), formatted(problem.content, tag), attributes=attributes)
 
 

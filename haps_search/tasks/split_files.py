@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from haps_search.tasks.split_key import split_key
 from haps_search.types import Question, Split
 
 _SHOWN = 3
+_ORDER: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class SplitFiles:
@@ -68,13 +70,16 @@ class SplitFiles:
         """The problems of the rows left out of each split read so far."""
         return {split: file.skipped for split, file in self._files.items()}
 
-    def leaks(self) -> int:
-        """How many validation questions have the normalised text of one in train; reads both."""
-        learnt = {split_key(question.text) for question in self.questions("train")}
-        return sum(split_key(question.text) in learnt for question in self.questions("validation"))
+    def leaks(self) -> dict[tuple[Split, Split], int]:
+        """How many questions of the second split have the normalised text of one in the first; reads all splits."""
+        there: list[Split] = [split for split in _ORDER if self._sources.get(split) is not None]
+        keys = {split: [split_key(question.text) for question in self.questions(split)] for split in there}
+        seen = {split: set(found) for split, found in keys.items()}
+        pairs = itertools.combinations(there, 2)
+        return {(one, other): sum(key in seen[one] for key in keys[other]) for one, other in pairs}
 
     def remarks(self, max_context_chars: int) -> list[str]:
-        """Cut contexts, rows left out and leaks of train and validation, which are read; a line each."""
+        """Cut contexts, rows left out and leaks of all splits, which are read; a line each."""
         leaks = self.leaks()
         found = [
             f"warning: {count} contexts of {split} are cut at {max_context_chars} characters"
@@ -85,8 +90,9 @@ class SplitFiles:
             if problems:
                 more = ", ..." if len(problems) > _SHOWN else ""
                 found.append(f"warning: {len(problems)} rows of {split} left out: {'; '.join(problems[:_SHOWN])}{more}")
-        if leaks:
-            found.append(f"warning: {leaks} validation questions stand in train too; rewards there will flatter")
+        for (one, other), count in leaks.items():
+            if count:
+                found.append(f"warning: {count} {other} questions stand in {one} too; rewards there will flatter")
         return found
 
 
@@ -125,7 +131,7 @@ def _kept(row: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
 
 def _question(row: Mapping[str, Any], number: int, split: Split, config: QaTask, fields: QaFields) -> Question:
     own_id = str(number) if fields.id is None else identity(row, fields.id, _ID_WAY_OUT)
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = {} if fields.task is None else {"task": text(row, fields.task, _WAY_OUT)}
     if fields.messages is not None:
         chat = read_chat(field(row, fields.messages, _WAY_OUT), fields.messages)
         attributes["messages"], asked = chat.messages, chat.question

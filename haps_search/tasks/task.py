@@ -52,6 +52,11 @@ class Task(Protocol):
         ...
 
 
+def task_of(question: Question) -> str:
+    """What kind of question it is among those of its task: the name that its data give it, "" where they give none."""
+    return str(question.attributes.get("task", ""))
+
+
 def paid(task: Task, episode: Episode, learning: bool) -> float:
     """The reward of a finished episode; while `learning`, nothing for an answer that states several.
 
@@ -76,7 +81,7 @@ class Inspected(Protocol):
     """A task over a user's data, which can be looked at before anything expensive starts."""
 
     def remarks(self) -> list[str]:
-        """What should be known of the training and validation questions, a line each; reads them.
+        """What should be known of the questions, leaks between splits among it, a line each; reads them.
 
         Raises:
             ConfigError, DataError: files, rows or functions that trials would stumble over.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
@@ -22,6 +22,7 @@ from haps_search.search.validation import Scored
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.settings import arms
+from haps_search.tasks.held_out import Held
 from haps_search.types import Assignment
 from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
@@ -32,8 +33,6 @@ from haps_search.version import __version__
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-Held = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def compare(
     """Measure every arm and seed, and the frozen candidates, on a pool of the sweep's study.
 
     Raises:
-        ConfigError: the study has no arms, or a replay's test split was read before and nobody asked for it `again`.
+        ConfigError: the study has no arms, or the test split was read before and nobody asked for it `again`.
         PoolError: no arm has a result, or the machines gave up.
     """
     journal = sweep_journal(runs, name)
@@ -93,7 +92,7 @@ def compare(
         raise ConfigError(
             f"sweep {name} has no arms to compare; `haps evaluate {name} --split {split}` measures its best trial"
         )
-    if _read_once(study, split):
+    if split == "test":
         earlier_readings(journal.folder, again)  # before Ray is started for nothing
     if not finished_arms(journal.trials(), study):
         raise no_result(journal.trials(), name)
@@ -112,7 +111,7 @@ def measure_arms(d: Driver, study: Study, split: Held, again: bool = False) -> A
     folder, trials = d.journal.folder, finished_arms(d.journal.trials(), study)
     if not trials:
         raise no_result(d.journal.trials(), folder.name)
-    if _read_once(study, split):
+    if split == "test":
         earlier = note_reading(folder, f"{folder.name}, {len(trials)} runs of arms", again)
         for first in earlier[:1]:
             d.report(Said(f"the test split was read {len(earlier)} times before, first on {first.when}"))
@@ -176,11 +175,6 @@ def same_questions(scored: Sequence[Scored]) -> tuple[str, ...]:
             "sizes of the split that is measured; `haps evaluate NAME/NUMBER` measures a trial alone"
         )
     return tuple(identity for identity, _, _ in asked.pop())
-
-
-def _read_once(study: Study, split: Held) -> bool:
-    """The test split of a table: whoever reads it twice has chosen on it."""
-    return split == "test" and study.experiment.task.type == "replay"
 
 
 def finished_arms(trials: Sequence[TrialRecord], study: Study) -> list[TrialRecord]:

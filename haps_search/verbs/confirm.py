@@ -13,6 +13,7 @@ from haps_search.evaluation.intervals import Interval, seed_interval
 from haps_search.sweep.events import SweepEnded, TrialRecord
 from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.journal import Journal
+from haps_search.sweep.opponents import opponents_again
 from haps_search.sweep.ranking import best_first
 from haps_search.sweep.settings import Setting, confirmations, missing
 from haps_search.verbs.driver import Driver, driven, no_result
@@ -60,9 +61,15 @@ class Confirmation:
 
 
 def confirm(
-    name: str, top: int = 1, seeds: int = 3, runs: str | Path = "runs", report: Report = silent
+    name: str,
+    top: int = 1,
+    seeds: int = 3,
+    runs: str | Path = "runs",
+    report: Report = silent,
+    opponents: bool = False,
 ) -> Confirmation:
-    """Run the best `top` settings on `seeds` fresh seeds each; those already there are not run again.
+    """Run the best `top` settings on `seeds` fresh seeds each, and where asked the best setting of each opponent on the
+    same ones, so that the final table is paired by seed; those already there are not run again.
 
     Raises:
         ConfigError: no such sweep. PoolError: it has no result yet, or the machines gave up; the same call goes on.
@@ -72,7 +79,9 @@ def confirm(
     best = best_first(study, journal.trials())
     if not best:
         raise no_result(journal.trials(), name)
-    trials = run_settings(study, journal.folder, confirmations(study, best, top, seeds), report)
+    wanted = confirmations(study, best, top, seeds)
+    wanted += opponents_again(study, best[0], journal.trials(), seeds) if opponents else []
+    trials = run_settings(study, journal.folder, wanted, report)
     metric = study.sweep.objectives[0].metric
     settings = tuple(_confirmed(record, trials, metric) for record in best[:top])
     return Confirmation(name, metric, study.experiment.run.validation.questions, settings)

@@ -29,6 +29,7 @@ from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import JOURNAL
 from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
+from haps_search.sweep.opponents import Search
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
 from haps_search.sweep.settings import Setting
@@ -36,8 +37,9 @@ from haps_search.sweep.space import apply
 from haps_search.sweep.suggestions import check_sampler
 from haps_search.sweep.tune import Left, fit
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import what_it_costs
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.task import Inspected, answerable
+from haps_search.tasks.task import Inspected, Task, answerable
 from haps_search.types import Split
 from haps_search.verbs.events import Frame, Report, Said, saying
 from haps_search.verbs.logs import logging_to
@@ -64,6 +66,11 @@ class Driver:
     def fit(self, kind: Kind, wanted: Sequence[Setting] | int) -> None:
         """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
         self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self.deadline))
+
+    def search(self, search: Search, settings: int) -> None:
+        """Run what is unfinished of an opponent's search, and then so many more settings of it."""
+        left = fit(self.journal, self.study, self.live, search.kind, settings, self.deadline, search)
+        self.finish_or_leave(search.kind, left)
 
     def finish_or_leave(self, kind: Kind, left: Left) -> None:
         """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
@@ -239,6 +246,10 @@ def read_task(experiment: Experiment) -> list[str]:
         ConfigError, DataError, CandidateError: files, rows, functions or encoders that trials would stumble over.
     """
     task = build_task(experiment.task)
+    return [*_remarks(task, experiment), what_it_costs(task, experiment)]
+
+
+def _remarks(task: Task, experiment: Experiment) -> list[str]:
     for features in getattr(experiment.routing.backbone, "features", ()):
         if isinstance(features, EncoderFeatures):
             named(features)

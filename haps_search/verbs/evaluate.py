@@ -1,29 +1,36 @@
-"""What a run's best checkpoint is worth on a whole split."""
+"""What a sweep's table says on a split, and what a run's best checkpoint is worth there."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from haps_search.config.base import NAME
 from haps_search.errors import ConfigError
+from haps_search.evaluation.comparison import Row
 from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
+from haps_search.records.readings import note_reading
 from haps_search.records.remote import pushed
 from haps_search.records.sealed import replace_text
+from haps_search.sweep.inputs import all_at_hand
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import sweep_of
+from haps_search.sweep.ranking import best_first
+from haps_search.tasks.held_out import Held, reported
 from haps_search.verbs.events import Report, Said, silent
-from haps_search.verbs.find import FoundRun, find_run
-from haps_search.verbs.frames import frame, interval, page
+from haps_search.verbs.find import FoundRun, find_run, runs_folder
+from haps_search.verbs.frames import comparison_frame, frame, interval, page
+from haps_search.version import __version__
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
-
-Held = Literal["validation", "test"]
-"""The splits that a router was not trained on."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,25 @@ class Evaluation:
         return page(f"{self.folder.name}, checkpoint of step {self.step}", {"reward": self.frame})
 
 
+@dataclass(frozen=True)
+class TableOnSplit:
+    """Every row of a sweep's final table on the same questions of a split, the best trial's last; the file keeps all
+    rewards."""
+
+    name: str
+    split: Held
+    rows: tuple[Row, ...]
+    file: Path
+
+    @property
+    def frame(self) -> DataFrame:
+        """A row per line: mean reward, the best trial's paired gain over it, both with 95 % intervals, and costs."""
+        return comparison_frame(self.rows)
+
+    def _repr_html_(self) -> str:
+        return page(f"{self.name}, {self.split} split", {"rows": self.frame})
+
+
 def evaluate(
     run: str,
     split: Held = "validation",
@@ -54,12 +80,12 @@ def evaluate(
     *,
     table: str | Path | None = None,
     logged: str | Path | None = None,
-) -> Evaluation | Judged | JudgedByLog:
-    """Measure the best checkpoint of a run, on the test split beside validation.
+) -> Evaluation | TableOnSplit | Judged | JudgedByLog:
+    """Measure every row of a sweep's table at once, paired; or the best checkpoint of a single run or trial, on the
+    test split beside validation. The test split is read once, unless `again`, and a reading is written down.
 
-    A sweep or run on an outcome table is judged beside all references instead, and its test split is read once unless
-    `again`; or on another `table` with the same models; or by what it would have earned on a log with one outcome per
-    question (`logged`).
+    A sweep or run on an outcome table is judged beside all references instead; or on another `table` with the same
+    models; or by what it would have earned on a log with one outcome per question (`logged`).
 
     Raises:
         ConfigError: no such run, a test split that was read before, or a table for a run that asks its candidates.
@@ -76,18 +102,65 @@ def evaluate(
         from haps_search.verbs.judge import judge_replay
 
         return judge_replay(run, split, again, runs, report, None if table is None else Path(table))
-    return _measured(found, split, report)
+    journal = _searched(runs, run)
+    return _measured(found, split, again, report) if journal is None else _table(journal, split, again, report)
 
 
-def _measured(found: FoundRun, split: Held, report: Report) -> Evaluation:
+def _searched(runs: str | Path, name: str) -> Journal | None:
+    """The sweep of that name that searched a space; None for a run, a trial, or a sweep of arms."""
+    if not re.fullmatch(NAME, name):
+        return None
+    journal = Journal(runs_folder(runs).resolve() / name)
+    return None if journal.started() is None or journal.study().arms else journal
+
+
+def _table(journal: Journal, split: Held, again: bool, report: Report) -> TableOnSplit:
+    from haps_search.verbs.table import OwnProcess, measured_rows
+
+    folder = journal.folder
+    study = all_at_hand(journal.study(), folder)
+    best = best_first(study, journal.trials())[0]
+    if split == "test":
+        _note(folder, f"{folder.name}, all rows of its table", again, report)
+    rows, found = measured_rows(OwnProcess(), journal, study, best, split, report, fresh=split == "test")
+    file = folder / f"table-{split}.json"
+    content = {
+        "code_version": __version__,
+        "split": split,
+        "rows": [asdict(row) for row in rows],
+        "questions": found.questions,
+        "tasks": found.tasks,
+        "seeds": found.seeds,
+        "rewards": {
+            **{f"always {', '.join(z)}": rewards for z, rewards in found.frozen.items()},
+            **found.untrained,
+            **found.routers,
+        },
+    }
+    replace_text(file, json.dumps(content, indent=1))
+    pushed(file)
+    return TableOnSplit(folder.name, split, tuple(rows), file)
+
+
+def _note(folder: Path, what: str, again: bool, report: Report) -> None:
+    earlier = note_reading(folder, what, again)
+    for first in earlier[:1]:
+        report(Said(f"the test split was read {len(earlier)} times before, first on {first.when}"))
+
+
+def _measured(found: FoundRun, split: Held, again: bool, report: Report) -> Evaluation:
     from haps_search.engines.local import load_run
     from haps_search.search.engine import finished
     from haps_search.search.validation import score_router
 
+    if split == "test":
+        sweep = sweep_of(found.folder)  # all its trials share the test questions
+        where = sweep if Journal(sweep).started() is not None else found.folder
+        _note(where, f"{found.folder.name} of {where.name}", again, report)
     loaded = load_run(found.folder, found.experiment)
     rewards = {}
     for each in dict.fromkeys(("validation", split)):
-        questions = loaded.task.questions(each)
+        questions = reported(loaded.task, found.experiment, each)
         report(Said(f"playing {len(questions)} {each} questions"))
         scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
         rewards[each] = scored.rewards

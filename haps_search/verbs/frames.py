@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,8 +21,19 @@ def trials_frame(trials: Sequence[TrialRecord]) -> DataFrame:
 
 
 def comparison_frame(rows: Sequence[Row]) -> DataFrame:
-    """Indexed by the row's label: reward and gain (the joint router's over this row), each mean, low and high."""
-    return frame([{"": r.label, **interval("reward", r.reward), **interval("gain", r.joint_gain)} for r in rows], "")
+    """Indexed by the row's label: reward and gain (the joint router's over this row), each mean, low and high; and what
+    a row that learnt has cost."""
+    found = [
+        {
+            "": r.label,
+            **interval("reward", r.reward),
+            **interval("gain", r.joint_gain),
+            "seeds": r.seeds,
+            **(asdict(r.cost) if r.cost is not None else {}),
+        }
+        for r in rows
+    ]
+    return frame(found, "")
 
 
 def frame(rows: Sequence[Mapping[str, Any]], index: str) -> DataFrame:

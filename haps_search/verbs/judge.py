@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 from haps_search.config.load import load_table, parse_table
 from haps_search.config.references import ReferencesConfig
 from haps_search.config.run import Experiment
-from haps_search.evaluation.replay.asked import Asked, Held, JudgedOn, asked, measured
+from haps_search.evaluation.replay.asked import Asked, JudgedOn, asked, measured
 from haps_search.evaluation.replay.contents import contents
 from haps_search.evaluation.replay.judgement import Judgement, judge
 from haps_search.records.readings import note_reading
 from haps_search.records.remote import dropped, pushed
 from haps_search.records.sealed import replace_text
 from haps_search.report.source import read_stored
+from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import Held, reported
 from haps_search.tasks.tables.reading import read_table
 from haps_search.verbs.events import Report, saying, silent
 from haps_search.verbs.find import runs_folder
@@ -88,6 +90,9 @@ def judged(subject: Subject, split: Held, again: bool, say: Callable[[str], None
         earlier = note_reading(subject.readings, f"{subject.name}, {len(chosen.settings)} settings", again)
         notes += [f"the test split was read {len(earlier)} times before, first on {e.when}" for e in earlier[:1]]
     questions = asked(subject.experiment, _inputs(chosen), split)
+    if split == "validation":
+        own = {q.id for q in reported(build_task(subject.experiment.task), subject.experiment, split)}
+        questions = [each.only(own) for each in questions]
     if questions[0].left_out:
         notes.append(f"{questions[0].left_out:,} {split} questions that no candidate answered are left out")
     return _judgement(subject, chosen, questions, split, split, say), notes
@@ -165,8 +170,10 @@ def _notes(subject: Subject, split: JudgedOn, chosen: Chosen) -> list[str]:
     settings, labels = chosen.settings, ", ".join(setting.label for setting in chosen.settings)
     over = f" (chosen on {chosen.folds} folds)" if chosen.validation is not None else ""
     notes = [f"the router is the mean over {len(settings)} settings: {labels}{over}"]
-    if split == "validation":
+    if split == "validation" and subject.experiment.run.validation.choosing_share >= 1:
         return [*notes, "the router was chosen on these questions, references were not: its row is flattered"]
+    if split == "validation":
+        return notes
     alone = [setting.label for setting in settings if not setting.confirmed]
     if alone and subject.folds > 1 and len(subject.settings) + len(subject.settings[0].confirmed) > 1:
         notes.append(

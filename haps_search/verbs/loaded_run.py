@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.records.sealed import replace_text
+from haps_search.tasks.held_out import Held
 from haps_search.types import Adapter, Assignment, Question
-from haps_search.verbs.evaluate import Evaluation, Held, evaluate
+from haps_search.verbs.evaluate import Evaluation, TableOnSplit, evaluate
 from haps_search.verbs.events import Report, silent
 from haps_search.verbs.find import find_run
 from haps_search.verbs.frames import frame, page
@@ -211,7 +212,7 @@ class Run:
 
     def evaluate(
         self, split: Held = "validation", again: bool = False, report: Report = silent
-    ) -> Evaluation | Judged | JudgedByLog:
+    ) -> Evaluation | TableOnSplit | Judged | JudgedByLog:
         """As `haps_search.evaluate` of this run."""
         return evaluate(self.name, split, again, self.runs, report)
 

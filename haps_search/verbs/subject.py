@@ -25,8 +25,8 @@ from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.ranking import best_first
 from haps_search.sweep.settings import experiment_of
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import choosing
 from haps_search.tasks.replay import ReplayTask
-from haps_search.tasks.task import answerable
 from haps_search.types import Question
 from haps_search.verbs.find import FoundRun, find_run
 
@@ -133,9 +133,9 @@ def chosen_settings(subject: Subject) -> Chosen:
     else:
         tasks = [_task(subject.settings[0].searched)]
         proven = list(subject.settings[:MOST_AVERAGED])
-        asked = answerable(tasks[0], "validation", models)
+        asked = choosing(tasks[0], subject.experiment)
         found = {s.label: policy(s.searched, "validation", asked, models) for s in proven}
-    outcomes = [task.outcomes(answerable(task, "validation", models), models) for task in tasks]
+    outcomes = [task.outcomes(choosing(task, subject.experiment), models) for task in tasks]
     measure = Yardstick.of(outcomes, subject.experiment.run.validation.best)
     if len(tasks) > 1:
         proven.sort(key=lambda setting: -measure(found[setting.label]))
@@ -198,7 +198,7 @@ def _left_out(subject: Subject, setting: Setting) -> Policy:
     parts = []
     for fold in range(subject.folds):
         runs = [run for run in setting.confirmed if _fold(run) == fold]
-        own = answerable(_task(runs[0]), "validation", _models(subject))
+        own = choosing(_task(runs[0]), subject.experiment)
         parts.append(mean_policy([policy(run, "validation", own, _models(subject)) for run in runs]))
     common = set.intersection(*(set(part.priced) for part in parts))
     return Policy(

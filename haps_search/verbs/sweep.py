@@ -14,8 +14,7 @@ import yaml
 from haps_search.config.anchors import unplaced
 from haps_search.config.load import dump, parse_study
 from haps_search.config.sweep import Study
-from haps_search.evaluation.comparison import Row
-from haps_search.evaluation.intervals import Interval
+from haps_search.evaluation.comparison import Row, row_of
 from haps_search.records.sealed import replace_text
 from haps_search.report.source import read_sweep
 from haps_search.sweep.events import SweepEnded, TrialRecord
@@ -23,11 +22,12 @@ from haps_search.sweep.hold import fetched
 from haps_search.sweep.inputs import all_at_hand, kept
 from haps_search.sweep.journal import Journal, differences
 from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.opponents import Search, opponents, spent, trials_each
 from haps_search.sweep.prior import Prior, prior_of
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.ranking import best_first, broken
 from haps_search.sweep.repeats import groups
-from haps_search.sweep.settings import arms, comparisons, missing
+from haps_search.sweep.settings import arms, missing, with_halves_of
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
@@ -35,8 +35,8 @@ from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
-from haps_search.verbs.measure import compared
 from haps_search.verbs.report import written_page
+from haps_search.verbs.table import measured_rows
 from haps_search.verbs.tracking import tracking_uri
 from haps_search.version import __version__
 
@@ -103,8 +103,20 @@ def sweep(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
-    study = kept(study, folder)
+    study = _as_parted(kept(study, folder), folder, report)
     return _drive(study, folder, False, report, _prior(study, like, runs, report))
+
+
+def _as_parted(study: Study, folder: Path, report: Report) -> Study:
+    """A sweep that has begun keeps the validation questions that it chooses on, and those that it reports on."""
+    journal = Journal(fetched(folder))
+    if journal.started() is None:
+        return study
+    begun, now = (s.experiment.run.validation.choosing_share for s in (journal.study(), study))
+    if begun == now:
+        return study
+    report(Said(f"{folder.name} keeps run.validation.choosing_share: {begun:g}, with which it was begun, not {now:g}"))
+    return with_halves_of(study, begun)
 
 
 def _prior(study: Study, like: str | None, runs: str | Path, report: Report) -> Prior | None:
@@ -170,7 +182,11 @@ def _as_it_ended(study: Study, folder: Path) -> SweepResult | None:
     begun = journal.study()
     if differences(unplaced(dump(begun)), unplaced(dump(study))) or begun.arms != study.arms:
         return None
-    if begun.sweep.seeds != study.sweep.seeds or any(not t.ended for t in journal.trials()):
+    if (
+        begun.sweep.seeds != study.sweep.seeds
+        or begun.sweep.opponents != study.sweep.opponents
+        or any(not t.ended for t in journal.trials())
+    ):
         return None
     if study.arms:
         measured = stored_arms(folder, "validation") if study.sweep.comparison else None
@@ -193,14 +209,34 @@ def _search(d: Driver, study: Study) -> SweepResult:
     with d.watched(planned_trials(study)):
         d.fit("search", max(study.sweep.trials - begun, 0))
         best = best_trial(d.journal, study)
-        if study.sweep.comparison:
-            d.fit("comparison", missing(comparisons(study, best), d.journal.trials()))
+        _search_opponents(d, study, best)
     d.go_on()
-    d.report(Said("measuring on the whole validation split"))
-    rows = compared(d.live, d.journal, study, best)
+    rows = measured_rows(d.live, d.journal, study, best, "validation", d.report)[0]
     d.journal.append(SweepEnded("all trials ended", time.time()))
     d.end([*keep_report(d.journal.folder, study, d.journal.trials(), rows), written_page(read_sweep(d.journal)).parent])
     return _result(d.journal, study, tuple(rows), best, None)
+
+
+def _search_opponents(d: Driver, study: Study, best: TrialRecord) -> None:
+    """Each in its own space, with as many trials or core-seconds as the study's own search had."""
+    own = Search(study)
+    for name, search in opponents(study, best).items():
+        asked = study.sweep.opponents
+        if asked.match == "trials" or asked.learning[name].trials is not None:
+            most = trials_each(study, name, own.begun(d.journal.trials()))
+            d.search(search, max(most - search.begun(d.journal.trials()), 0))
+            continue
+        _until_spent(d, search, spent(own.own(d.journal.trials())))
+
+
+def _until_spent(d: Driver, search: Search, budget: float) -> None:
+    """One trial after the other in each place, until they took so many seconds; or until trials take none, because all
+    fail."""
+    d.search(search, 0)
+    before = -1.0
+    while before < (now := spent(search.own(d.journal.trials()))) < budget:
+        before = now
+        d.search(search, d.study.sweep.concurrency)
 
 
 def _result(
@@ -214,11 +250,7 @@ def _result(
 def stored_rows(file: Path) -> tuple[Row, ...]:
     """The comparison that a sweep ended with; empty where the file is not there or not whole."""
     try:
-        rows = json.loads(file.read_text())["comparison"]
-        return tuple(
-            Row(r["label"], Interval(**r["reward"]), Interval(**r["joint_gain"]) if r["joint_gain"] else None)
-            for r in rows
-        )
+        return tuple(row_of(each) for each in json.loads(file.read_text())["comparison"])
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

@@ -23,10 +23,11 @@ from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
 from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
+from haps_search.sweep.settings import with_halves_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.own import with_task
 from haps_search.tasks.task import Task
-from haps_search.verbs.events import Report, Said, saying, silent
+from haps_search.verbs.events import Counted, Report, Said, saying, silent
 from haps_search.verbs.find import named_folder
 from haps_search.verbs.frames import frame, page
 from haps_search.verbs.logs import logging_to
@@ -73,6 +74,8 @@ def train(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or f"{study.name}-train")
+    if (folder / "experiment.json").exists():  # it keeps the validation questions that it was begun with
+        study = with_halves_of(study, RunFolder.experiment_of(folder).run.validation.choosing_share)
     with Hold(folder) as hold:
         try:
             local = isinstance(study.experiment.engine, LocalEngineConfig)
@@ -127,8 +130,12 @@ async def _train(study: Study, folder: Path, hold: Hold, opened: Opener, report:
         if mirror is not None:
             mirror.send()
 
+    def counted(label: str, done: int, total: int) -> None:
+        report(Counted(label, done, total))
+
     try:
-        result = await run(engine, task, experiment, RunFolder(folder, experiment), step_done, lambda: hold.leaving)
+        place = RunFolder(folder, experiment)
+        result = await run(engine, task, experiment, place, step_done, lambda: hold.leaving, counted)
     finally:
         await engine.close()
     if mirror is not None:
@@ -142,8 +149,12 @@ def _line(step: int, metrics: Mapping[str, float], experiment: Experiment) -> st
         f"! {name.replace('_', ' ')}" for name in ("route_collapse", "answer_collapse") if metrics.get(name)
     )
     adapter = f"adapter norm {metrics['adapter_norm']:.3f}  " if "adapter_norm" in metrics else ""
+    if "reference_match" in metrics:
+        learnt = f"log p {metrics['reference_log_likelihood']:.2f}  match {metrics['reference_match']:.3f}"
+    else:
+        learnt = f"reward {metrics['reward']:.3f}"
     return (
-        f"step {step}/{experiment.run.steps}  reward {metrics['reward']:.3f}  "
+        f"step {step}/{experiment.run.steps}  {learnt}  "
         f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
         f"{adapter}{metrics['step_seconds']:.2f} s/step  {alarms}"
     ).rstrip()

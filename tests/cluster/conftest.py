@@ -67,6 +67,7 @@ def running_ray() -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+            _system_config={"metrics_report_interval_ms": 1000},
         )
         yield
         ray.shutdown()

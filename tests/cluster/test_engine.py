@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 from patience import Patience, growth
+from taught_task import TaughtTask
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
@@ -69,6 +72,26 @@ async def until(event: Callable[[], bool], running: asyncio.Task[None], folder: 
         await asyncio.sleep(0.02)
 
 
+def scraped(enough: Callable[[list[str]], bool]) -> list[str]:
+    """What this node's Ray shows to Prometheus of haps_search; a process tells every now and then."""
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + 120
+    while True:
+        with urllib.request.urlopen(address, timeout=30) as response:
+            lines = [line for line in response.read().decode().splitlines() if line.startswith("ray_haps_")]
+        if enough(lines):
+            return lines
+        assert time.monotonic() < deadline, lines
+        time.sleep(1)
+
+
+def told(lines: list[str], metric: str, *tags: str) -> float:
+    """The sum of a metric's series that have these tags."""
+    chosen = [line for line in lines if line.startswith(metric + "{") and all(tag in line for tag in tags)]
+    return sum(float(line.rpartition(" ")[2]) for line in chosen)
+
+
 def started(live: Any, experiment: Experiment) -> RayEngine:
     return asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
 
@@ -93,12 +116,34 @@ def test_local_is_ray_with_one_worker_is_ray_with_several(
     same(local, two)
 
 
+def test_references_are_the_same_on_both_engines_and_read_once_by_all(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    task, lows = TaughtTask(), ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"})
+    taught = [
+        tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
+        for low in lows
+    ]
+    local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
+    with on_ray(taught[0], replicas={"llama": 2}) as live:
+        apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
+    for one, other in zip(local, apart, strict=True):
+        assert one[0][-1]["reference_log_likelihood"] > one[0][0]["reference_log_likelihood"]
+        same(one, other)
+
+
 def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
     experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
     task = DialogueTask(experiment.task)  # type: ignore[arg-type]
     local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local", task)
     with on_ray(experiment, replicas={"llama": 1, "qwen2": 2}) as live:
         apart = played(started(live, experiment), experiment, tmp_path / "ray", task)
+        drawn = sum(m["completion_tokens"] for m in apart[0])  # and what validation draws
+        lines = scraped(lambda lines: told(lines, "ray_haps_tokens_total", 'kind="sample"') >= drawn)
+    for name in ("llama", "qwen2"):
+        assert told(lines, "ray_haps_tokens_total", f'candidate="{name}"', 'kind="score"') > 0
+        assert told(lines, "ray_haps_workers", f'candidate="{name}"') == {"llama": 1, "qwen2": 2}[name]
+    assert told(lines, "ray_haps_leases_total") > 0
     assert any(m["reward_spread"] > 0 for m in local[0])
     assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
     same(local, apart)

@@ -20,10 +20,11 @@ from ray.tune.search import Searcher
 from replays import replay_experiment
 from sweeps import a_study, a_trial, write
 
+from haps_search.config.distributions import Choice
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.config.samplers import Asha
-from haps_search.config.sweep import Choice, Study
+from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS
 from haps_search.errors import PoolError
@@ -39,6 +40,7 @@ from haps_search.sweep.events import (
 )
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import attempt_folder, trial_folder
+from haps_search.sweep.opponents import Search
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.suggestions import suggestion
 from haps_search.sweep.telling import optuna_study
@@ -235,7 +237,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def search(journal: Journal, wanted: Sequence[Setting] | int, study: Study | None = None) -> tune._JournalSearch:
     study = study or journal.study()
     unfinished = [t for t in journal.trials() if not t.ended]
-    return tune._JournalSearch(journal, study, Session("haps-s", PROFILE, broker=None), unfinished, wanted)
+    return tune._JournalSearch(
+        journal, study, Session("haps-s", PROFILE, broker=None), unfinished, wanted, Search(study)
+    )
 
 
 def reported(step: int, **metrics: float) -> dict[str, Any]:
@@ -626,7 +630,7 @@ def test_a_result_without_metrics_decides_nothing() -> None:
 
 @pytest.mark.parametrize(("kind", "stops"), [("search", True), ("comparison", False), ("confirm", False)])
 def test_only_the_search_is_cut_short(journal: Journal, kind: Any, stops: bool) -> None:
-    assert isinstance(tune._scheduler(STUDY, journal, kind), tune._JournalAsha) is stops
+    assert isinstance(tune._scheduler(Search(STUDY), journal, kind), tune._JournalAsha) is stops
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from dense_task import DenseTask
 from experiments import tiny_experiment
+from taught_task import TaughtTask
 
 from haps_search import errors
 from haps_search.config.run import Experiment
@@ -21,6 +22,7 @@ from haps_search.records.run_folder import RunFolder
 from haps_search.search import loop
 from haps_search.search.loop import RunResult, batch, run
 from haps_search.search.validation import Scored
+from haps_search.tasks.task import Task
 from haps_search.types import Question, Rollouts, Snapshot, UpdateReport
 
 TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
@@ -42,8 +44,10 @@ class InterruptedEngine(LocalEngine):
         return await super().update(questions, signal)
 
 
-def finished(engine: LocalEngine, experiment: Experiment, folder: Path) -> tuple[RunResult, Snapshot]:
-    result = asyncio.run(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
+def finished(
+    engine: LocalEngine, experiment: Experiment, folder: Path, task: Task | None = None
+) -> tuple[RunResult, Snapshot]:
+    result = asyncio.run(run(engine, task or DenseTask(), experiment, RunFolder(folder, experiment)))
     return result, asyncio.run(engine.snapshot())
 
 
@@ -166,3 +170,26 @@ def test_where_cost_weighs_the_best_step_is_the_one_worth_most(
     found = [(m["validation_reward"], m["validation_utility"]) for _, m in records(tmp_path)]
     assert found == [(0.5, pytest.approx(0.3)), (0.9, pytest.approx(0.1))]
     assert result.best_step == 1
+
+
+TAUGHT: dict[str, Any] = {"learning__signal": "references", "routing__low_level": {"type": "static", "init": "xavier"}}
+
+
+@pytest.mark.parametrize("killed_after", [0, 3])
+def test_what_learns_from_references_goes_on_as_if_nothing_had_been(
+    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int
+) -> None:
+    experiment = tiny_experiment(tiny_lms, **TAUGHT)
+    whole, weights = finished(LocalEngine.build(experiment, TaughtTask()), experiment, tmp_path / "whole", TaughtTask())
+    broken = InterruptedEngine.build(experiment, TaughtTask())
+    broken.updates_left = killed_after
+    with pytest.raises(Interrupted):
+        finished(broken, experiment, tmp_path / "parts", TaughtTask())
+    resumed, again = finished(LocalEngine.build(experiment, TaughtTask()), experiment, tmp_path / "parts", TaughtTask())
+
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    first, last = (records(tmp_path / "whole")[i][1]["reference_log_likelihood"] for i in (0, -1))
+    assert last > first
+    assert resumed.best_step == whole.best_step
+    for name, tensor in weights.tensors.items():
+        assert torch.equal(again.tensors[name], tensor), name

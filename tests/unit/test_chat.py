@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from haps_search.candidates.chat import render
+from haps_search.candidates.chat import render, text_ids
 from haps_search.config.candidates import Chat, PlainChat, TemplateChat
 from haps_search.errors import CandidateError
 from haps_search.types import Message
@@ -27,6 +27,7 @@ def tokenizer(template: str | None = None, ends: bool = False) -> PreTrainedToke
     vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *characters])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    backend.decoder = decoders.Fuse()
     special = [("<s>", BOS), ("</s>", EOS)]
     single = "<s> $A </s>" if ends else "<s> $A"
     backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
@@ -96,3 +97,46 @@ def test_plain_keeps_an_end_token_the_mapping_wrote() -> None:
 def test_an_empty_prompt_is_refused() -> None:
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     assert "no tokens" in error_of(TemplateChat(), (Message("user", ""),), template)
+
+
+ENDING = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+FEED = 2
+
+
+@pytest.mark.parametrize(
+    ("chat", "template", "stops", "text", "wanted"),
+    [
+        (TemplateChat(), ENDING, (EOS, FEED), "42", "<user>Why?</s>\n<assistant>|42</s>"),
+        (TemplateChat(), NATIVE, (FEED,), "42", "<s><user>Why?\n<assistant>|42\n"),
+        (PlainChat(user="{content}\n", generation="A:"), None, (EOS,), "42", "<s>Why?\nA:| 42</s>"),
+        (PlainChat(user="{content}\n", generation="A: "), None, (EOS,), "42", "<s>Why?\nA: |42</s>"),
+        (PlainChat(user="{content}"), None, (EOS, FEED), "42", "<s>Why?| 42\n"),
+        (PlainChat(user="{content}"), None, (EOS,), " 42", "<s>Why?| 42</s>"),
+        (PlainChat(), None, (EOS, FEED), "a </s>", "<s>Why?\n|a </s>\n"),
+    ],
+)
+def test_what_is_taught_begins_as_the_prompt_goes_on_and_ends_as_a_turn_does(
+    chat: Chat, template: str | None, stops: tuple[int, ...], text: str, wanted: str
+) -> None:
+    tok = tokenizer(template)
+    prompt = render(tok, chat, TALK[1:], "nina")
+    ids = text_ids(tok, chat, prompt, text, stops)
+    assert "|".join("".join(tok.convert_ids_to_tokens(some)) for some in (prompt, ids)) == wanted
+    assert ids[-1] in stops
+    assert EOS not in ids[:-1], "a special token in a reference is characters"
+
+
+def test_tokens_that_straddle_prompt_and_answer_are_taught_as_they_would_be_said() -> None:
+    """`A:` then ` 42` is one token with its space where the whole is read so; a merge with the prompt is none."""
+    merges = [(" ", "4"), (" 4", "2"), (":", "x")]
+    letters = ["A", ":", " ", "4", "2", "x", " 4", " 42", ":x"]
+    backend = Tokenizer(models.BPE({t: i for i, t in enumerate(["<s>", "</s>", *letters])}, merges))
+    backend.decoder = decoders.Fuse()
+    tok = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    prompt = tok("A:")["input_ids"]
+    assert tok.convert_ids_to_tokens(text_ids(tok, PlainChat(), prompt, "42", (EOS,))) == [" 42", "</s>"]
+    spaced = tok("A: ")["input_ids"]
+    assert tok.convert_ids_to_tokens(text_ids(tok, PlainChat(), spaced, "42", (EOS,))) == ["4", "2", "</s>"]

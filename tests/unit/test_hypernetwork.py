@@ -9,9 +9,10 @@ import torch
 from made import layout, module, normal
 from torch import Tensor, nn
 
-from haps_search.config.routing import GeneratedLowLevel, StaticLowLevel
-from haps_search.lora.adapter import matrices, relative_norms, relative_spectral_norms
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
+from haps_search.config.routing import BankLowLevel, GeneratedLowLevel, StaticLowLevel
+from haps_search.lora.adapter import flattened, matrices, relative_norms, relative_spectral_norms
+from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter, build_low_level
+from haps_search.routing.router import _assembled
 
 WIDTH = 6
 TARGETS = (
@@ -132,6 +133,39 @@ def test_no_update_exceeds_its_spectral_bound_and_gradients_still_flow(type: str
     (values * normal(LAYOUT.size)).sum().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in low.parameters())
     assert max(float(p.grad.abs().max()) for p in low.parameters() if p.grad is not None) > 1e-6
+
+
+RESIDUAL = GeneratedLowLevel(residual_of="static", init="xavier", hidden=(8,))
+
+
+@pytest.mark.parametrize("config", [RESIDUAL, BankLowLevel(size=3, init="xavier")], ids=lambda c: c.type)
+@pytest.mark.parametrize("limit", [0.05, 1.0])
+@pytest.mark.parametrize("bound", ["max_relative_norm", "max_relative_spectral_norm"])
+def test_the_sum_of_parts_keeps_to_the_bound_and_gradients_flow(config: Any, limit: float, bound: str) -> None:
+    torch.manual_seed(0)
+    none = {"max_relative_norm": None, "max_relative_spectral_norm": None}
+    low = build_low_level(config.model_copy(update=none | {bound: limit}), WIDTH, LAYOUT).double()
+    with torch.no_grad():
+        for parameter in low.parameters():
+            parameter.mul_(3)
+    parts = low.parts(POOLED)
+    norms = relative_norms if bound == "max_relative_norm" else relative_spectral_norms
+    found = [norms(each.layout, each.values) for each in map(flattened, _assembled(LAYOUT, parts, len(POOLED)))]
+    largest = float(torch.stack(found).detach().max())
+    assert 0.3 * limit < largest <= limit * (1 + 1e-9)
+    sum((t * normal(*t.shape)).sum() for part in parts for t, _ in part.learnt).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in low.parameters())
+    assert max(float(p.grad.abs().max()) for p in low.parameters() if p.grad is not None) > 1e-6
+
+
+@pytest.mark.parametrize("config", [RESIDUAL, BankLowLevel()], ids=lambda c: c.type)
+def test_parts_begin_as_the_frozen_model_and_share_what_they_can(config: Any) -> None:
+    low = build_low_level(config.model_copy(update={"init": "zero"}), WIDTH, LAYOUT).double()
+    adapters = _assembled(LAYOUT, low.parts(POOLED), len(POOLED))
+    assert all(float(relative_norms(a.layout, a.values).detach().max()) < 1e-9 for a in map(flattened, adapters))
+    shared = {id(adapter.parts[-1].values) for adapter in adapters}
+    assert len(shared) == 1
+    assert len({id(t) for adapter in adapters for t in adapter.learnt}) == len(POOLED) + 1
 
 
 def test_a_wide_bound_changes_nothing() -> None:

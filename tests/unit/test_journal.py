@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from haps_search.config.candidates import CandidateConfig, ZooSource
+from haps_search.config.distributions import IntRange
 from haps_search.config.run import Experiment, RunConfig
-from haps_search.config.sweep import IntRange, Study, SweepConfig, TrackingConfig
+from haps_search.config.sweep import Study, SweepConfig, TrackingConfig
 from haps_search.config.tasks import SkillsTask
 from haps_search.errors import ConfigError, DataError, PoolError
 from haps_search.sweep import journal as module

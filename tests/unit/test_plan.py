@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from sweeps import a_study, a_trial
 
-from haps_search.config.routing import GeneratedLowLevel, NoLowLevel, StaticLowLevel
+from haps_search.config.routing import GeneratedLowLevel
 from haps_search.errors import ConfigError
-from haps_search.evaluation.labels import ARCHITECTURE_ONLY, STATIC
 from haps_search.sweep.events import TrialEnded, stopped, written_ending
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import (
     Setting,
-    comparisons,
     confirmations,
     experiment_of,
     missing,
@@ -36,38 +33,6 @@ def test_a_trial_runs_its_parameters_over_the_study_under_its_own_seed() -> None
     assert experiment.learning.learning_rate.high == 0.003
     assert experiment.run.seed == 5
     assert experiment.run.steps == 20
-
-
-def test_the_comparison_changes_the_low_level_and_nothing_else() -> None:
-    study, best = a_study(), a_trial(3, parameters=SEARCHED, seed=5)
-    wanted = {s.label: s for s in comparisons(study, best)}
-    assert list(wanted) == [ARCHITECTURE_ONLY, STATIC]
-    own = experiment_of(study, best)
-    for setting, level in ((wanted[ARCHITECTURE_ONLY], NoLowLevel()), (wanted[STATIC], StaticLowLevel())):
-        assert (setting.kind, setting.seed) == ("comparison", 5)
-        experiment = experiment_of(study, setting)
-        assert type(experiment.routing.low_level) is type(level)
-        routing = own.routing.model_copy(update={"low_level": experiment.routing.low_level})
-        assert experiment == own.model_copy(update={"routing": routing})
-
-
-def test_the_static_adapter_has_the_bounds_of_the_best_trial() -> None:
-    spectral = {**SEARCHED, "routing.low_level.max_relative_spectral_norm": 0.3}
-    setting = comparisons(a_study(), a_trial(3, parameters=spectral))[1]
-    low = experiment_of(a_study(), setting).routing.low_level
-    assert isinstance(low, StaticLowLevel)
-    assert (low.max_relative_norm, low.max_relative_spectral_norm) == (0.7, 0.3)
-
-
-@pytest.mark.parametrize(("own", "left"), [("none", [STATIC]), ("static", [ARCHITECTURE_ONLY])])
-def test_the_best_trial_is_not_compared_with_itself(own: str, left: list[str]) -> None:
-    best = a_trial(0, parameters={"routing.low_level.type": own})
-    assert [s.label for s in comparisons(a_study(), best)] == left
-
-
-def test_a_router_with_backbones_apart_can_be_compared_too() -> None:
-    study, best = a_study(), a_trial(0, parameters={"routing.share_backbone": False})
-    assert [experiment_of(study, s).routing.share_backbone for s in comparisons(study, best)] == [True, True]
 
 
 def test_confirmations_run_the_best_settings_on_the_same_fresh_seeds() -> None:
@@ -97,15 +62,6 @@ def test_what_the_journal_already_has_is_not_missing() -> None:
         a_trial(5, parameters={"run.steps": 10}, seed=3, kind="confirm", label="trial 2"),
     ):
         assert missing([setting], [other]) == [setting]
-
-
-def test_comparisons_are_found_again_in_a_journal(tmp_path: Path) -> None:
-    wanted = comparisons(a_study(), a_trial(3, parameters=SEARCHED))
-    read_back = [
-        a_trial(n, parameters=json.loads(json.dumps(s.parameters)), seed=s.seed, kind=s.kind, label=s.label)
-        for n, s in enumerate(wanted)
-    ]
-    assert missing(wanted, read_back) == []
 
 
 def test_trials_lie_in_numbered_folders() -> None:

@@ -16,6 +16,7 @@ from haps_search.config.engines import Leases
 from haps_search.engines.cluster import broker as broker_module
 from haps_search.engines.cluster import pool_client
 from haps_search.engines.cluster.broker import Broker
+from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.pool_client import Order, PoolClient
 from haps_search.engines.cluster.protocol import Answered, Done, Lost
 from haps_search.engines.cluster.tickets import DROPPED_S
@@ -273,3 +274,14 @@ async def test_one_client_serves_many_that_ask_at_once() -> None:
     found = await asyncio.gather(*(one(name) for name in "abcdefgh"))
     worker.cancel()
     assert found == [[(f"{name}{i}",) for i in range(5)] for name in "abcdefgh"]
+
+
+@asynchronous
+async def test_a_trial_told_to_leave_as_an_answer_comes_leaves() -> None:
+    reference: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(answer(reference, 10.0))
+    await asyncio.sleep(0)
+    reference.set_result("here")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

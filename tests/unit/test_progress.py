@@ -10,9 +10,11 @@ import pytest
 from judged_sweeps import fruit_study
 from sweeps import a_study, a_trial, write
 
+from haps_search.cli.display import plain_line
 from haps_search.config.sweep import Study
 from haps_search.records.jsonl import JsonlTracker
 from haps_search.records.remote import LOOK_S
+from haps_search.records.run_folder import RunFolder
 from haps_search.sweep import following
 from haps_search.sweep.events import AttemptStarted, State, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
@@ -47,6 +49,19 @@ def test_a_trial_that_has_not_reported_shows_no_numbers(journal: Journal) -> Non
     view = only(Progress(journal, STUDY))
     assert (view.state, view.step, view.steps) == ("running", 0, 8)
     assert (view.reward, view.validation, view.entropy, view.alarm, view.error) == (None, None, None, "", None)
+
+
+def test_what_a_trial_does_before_its_first_step_is_shown_until_then(journal: Journal) -> None:
+    write(journal, a_trial(0, state="running"))
+    progress, folder = Progress(journal, STUDY), RunFolder(trial_folder(journal.folder, 0), STUDY.experiment)
+    folder.doing("reading 3,500 questions once", 1435, 3500)
+    assert only(progress).doing == "reading 3,500 questions once: 41%"
+    assert plain_line([only(progress)], 0.0, None).endswith("000 reading 3,500 questions once: 41%")
+    folder.doing("reading 3,500 questions once", 3500, 3500)
+    assert only(progress).doing == ""
+    folder.doing("reading again", 1, 2)
+    step(metrics_of(journal, 0), 1)
+    assert only(progress).doing == ""
 
 
 def test_a_view_follows_the_run_and_keeps_the_last_validation(journal: Journal) -> None:
@@ -141,7 +156,7 @@ def test_nothing_planned_is_done() -> None:
     assert fraction_done([], STUDY, planned=0) == 1.0
 
 
-@pytest.mark.parametrize(("study", "planned"), [(STUDY, 6), (a_study(trials=4, comparison=False), 4)])
+@pytest.mark.parametrize(("study", "planned"), [(STUDY, 16), (a_study(trials=4, comparison=False), 4)])
 def test_the_comparison_is_planned_too(study: Study, planned: int) -> None:
     assert planned_trials(study) == planned
 
@@ -154,4 +169,4 @@ def test_sweeps_are_folders_with_a_journal(tmp_path: Path, journal: Journal) -> 
 
 def test_a_replay_plans_its_search_trials_alone() -> None:
     assert planned_trials(fruit_study(Path("table.jsonl"))) == fruit_study(Path("table.jsonl")).sweep.trials
-    assert planned_trials(a_study()) == a_study().sweep.trials + 2
+    assert planned_trials(a_study()) == a_study().sweep.trials * 4, "three opponents with as many"

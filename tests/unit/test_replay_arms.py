@@ -31,6 +31,7 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.settings import arms, experiment_of
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import reported
 from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.tables.reading import held
@@ -113,8 +114,8 @@ def test_arms_on_a_table_with_gaps_are_measured_without_frozen_candidates(made: 
     task = build_task(made[0].experiment.task)
     assert isinstance(task, ReplayTask)
     asked = task.questions("validation")
-    assert kept["questions"] == [q.id for q in task.answered(asked, FRUIT)]
-    assert 0 < len(kept["questions"]) < len(asked)
+    assert kept["questions"] == [q.id for q in reported(task, made[0].experiment, "validation")]
+    assert 0 < len(kept["questions"]) < len(task.answered(asked, FRUIT)) < len(asked)
     assert "frozen" not in said
     assert readings(made[1]) == [], "only the test split is counted"
 

@@ -37,11 +37,14 @@ from haps_search.report.source import read_sweep
 from haps_search.report.verdict import verdict
 from haps_search.sweep.journal import Journal
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import choosing, reported
 from haps_search.tasks.replay import ReplayTask
+from haps_search.types import Question
 from haps_search.verbs import judge as verb
-from haps_search.verbs.measure import best_label, cheap_references
+from haps_search.verbs.measure import cheap_references
 from haps_search.verbs.subject import chosen_settings, find_subject, policy, routers
 from haps_search.verbs.sweep import SweepResult
+from haps_search.verbs.table import best_label
 
 FEW = ReferencesConfig(
     compared=(
@@ -100,13 +103,28 @@ def test_a_sweep_is_judged_on_validation(runs: Path, capsys: pytest.CaptureFixtu
     assert rows["best single"]["difference"]["low"] > 0
     assert rows["per-query oracle"]["mean"] >= rows["router"]["mean"]
     said = capsys.readouterr().out
-    assert "its row is flattered" in said
+    assert "flattered" not in said
+    assert {row["count"] for row in rows.values() if "count" in row} <= {len(reported_there(runs))}
     assert "In mean reward the router" in said
     assert "In AIQ0 the router" in said
     assert "router minus this, AIQ0" in said
     single = rows["best single"]["router minus this, AIQ0"]
     assert f"{single['mean']:+.3f} [{single['low']:+.3f}, {single['high']:+.3f}]" in said
     assert readings(runs / "made") == []
+
+
+def reported_there(runs: Path) -> list[Question]:
+    experiment = fruit_study(runs / "made.jsonl").experiment
+    return reported(build_task(experiment.task), experiment, "validation")
+
+
+def test_a_fold_that_both_chooses_and_is_reported_on_flatters_and_says_so(tmp_path: Path) -> None:
+    run = {"steps": 20, "questions_per_step": 64, "validation": {"every": 10, "choosing_share": 1}}
+    replay_sweep(tmp_path / "whole", fruit_study(fruit_table(tmp_path / "t.jsonl"), run=run), (0.05,))
+    found = judge_replay(tmp_path, "whole", "validation", again=False)
+    assert any("its row is flattered" in note for note in found.notes)
+    study = fruit_study(tmp_path / "t.jsonl", run=run)
+    assert found.judgement.rows[0].reward.count == len(build_task(study.experiment.task).questions("validation"))
 
 
 def test_a_router_is_as_good_on_questions_it_never_met(runs: Path) -> None:
@@ -202,7 +220,9 @@ def test_questions_that_no_candidate_answered_are_left_out_everywhere(
     assert f"{there.left_out} validation questions" not in capsys.readouterr().out
     judge_replay(tmp_path, "wide", "validation", again=False)
     assert f"{there.left_out} validation questions that no candidate answered are left out" in capsys.readouterr().out
-    assert len(cheap_references(subject.experiment)["kNN"]) == len(there.questions)
+    own = reported(build_task(subject.experiment.task), subject.experiment, "validation")
+    assert {question.id for question in own} < {question.id for question in there.questions}
+    assert len(cheap_references(subject.experiment)["kNN"]) == len(own)
 
 
 def test_another_reading_is_written_down_and_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +296,10 @@ def test_on_validation_nobody_is_asked_who_trained_on_it(runs: Path) -> None:
 
 def test_settings_that_went_through_no_folds_are_compared_on_the_searchs_own(runs: Path) -> None:
     subject = find_subject(runs, "made")
-    (asked_there,) = asked(subject.experiment, [subject.experiment], "validation")
+    (everything,) = asked(subject.experiment, [subject.experiment], "validation")
+    choose = {q.id for q in choosing(build_task(subject.experiment.task), subject.experiment)}
+    asked_there = everything.only(choose)
+    assert 0 < len(asked_there.questions) < len(everything.questions)
     rewards = asked_there.test.rewards
     searched = replace(subject, settings=tuple(replace(setting, confirmed=()) for setting in subject.settings))
     chosen = chosen_settings(searched)
@@ -299,7 +322,7 @@ def test_settings_that_went_through_all_folds_are_compared_on_all(tmp_path: Path
     for run in chosen.settings[0].confirmed:
         task = build_task(run.experiment.task)
         assert isinstance(task, ReplayTask)
-        questions = task.questions("validation")
+        questions = choosing(task, subject.experiment)
         rewards = task.outcomes(questions, FRUIT).rewards
         hits.append((policy(run, "validation", questions, FRUIT).greedy(rewards) * rewards).sum(axis=1))
     assert chosen.validation == pytest.approx(np.concatenate(hits).mean())
@@ -324,8 +347,7 @@ def test_cheap_references_stand_beside_the_best_trial(runs: Path) -> None:
     assert list(found) == [
         "cheapest", "random", "best single", "best per task", "kNN", "ridge", "per-query oracle",
     ]  # fmt: skip
-    asked_there = build_task(experiment.task).questions("validation")
-    assert {len(values) for values in found.values()} == {len(asked_there)}
+    assert {len(values) for values in found.values()} == {len(reported_there(runs))}
 
 
 def test_without_costs_and_for_a_single_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,7 +399,7 @@ def test_readings_survive_a_torn_line(tmp_path: Path) -> None:
 def test_the_verb_judges_a_replay(runs: Path) -> None:
     unread(runs)
     plain = CliRunner().invoke(app, ["evaluate", "made", "--runs", str(runs)], catch_exceptions=False)
-    assert "validation split, 55 questions" in plain.stdout
+    assert f"validation split, {len(reported_there(runs))} questions" in plain.stdout
     note_reading(runs / "made", "made", again=False)
     refused = CliRunner().invoke(app, ["evaluate", "made", "--split", "test", "--runs", str(runs)])
     assert isinstance(refused.exception, ConfigError)

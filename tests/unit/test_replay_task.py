@@ -17,7 +17,8 @@ from haps_search.config.tables import TableConfig
 from haps_search.config.tasks import ReplayTask as ReplayConfig
 from haps_search.errors import CandidateError, ConfigError, DataError
 from haps_search.learning.utility import utility
-from haps_search.sweep.settings import comparisons, confirmations
+from haps_search.sweep.opponents import opponents
+from haps_search.sweep.settings import confirmations
 from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import EMPTY, TEST, ReplayTask, candidate_names, partition
 from haps_search.tasks.split_key import split_key
@@ -237,4 +238,4 @@ def test_confirming_goes_through_the_other_folds_and_comes_to_the_searched_one_l
     settings = confirmations(study, [best], top=1, seeds=6)
     assert [s.parameters["task.fold"] for s in settings] == [4, 0, 1, 2, 3, 4]
     assert {s.parameters["learning.weight_decay"] for s in settings} == {0.1}
-    assert comparisons(study, best) == [], "no model of a table takes an adapter"
+    assert opponents(study, best) == {}, "no model of a table takes an adapter"

@@ -308,7 +308,7 @@ def test_importance_says_what_computed_it_and_when_it_is_a_hint(tmp_path: Path) 
 
 def test_facts_tell_confirming_runs_from_planned_ones(tmp_path: Path) -> None:
     shown = dict(facts(searched(tmp_path)))
-    assert shown["Trials"] == "7 of 8 planned and 1 confirming runs: 1 failed, 6 finished, 1 stopped"
+    assert shown["Trials"] == "7 of 24 planned and 1 confirming runs: 1 failed, 6 finished, 1 stopped"
     assert shown["Code"] == "9.9"
     assert shown["Objective"] == ", ".join(f"{o.get('mode', 'max')} {o['metric']}" for o in TWO)
     assert shown["Last begun"] == "2026-01-01 00:00 UTC"

@@ -46,7 +46,7 @@ class StepEngine(ScriptedEngine):
         super().__init__(TEXTS)
         self.signals: list[Rollouts] = []
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         self.routed.append((len(questions), episodes))
         return routes(DRAWN if episodes else LIKELIEST, marginals=[[[0.5, 0.5]]] * 2, version=7)
 
@@ -59,7 +59,7 @@ class StepEngine(ScriptedEngine):
 class LearningEngine(StepEngine):
     """The log-likelihood of every completion has the gradient 1."""
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         found = await super().route(questions, episodes, seed)
         used = {(q, name) for q, zs in enumerate(found.assignments) for z in zs for name in z}
         return replace(found, adapters={key: Adapter(layout(), normal(layout().size)) for key in sorted(used)})
@@ -79,7 +79,7 @@ class ScoringEngine(StepEngine):
         self.adapters = {(q, L): Adapter(layout(), normal(layout().size, seed=q)) for q in range(len(QUESTIONS))}
         self.asked: list[ScoreRequest] = []
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         return routes([[(L,)] * episodes] * 2, self.adapters, [[[0.5, 0.5]]] * 2, version=7)
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:

@@ -11,6 +11,7 @@ import torch
 from dense_task import DenseTask
 from experiments import tiny_experiment
 from sweeps import DESCRIBED
+from taught_task import TaughtTask
 
 from haps_search.config.anchors import anchored
 from haps_search.config.load import parse_study
@@ -19,6 +20,7 @@ from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.learning.update import Learner
+from haps_search.lora.adapter import flattened, relative_norms
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.search.warm_start import warm_source, warm_start
@@ -63,6 +65,34 @@ def test_a_run_begins_with_the_warmed_routes(tiny_lms: dict[str, Path], tmp_path
     low = [n for n in fresh.tensors if n.startswith("router.low.")]
     assert low
     assert all(torch.equal(taken.tensors[n], fresh.tensors[n]) for n in low)
+
+
+TAUGHT: dict[str, Any] = {"learning__signal": "references", "routing__high_level": {"type": "random"}, **FROZEN}
+RESIDUAL = {"type": "generated", "residual_of": "static", "static_learns": False, "hidden": [4]}
+
+
+@pytest.mark.parametrize("low", [{"type": "static"}, RESIDUAL, {"type": "generated"}], ids=lambda low: low["type"])
+def test_what_references_taught_is_where_the_low_level_begins(
+    tiny_lms: dict[str, Path], tmp_path: Path, low: dict[str, Any]
+) -> None:
+    taught = tiny_experiment(tiny_lms, run__steps=2, routing__low_level={"type": "static"}, **TAUGHT)
+    engine = LocalEngine.build(taught, TaughtTask())
+    asyncio.run(run(engine, TaughtTask(), taught, RunFolder(tmp_path / "taught", taught)))
+    wanted = engine.all_adapters(QUESTIONS[:1])[0, "llama"]
+    changes = TAUGHT | {"learning__signal": "rollouts", "routing__low_level": low, "run__warm_start_low": True}
+    experiment = tiny_experiment(tiny_lms, run__warm_start="taught", **changes)
+    if low["type"] == "generated" and low is not RESIDUAL:
+        with pytest.raises(CheckpointError, match=r"routing\.low_level"):
+            started(tmp_path / "new", experiment)
+        return
+    found = started(tmp_path / "new", experiment).all_adapters(QUESTIONS[:1])[0, "llama"]
+    torch.testing.assert_close(found.parts[-1].values, wanted.values)
+    whole = flattened(found)  # a residual begins at zero
+    norms = [relative_norms(each.layout, each.values) for each in (whole, wanted)]
+    torch.testing.assert_close(norms[0], norms[1])
+    other = tiny_experiment(tiny_lms, run__warm_start="taught", routing__lora__rank=2, **changes)
+    with pytest.raises(ConfigError, match=r"routing\.lora"):
+        warm_source(other, tmp_path / "new")
 
 
 class Interrupted(Exception):

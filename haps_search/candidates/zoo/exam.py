@@ -102,7 +102,7 @@ def _skills(questions: Sequence[Question], texts: Sequence[str]) -> dict[Skill, 
 
 
 def _is(question: Question, skill: Skill, tag: Tag) -> bool:
-    return question.attributes == {"skill": skill, "tag": tag}
+    return (question.attributes["skill"], question.attributes["tag"]) == (skill, tag)
 
 
 def oracle_reward(measurements: Sequence[Measurement]) -> float:

@@ -26,10 +26,13 @@ TRIAL_POLL_S = 2.5
 """The same for a trial's; well below `tickets.SILENT_S`."""
 TICK_S = 0.25
 """How often time is looked at."""
+TELL_S = 2.0
+"""How often `told` is told."""
 
 
 class Broker:
-    """`seats` is the number of workers per candidate."""
+    """`seats` is the number of workers per candidate. `told` makes, in the broker's own process, what its status is
+    told to now and then."""
 
     def __init__(
         self,
@@ -37,8 +40,10 @@ class Broker:
         leases: Leases,
         silence_s: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
+        told: Callable[[], Callable[[Mapping[str, object]], None]] | None = None,
     ) -> None:
         self._names, self._settings, self._clock = tuple(seats), leases, clock
+        self._told = told() if told is not None else None
         self._tickets = Tickets(seats, leases)
         self._roster = Roster(seats, leases, silence_s, clock())
         self._news: dict[str, asyncio.Event] = {}
@@ -299,10 +304,14 @@ class Broker:
             self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     async def _tick(self) -> None:
+        told = -math.inf
         try:
             while self._ended is None:
                 await asyncio.sleep(min(TICK_S, self._settings.deadline_s / 4))
                 await self._look(self._clock())
+                if self._told is not None and self._clock_of_loop() - told > TELL_S:
+                    told = self._clock_of_loop()
+                    self._told(await self.status())
         except Exception as error:
             # Without it no lease ends any more, and nobody would be told.
             await self.fail_all(f"the broker's clock stopped ({type(error).__name__}: {error})")

@@ -59,7 +59,10 @@ async def answer(reference: Awaitable[Any], within_s: float) -> Any:
     """Await an actor call. Raises the HapsError that the actor raised, or PoolError where the actor is gone or says
     nothing for so long."""
     try:
-        return await asyncio.wait_for(reference, within_s)
+        # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the answer, and who was told to leave
+        # goes on.
+        async with asyncio.timeout(within_s):
+            return await reference
     except TimeoutError as error:
         raise _unanswered(within_s) from error
     except RayError as error:

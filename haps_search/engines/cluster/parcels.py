@@ -66,7 +66,7 @@ def cut_scores(
     rows and bytes it has. Those of which nothing is asked are left out."""
     units = []
     for place, (request, worker) in enumerate(zip(requests, prefers, strict=True)):
-        asked = [request.completions[i] for i in request.asked]
+        asked = [request.completions[i] for i in request.read]
         if asked:
             longest = max(estimated_tokens(c.messages, len(c.completion)) for c in asked)
             sent = _sizes((*_tensors(request.adapter), *_tensors(request.reference)))

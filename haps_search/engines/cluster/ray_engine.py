@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -29,6 +30,7 @@ from haps_search.types import (
     Scores,
     Signal,
     Snapshot,
+    Taught,
     UpdateReport,
 )
 
@@ -40,7 +42,6 @@ class RayEngine:
         self._router, self._profile = router, profile
         self._places = Places()
         self._candidates = RemoteCandidates(broker, profile, self._places)
-        self._layouts: dict[str, Any] = {}
 
     @classmethod
     async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any) -> RayEngine:
@@ -65,12 +66,12 @@ class RayEngine:
         tables, resources = await self._candidates.tables(), self._profile.router
         described = experiment.model_dump(mode="json")
         own = passed(experiment.task) if isinstance(experiment.task, ObjectTask) else None
-        self._layouts = await self._routed("load", described, tables, resources.threads, resources.gpus, own)
+        await self._routed("load", described, tables, resources.threads, resources.gpus, own)
 
-    async def route(self, questions: Sequence[Question], episodes: int, seed: int) -> Routes:
-        bare, keys, packed = await self._routed("route", list(questions), episodes, seed)
+    async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
+        bare, keys, packed = await self._routed("route", list(questions), episodes, seed, everyone)
         try:
-            return await asyncio.to_thread(opened, bare, keys, packed, self._layouts, self._places)
+            return await asyncio.to_thread(opened, bare, keys, packed, self._places)
         except LOST as error:
             raise PoolError(f"the router's adapters were lost ({error})") from error
 
@@ -86,14 +87,15 @@ class RayEngine:
         try:
             return await self._learnt(questions, signal)
         except LOST:  # the worker that put a gradient is gone; the numbers are here
-            self._places.forget(signal.adapter_gradients.values())
+            self._places.forget([*signal.adapter_gradients.values(), *signal.further_gradients.values()])
             return await self._learnt(questions, signal)
 
-    async def _learnt(self, questions: Sequence[Question], signal: Rollouts) -> UpdateReport:
-        keys = tuple(signal.adapter_gradients)
-        packed = stored(pack_tensors([signal.adapter_gradients[key] for key in keys], self._places))
-        what = signal.version, signal.assignments, signal.architecture_advantages
-        return await self._routed("update", list(questions), *what, keys, packed)
+    async def _learnt(self, questions: Sequence[Question], signal: Rollouts | Taught) -> UpdateReport:
+        all_of_them: dict[Any, Any] = {**signal.adapter_gradients, **signal.further_gradients}
+        keys = tuple(all_of_them)
+        packed = stored(pack_tensors([all_of_them[key] for key in keys], self._places))
+        bare = replace(signal, adapter_gradients={}, further_gradients={})
+        return await self._routed("update", list(questions), bare, keys, packed)
 
     async def snapshot(self) -> Snapshot:
         return await self._routed("snapshot")

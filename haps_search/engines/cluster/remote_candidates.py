@@ -55,7 +55,7 @@ class RemoteCandidates:
         # A gradient comes back for each part of a question: it is in parts only where it has more rows than a lease.
         split = pieces(requests, self._profile.leases.rows)
         parts = [part for piece in split for part in zip(piece.requests, piece.places, strict=True)]
-        rows = self._rows(candidate, sum(len(request.asked) for request in requests))
+        rows = self._rows(candidate, sum(len(request.read) for request in requests))
         prefers = [self._drawn.who(request) for request, _ in parts]
         parcels = cut_scores([request for request, _ in parts], rows, self._most_bytes, prefers)
         whole = [Piece(*zip(*(parts[i] for i in parcel.places), strict=True)) for parcel, _ in parcels]

@@ -20,6 +20,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.failures import got, refused
+from haps_search.engines.cluster.meters import BrokerMeters
 from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.watch import Watch, alive, ended_by
@@ -268,7 +269,7 @@ def _start_broker(candidates: Sequence[CandidateConfig], profile: ClusterProfile
     return (
         ray.remote(Broker)
         .options(name=BROKER, num_cpus=0, max_concurrency=MOST_CALLS, scheduling_strategy=here)
-        .remote(counts, profile.leases, profile.worker_start_timeout_s)
+        .remote(counts, profile.leases, profile.worker_start_timeout_s, told=BrokerMeters)
     )
 
 

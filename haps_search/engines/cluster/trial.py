@@ -116,7 +116,7 @@ async def _run(experiment: Experiment, profile: ClusterProfile, namespace: str, 
     task = build_task(experiment.task)
     engine = await _engine(experiment, profile, namespace, task)
     try:
-        await run(engine, task, experiment, folder, _report, leaves)
+        await run(engine, task, experiment, folder, _report, leaves, folder.doing)
     finally:
         await engine.close()
 

@@ -80,6 +80,7 @@ class BareScoreRequest:
     every: bool
     kl: bool
     keep: bool
+    match: bool
 
     @property
     def length(self) -> int:
@@ -169,7 +170,7 @@ def unpack_sample(parcel: SampleParcel) -> list[SampleRequest]:
 
 
 def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> ScoreParcel:
-    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep) for r in requests)
+    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep, r.match) for r in requests)
     adapters = [adapter for r in requests for adapter in (r.adapter, r.reference)]
     return ScoreParcel(bare, pack_adapters(adapters, placed))
 
@@ -177,7 +178,7 @@ def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> S
 def unpack_score(parcel: ScoreParcel) -> list[ScoreRequest]:
     adapters = iter(unpack_adapters(parcel.adapters))
     return [
-        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep)
+        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep, r.match)
         for r in parcel.requests
     ]
 
@@ -193,9 +194,12 @@ def unpack_scores(parcel: ScoredParcel) -> Scores:
 def pack_adapters(adapters: Sequence[Adapter | None], placed: Placed = _nowhere) -> PackedAdapters:
     """What adapters share travels once and stays shared."""
     tensors, parts = [], []
+    known: dict[tuple[tuple[int, bool, bool], ...], tuple[BarePart, ...]] = {}  # equal ones are written once
     for adapter in adapters:
         held = () if adapter is None else adapter.parts
-        parts.append(None if adapter is None else tuple(BarePart(p.layout, p.mix is not None, p.learns) for p in held))
+        key = tuple((id(p.layout), p.mix is not None, p.learns) for p in held)
+        bare = known.setdefault(key, tuple(BarePart(p.layout, p.mix is not None, p.learns) for p in held))
+        parts.append(None if adapter is None else bare)
         tensors += [tensor for part in held for tensor in (part.values, part.mix) if tensor is not None]
     return PackedAdapters(tuple(parts), pack_tensors(tensors, placed))
 

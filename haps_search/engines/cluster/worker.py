@@ -48,6 +48,7 @@ def host(settings: Mapping[str, Any]) -> None:
 
     from haps_search.candidates.frozen_lm import FrozenLM
     from haps_search.engines.assembly import prepare_torch
+    from haps_search.engines.cluster.meters import Metered
 
     prepare_torch(settings["threads"], settings["gpus"])
     rank = get_context().get_world_rank()
@@ -63,7 +64,7 @@ def host(settings: Mapping[str, Any]) -> None:
         # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
         stand_aside(broker, worker, config.name, node, error)
         return
-    serve(broker, worker, candidate, node, start)
+    serve(broker, worker, Metered(candidate, worker), node, start)
 
 
 def loaded(load: Callable[[], Candidate], broker: Any, worker: str, node: str, policy: Policy) -> Candidate:

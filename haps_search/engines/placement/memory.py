@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from haps_search.candidates.attention import Attention, output_of
 from haps_search.candidates.score import LOGITS
 from haps_search.candidates.sources import BALANCED, meta_encoder, meta_lm
+from haps_search.candidates.suffix import tail_suffices
 from haps_search.config.candidates import CandidateConfig, TableSource
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
     BackboneConfig,
     FrozenTuning,
-    GeneratedLowLevel,
     LmHighLevel,
     NoLowLevel,
     RoutingConfig,
@@ -23,7 +24,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.placement.needs import Need
 from haps_search.lora.spec import module_table, resolve
 from haps_search.routing.backbone import tuned
-from haps_search.routing.hypernetwork import ParameterGenerator, StaticAdapter
+from haps_search.routing.hypernetwork import build_low_level
 from haps_search.types import ModuleTable
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ less than twice as much."""
 
 
 def candidate_need(
-    config: CandidateConfig, learning: LearningConfig, prompt_tokens: int, new_tokens: int
+    config: CandidateConfig,
+    learning: LearningConfig,
+    routing: RoutingConfig,
+    prompt_tokens: int,
+    new_tokens: int,
 ) -> tuple[Need, ModuleTable]:
     """One worker's need, and the modules that its adapters may patch.
 
@@ -57,8 +62,38 @@ def candidate_need(
     # On several devices the head is not had apart, so all logits of a batch are formed at once.
     logits = whole if config.device == BALANCED else max(min(LOGITS, whole), rows * text.vocab_size)
     beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0)) + int(config.prompt_cache_gb * 1e9)
-    need = Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside)
-    return need, module_table(config.name, model)
+    table = module_table(config.name, model)
+    stored = 0
+    if learning.signal == "references":
+        stored = stored_bytes(model, table, routing, prompt_tokens, new_tokens) if config.suffix_replay else 0
+        beside += int(config.stored_gb * 1e9) if config.device == "cpu" else 0  # a GPU's machine holds it elsewhere
+    return Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside, stored), table
+
+
+def stored_bytes(
+    model: PreTrainedModel, table: ModuleTable, routing: RoutingConfig, prompt_tokens: int, new_tokens: int
+) -> int:
+    """What is kept of one reference for adapters of the experiment's placement; 0 where the first layer is patched.
+
+    Raises ConfigError: targets or layers that the model does not have.
+    """
+    targets, last = resolve(routing.lora, table).targets, table.layers - 1
+    first = min(target.layer for target in targets)
+    found = output_of(model, model.get_submodule(_layer_of(targets[-1].name)))
+    text, states = model.config.get_text_config(), model.config.get_text_config().hidden_size * model.dtype.itemsize
+    if first == 0:
+        return 0
+    if found is not None and Attention(*found, 1).constant_under(targets, last):
+        return int(new_tokens * (states + found[2].in_features * model.dtype.itemsize))
+    past = tail_suffices(targets, table.layers)
+    of_prompt = cache_bytes(model) // text.num_hidden_layers if past else states
+    return int((prompt_tokens - 1) * of_prompt + new_tokens * states)
+
+
+def _layer_of(module: str) -> str:
+    """`model.layers.29` of `model.layers.29.self_attn.o_proj`."""
+    parts = module.split(".")
+    return ".".join(parts[: next(i for i, part in enumerate(parts) if part.isdigit()) + 1])
 
 
 def router_need(experiment: Experiment, tables: dict[str, ModuleTable], prompt_tokens: int) -> Need:
@@ -121,9 +156,7 @@ def _low_levels(
     if isinstance(low, NoLowLevel):
         return []
     layouts = [resolve(routing.lora, table) for table in tables.values()]
-    if isinstance(low, GeneratedLowLevel):
-        return [ParameterGenerator(low, width, layout).to(dtype) for layout in layouts]
-    return [StaticAdapter(low, layout).to(dtype) for layout in layouts]
+    return [build_low_level(low, width, layout).to(dtype) for layout in layouts]
 
 
 def _at_most(text: object, tokens: int) -> int:

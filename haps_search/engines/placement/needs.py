@@ -25,7 +25,8 @@ DECIDING = ("torch", "transformers", "haps-search")
 @dataclass(frozen=True, slots=True)
 class Need:
     """Bytes of one process: what it holds, per row of a batch of `tokens` what it takes while computing, and `beside`
-    what does not grow with rows: the logits formed at a time, and a cache of prompts.
+    what does not grow with rows: the logits formed at a time, caches of prompts and of references. `stored` is what one
+    reference takes in that cache, and on disk.
 
     A candidate that runs out of memory answers a batch in halves, so one row has to fit. A router (`halves` false)
     reads all its questions at once, and nobody knows before how long their prompts are.
@@ -38,6 +39,7 @@ class Need:
     tokens: int
     halves: bool
     beside: int = 0
+    stored: int = 0
 
     @property
     def held(self) -> int:

@@ -50,7 +50,7 @@ def _worked_out(experiment: Experiment, prompt_tokens: int) -> Needs:
     new = experiment.run.sampling.max_new_tokens
     for candidate in experiment.candidates:
         found[candidate.name], tables[candidate.name] = candidate_need(
-            candidate, experiment.learning, prompt_tokens, new
+            candidate, experiment.learning, experiment.routing, prompt_tokens, new
         )
     return Needs(found, router_need(experiment, tables, prompt_tokens))
 
@@ -71,6 +71,7 @@ def plan(experiment: Experiment, trials: int, profile: ClusterProfile, needs: Ne
     problems += [_too_large(row) for row in rows if row.there is not None and row.need.least > row.there]
     problems += _full_nodes(rows, nodes)
     remarks = [*_strangers(experiment, profile), *_waiting(routers), *_tight([*workers, *routers])]
+    remarks += _stored(hosted, needs)
     return Plan(machines, tuple(rows), tuple(remarks), tuple(dict.fromkeys(problems)))
 
 
@@ -143,6 +144,16 @@ def _strangers(experiment: Experiment, profile: ClusterProfile) -> list[str]:
     names = {c.name for c in experiment.candidates}
     unknown = sorted({*profile.candidates, *profile.replicas} - names)
     return [f"profile {profile.name} names {', '.join(unknown)}, which this study has not"] if unknown else []
+
+
+def _stored(candidates: Sequence[CandidateConfig], needs: Needs) -> list[str]:
+    """What references take, a line per candidate that stores anything of them."""
+    return [
+        f"{c.name}: what is read of 1,000 references takes {1000 * needs.candidates[c.name].stored / GB:.2g} GB; "
+        f"{c.stored_gb:g} GB of memory (stored_gb) and {c.stored_disk_gb:g} of disk (stored_disk_gb) are for that"
+        for c in candidates
+        if needs.candidates[c.name].stored
+    ]
 
 
 def _waiting(routers: Sequence[Row]) -> list[str]:

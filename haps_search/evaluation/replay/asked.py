@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from haps_search.evaluation.routing_metrics.routes import Floats
 from haps_search.routing.features.block import FeatureBlock
 from haps_search.routing.features.embeddings import features_cache
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import Held
 from haps_search.tasks.outcomes import OutcomeTable
 from haps_search.tasks.replay import ReplayTask, candidate_names
 from haps_search.tasks.split_key import split_key
@@ -50,7 +51,6 @@ def featurise(features: Sequence[FeaturesConfig], cache: Path) -> Featurise:
     return read
 
 
-Held = Literal["validation", "test"]
 JudgedOn = Literal["validation", "test", "other"]
 """A split of the run's own table, or another table."""
 Featurise = Callable[[Sequence[str], Sequence[str]], Floats]
@@ -74,6 +74,11 @@ class Asked:
     questions: tuple[Question, ...]
     left_out: int
     known: int = 0
+
+    def only(self, ids: Collection[str]) -> Asked:
+        """Of the judged questions those with these ids."""
+        rows = np.array([place for place, question in enumerate(self.questions) if question.id in ids], np.int64)
+        return replace(self, test=self.test.take(rows), questions=tuple(self.questions[row] for row in rows))
 
 
 def ask(task: ReplayTask, models: Sequence[str], split: Held, featurise: Featurise) -> Asked:

@@ -76,7 +76,7 @@ class HotpotqaTask:
         return self._files.questions(split)
 
     def remarks(self) -> list[str]:
-        """Cut contexts, rows left out and leaks of train and validation; loads the encoder, if there is one.
+        """Cut contexts, rows left out and leaks between the splits; loads the encoder, if there is one.
 
         Raises:
             ConfigError, DataError: malformed rows, or no such encoder.
