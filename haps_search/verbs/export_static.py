@@ -87,6 +87,7 @@ def shared_adapters(run: Run) -> Iterator[Shared]:
     if not has_shared(run.experiment):
         what = "it has no adapters" if level.type == "none" else "its adapters are generated, one for each question"
         raise ConfigError(f"routing.low_level: {level.type}: {what}; `--questions FILE` exports those of questions")
+    assert level.type != "none"
     adapters = run.loaded.adapters([Question("", "any question", "")])
     for candidate in run.experiment.candidates:
         shared = adapters[0, candidate.name].parts[-1]

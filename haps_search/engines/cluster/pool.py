@@ -75,6 +75,7 @@ class Pool:
         thread.start()
 
     def _trainer(self, crew: Crew, number: int, avoided: Collection[str]) -> TorchTrainer:
+        retries = self._profile.retries
         return TorchTrainer(
             host,
             train_loop_config={
@@ -84,6 +85,7 @@ class Pool:
                 "namespace": self._namespace,
                 "threads": crew.resources.threads,
                 "gpus": crew.resources.gpus,
+                "retries": {"within_s": retries.within_s, "longest_s": retries.longest_pause_s},
             },
             torch_config=HostingConfig(),
             scaling_config=ScalingConfig(
