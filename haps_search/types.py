@@ -342,8 +342,8 @@ class Routes:
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
     k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses (for every one
-    where that was asked for), and for none where the low level is off. `references` are those that the KL is taken to,
-    none where it is the frozen model.
+    where that was asked for), and for none where the low level is off; `adapter_norm` is the mean relative norm of
+    their updates. `references` are those that the KL is taken to, none where it is the frozen model.
     """
 
     version: int
@@ -352,6 +352,7 @@ class Routes:
     marginals: tuple[tuple[tuple[float, ...], ...], ...]
     adapters: Mapping[tuple[int, str], Adapter]
     references: Mapping[tuple[int, str], Adapter] = field(default_factory=dict)
+    adapter_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +403,11 @@ class UpdateReport:
 
     version: int
     metrics: Mapping[str, float]
+
+
+POOLED, START = "pooled.", "start."
+"""Before the names of what a snapshot has fitted: how the low level's input is standardised, and the low level that the
+KL holds to."""
 
 
 @dataclass(frozen=True, slots=True)

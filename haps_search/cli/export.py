@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import RunPath, Runs
+from haps_search.cli.options import OnProfile, RunPath, Runs
 
 
 class As(StrEnum):
@@ -28,6 +28,7 @@ def export(
     as_: Annotated[
         As, typer.Option("--as", help="Static adapters and banks: PEFT folders, merged weights, or for vLLM.")
     ] = As.peft,
+    profile: OnProfile = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Write adapters: of questions to OUT/QUESTION/CANDIDATE/ and OUT/routes.jsonl, or what they share to OUT/NAME/."""
@@ -42,5 +43,6 @@ def export(
             typer.echo(command)
         return
     asked = read_questions(questions)
-    found = load_run(run, runs).export(asked, out)
+    with load_run(run, runs, profile) as loaded:
+        found = loaded.export(asked, out)
     typer.echo(f"{found.adapters} adapters and routes.jsonl in {found.folder}")

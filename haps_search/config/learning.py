@@ -1,10 +1,14 @@
 """The objective and the optimiser."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from haps_search.config.base import Config
+
+COST_WEIGHT = "cost_weight"
+"""The attribute of a question that says what its cost weighs, for routers that read it."""
 
 
 class LearningRates(Config):
@@ -73,6 +77,11 @@ class CostRange(Config):
         if self.low >= self.high:
             raise ValueError(f"high: got {self.high:g}, needs more than low, {self.low:g}")
         return self
+
+    def told(self, weight: float) -> float:
+        """A weight of cost as a router reads it, from -1 to 1; below the lowest it is the lowest."""
+        low, high = math.log(self.low), math.log(self.high)
+        return 2 * (math.log(max(weight, self.low)) - low) / (high - low) - 1
 
 
 class ReferencesConfig(Config):

@@ -19,6 +19,7 @@ from haps_search.config.routing import (
     ReadingLowLevel,
     RoutingConfig,
 )
+from haps_search.lora.adapter import adapter_norm
 from haps_search.lora.spec import resolve
 from haps_search.routing.distribution import Distribution
 from haps_search.routing.features_backbone import FeaturesBackbone
@@ -26,14 +27,14 @@ from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
 from haps_search.routing.hypernetwork import Part, build_low_level
 from haps_search.routing.low_input import LowInput
 from haps_search.routing.prompt import RoutingPrompt
-from haps_search.types import Adapter, AdapterLayout, Assignment, ModuleTable, Question, Routes
+from haps_search.types import POOLED, START, Adapter, AdapterLayout, Assignment, ModuleTable, Question, Routes
 
 if TYPE_CHECKING:
     from haps_search.routing.backbone import Backbone
     from haps_search.routing.lm import LmBackbone
 
 Level = str
-_PRIOR, POOLED, START = "prior", "pooled.", "start."
+_PRIOR = "prior"
 """Names of what was taken at the start; what features were fitted on has the number of its block before it."""
 CHUNK = 32
 """Questions that are read at once where many are."""
@@ -156,13 +157,15 @@ class Router(nn.Module):
         distribution = reading.distribution
         drawn = distribution.sample(episodes, generator) if episodes else distribution.best()
         used = [[self.names]] * len(questions) if everyone else drawn
+        adapters = self._adapters(self.low, reading.pooled, used)
         return Routes(
             version=version,
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
             marginals=_nested(distribution.marginals()),
-            adapters=self._adapters(self.low, reading.pooled, used),
+            adapters=adapters,
             references={} if self.start is None else self._adapters(self.start, reading.pooled, used),
+            adapter_norm=adapter_norm(adapters.values()),
         )
 
     @torch.no_grad()

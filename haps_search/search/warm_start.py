@@ -13,10 +13,8 @@ from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.standing import standing
-from haps_search.routing.features_backbone import told
-from haps_search.routing.router import POOLED, START
 from haps_search.search.engine import Engine
-from haps_search.types import Snapshot
+from haps_search.types import POOLED, START, Snapshot
 
 _log = logging.getLogger(__name__)
 _TAKEN, _LOW = ("router.high.", "router.backbone."), ("router.low.", "router.low_backbone.")
@@ -131,7 +129,7 @@ def unconditioned(snapshot: Snapshot, learning: LearningConfig) -> Snapshot:
         return snapshot
     first = next(name for name in _READS_FIRST if f"{name}.weight" in snapshot.tensors)
     weight, bias = snapshot.tensors[f"{first}.weight"], snapshot.tensors[f"{first}.bias"]
-    moved = bias + told(learning.cost_weight, learning.cost_conditioned) * weight[:, -1]
+    moved = bias + learning.cost_conditioned.told(learning.cost_weight) * weight[:, -1]
     folded = {f"{first}.weight": weight[:, :-1].contiguous(), f"{first}.bias": moved}
     return replace(snapshot, tensors={**snapshot.tensors, **folded})
 

@@ -94,8 +94,8 @@ def fit(
             scheduler=_scheduler(asked, journal, kind),
             num_samples=-1,  # the search says when it is over: an attempt more is a trial more of Tune's
             max_concurrent_trials=study.sweep.concurrency,
-            # A replay trial takes seconds, as long as a process takes to start.
-            reuse_actors=study.experiment.task.type == "replay",
+            # A trial's process, and the router actor that it keeps, take seconds of CPU to start.
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             # Never one that was there, also where another machine made it: every fit leaves events.

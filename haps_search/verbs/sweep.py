@@ -35,7 +35,6 @@ from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
-from haps_search.verbs.report import written_page
 from haps_search.verbs.table import measured_rows
 from haps_search.verbs.tracking import tracking_uri
 from haps_search.version import __version__
@@ -210,6 +209,8 @@ def _search(d: Driver, study: Study) -> SweepResult:
         d.fit("search", max(study.sweep.trials - begun, 0))
         best = best_trial(d.journal, study)
         _search_opponents(d, study, best)
+    from haps_search.verbs.report import written_page  # matplotlib, when there is something to draw
+
     d.go_on()
     rows = measured_rows(d.live, d.journal, study, best, "validation", d.report)[0]
     d.journal.append(SweepEnded("all trials ended", time.time()))

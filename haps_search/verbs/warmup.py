@@ -15,7 +15,8 @@ from haps_search.config.routing import NoLowLevel
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tables import TableConfig
-from haps_search.engines.assembly import build_learner, prepare_torch
+from haps_search.engines.assembly import build_learner
+from haps_search.engines.torch_process import prepare_torch
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.evaluation.warmup_table import WarmupRow, warmup_rows
 from haps_search.learning.from_tables import TaughtRows, held_out_split, learn, scores, taught_rows
