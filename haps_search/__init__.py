@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from haps_search.verbs.loaded_run import load_run
     from haps_search.verbs.plan import plan
     from haps_search.verbs.report import report
+    from haps_search.verbs.second_chance import retry, skip
     from haps_search.verbs.status import status
     from haps_search.verbs.stop import stop
     from haps_search.verbs.submit import submit
@@ -65,6 +66,7 @@ _PLACES = {
     "verbs.loaded_run": ("load_run",),
     "verbs.plan": ("plan",),
     "verbs.report": ("report",),
+    "verbs.second_chance": ("retry", "skip"),
     "verbs.status": ("status",),
     "verbs.stop": ("stop",),
     "verbs.submit": ("submit",),
@@ -131,6 +133,8 @@ __all__ = [
     "read_questions",
     "report",
     "resume",
+    "retry",
+    "skip",
     "status",
     "stop",
     "submit",

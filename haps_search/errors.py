@@ -1,16 +1,34 @@
 """One error tree. Every error can be pickled, so it means the same on both sides of a process.
 
-Two kinds are told apart where they are raised: what the user can mend (`ConfigError`, `DataError`,
-`CandidateError`, `CheckpointError`) and what the machine did (`PoolError`).
+Each says of what kind it is, where it is raised: it passes by itself, somebody has to mend something, or nobody knows.
+What follows from a kind is decided in `faults.policy`; the kinds of other libraries' errors stand in `faults.kinds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import Self
+
+
+class Kind(StrEnum):
+    """What trying again is good for: TRANSIENT (the network, a store, room on a disk, memory) after a pause; UNKNOWN a
+    few times; PERMANENT (what the user wrote, what is not there) not at all."""
+
+    TRANSIENT = "transient"
+    PERMANENT = "permanent"
+    UNKNOWN = "unknown"
 
 
 class HapsError(Exception):
     """The root: whatever haps_search raises on purpose. The message says what to do about it."""
+
+    kind = Kind.PERMANENT
+
+    def of_kind(self, kind: Kind) -> Self:
+        """The same error, of another kind than its class has."""
+        self.kind = kind
+        return self
 
 
 class ConfigError(HapsError):
@@ -53,9 +71,21 @@ class Diverged(HapsError):
     """Training left the finite numbers; the last good checkpoint is kept."""
 
 
-class Interrupted(HapsError):
-    """A run was asked to leave: it has saved the step it was at, and goes on from there."""
-
-
 class PoolError(HapsError):
     """The machines' failure, not the question's: a worker lost, a lease expired too often, a pool ended."""
+
+    kind = Kind.UNKNOWN
+
+
+class Unfinished(PoolError):
+    """Work is left, and what was done is saved: the same again goes on from there."""
+
+    kind = Kind.TRANSIENT
+    status = 75
+    """What a process ends with that ends by it."""
+    asked = False
+    """Somebody wanted it so, and nobody is to begin again by himself."""
+
+
+class Interrupted(Unfinished):
+    """A run was asked to leave: it has saved the step it was at, and goes on from there."""

@@ -219,7 +219,9 @@ class ScoreRequest:
     (None: the frozen model), and what that needs of each completion. `every`: also the log-likelihood of those that
     weigh nothing; `kl`: the KL of all, whatever they weigh; `match`: whether greedy decoding would say them. What is
     neither weighed nor asked for costs nothing, but with `keep`: these will be scored again and again, by this trial
-    or others, so what scoring needs of the frozen model is read now and stored.
+    or others, so what scoring needs of the frozen model is read now and stored. `shortlist` > 0: of those that are
+    kept, and without a KL, likelihoods are over each completion's own tokens, those that end a turn, and so many that
+    the frozen model finds likeliest at each place.
     """
 
     completions: tuple[GivenCompletion, ...]
@@ -230,6 +232,7 @@ class ScoreRequest:
     kl: bool = False
     keep: bool = False
     match: bool = False
+    shortlist: int = 0
 
     def __post_init__(self) -> None:
         if self.adapter is None and any(c.weighs for c in self.completions):

@@ -192,14 +192,18 @@ class Sweep:
 
     def after(self, fault: Callable[[], None]) -> Loss:
         """Inject a fault; what it took until the next step was recorded, and how many steps had to be taken again."""
-        path = trial_folder(self.folder, 0) / "metrics.jsonl"
+
+        def written() -> tuple[Path, int]:
+            path = trial_folder(self.folder, 0) / "metrics.jsonl"
+            return path, path.stat().st_mtime_ns
+
         fault()
-        before, touched = len(self.records()), path.stat().st_mtime_ns
+        before, last = len(self.records()), written()
         seen = [before]
 
         def next_step() -> bool:
             seen.append(len(self.records()))
-            return path.stat().st_mtime_ns != touched and seen[-1] > min(seen)
+            return written() != last and seen[-1] > min(seen)
 
         seconds = self.wait_for(next_step, "no step after the fault")
         self._look()

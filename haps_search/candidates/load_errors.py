@@ -11,7 +11,8 @@ from huggingface_hub import errors as hub
 from safetensors import SafetensorError
 
 from haps_search.config.candidates import GgufSource, HubSource, PathSource, Source
-from haps_search.errors import CandidateError
+from haps_search.errors import CandidateError, Kind
+from haps_search.faults.kinds import chain, kind_of
 
 # The error class of the hub's own HTTP client, which has changed before.
 _HTTP_ERROR: type[Exception] = hub.HfHubHTTPError.__bases__[0]
@@ -46,17 +47,24 @@ def refusal(owner: str, source: Source, reason: str) -> CandidateError:
 
 @contextmanager
 def explained(owner: str, source: Source) -> Iterator[None]:
-    """Turns what loading raises into a CandidateError; leaves every other error alone."""
+    """Turns what loading raises into a CandidateError of its kind; leaves every other error alone."""
     try:
         yield
     except LOAD_ERRORS as error:
-        raise refusal(owner, source, _reason(error, source)) from error
+        raise refusal(owner, source, _reason(error, source)).of_kind(_kind(error)) from error
+
+
+def _kind(error: BaseException) -> Kind:
+    """Readers stumble over a damaged file in their own ways, and again each time; what a device says may be past."""
+    kind = kind_of(error)
+    unknown = kind is Kind.UNKNOWN and isinstance(error, OSError | RuntimeError)
+    return kind if unknown or kind is Kind.TRANSIENT else Kind.PERMANENT
 
 
 def _reason(error: BaseException, source: Source) -> str:
-    chain = _chain(error)
+    links = chain(error)
     for kind, reason in _reasons(source):
-        if any(isinstance(link, kind) for link in chain):
+        if any(isinstance(link, kind) for link in links):
             return reason
     text = " ".join(str(error).split()) or type(error).__name__
     if "trust_remote_code" in text:
@@ -65,15 +73,6 @@ def _reason(error: BaseException, source: Source) -> str:
             "candidate, or choose a model that transformers supports itself"
         )
     return f"it could not be loaded ({type(error).__name__}: {text[:_LONGEST]}). {_way_out(source)}"
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """An error and what it came from: the hub's own errors lie beneath an OSError of transformers."""
-    links: list[BaseException] = []
-    while error is not None and error not in links:
-        links.append(error)
-        error = error.__cause__ or error.__context__
-    return links
 
 
 def _reasons(source: Source) -> tuple[tuple[type[BaseException], str], ...]:

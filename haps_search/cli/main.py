@@ -26,6 +26,7 @@ from haps_search.cli import (
     report,
     resume,
     route,
+    second_chance,
     status,
     stop,
     submit,
@@ -34,7 +35,7 @@ from haps_search.cli import (
     validate,
     warmup,
 )
-from haps_search.errors import ConfigError, HapsError
+from haps_search.errors import ConfigError, HapsError, Unfinished
 from haps_search.version import __version__
 
 INTERRUPTED = 130
@@ -52,6 +53,8 @@ GROUPS: dict[str, dict[Callable[..., None], str]] = {
         sweep.sweep: "search a study's space, or take a sweep up again",
         resume.resume: "go on with a sweep that was interrupted",
         confirm.confirm: "the best settings again, on fresh seeds",
+        second_chance.retry: "another chance for trials that failed",
+        second_chance.skip: "go on without trials that do not end",
         extend.extend: "more trials, or more steps, of a sweep",
         train.train: "one run at the study's own values",
         status.status: "how far sweeps and runs are, and who is at them",
@@ -68,7 +71,7 @@ GROUPS: dict[str, dict[Callable[..., None], str]] = {
     "Use": {
         ask.ask: "route one question and answer it",
         route.route: "whom to ask, for a file of questions",
-        export.export: "generated adapters as PEFT folders",
+        export.export: "adapters as PEFT folders, merged, or for vLLM",
     },
     "Data": {
         inspect.inspect: "is this pool of models worth routing?",
@@ -101,11 +104,15 @@ def _options(
 
 
 def main() -> None:
-    """Exit status 2 for a configuration that cannot run, 1 for what went wrong while running."""
+    """Exit status 2 for a configuration that cannot run, 1 for what went wrong while running, 75 where work is left and
+    saved, so that the same again goes on; 0 where all is done, or `haps stop` ended it."""
     # A user's own reward function lies where the command is given; a console script does not look there.
     sys.path.append(os.getcwd())
     try:
         app()
+    except Unfinished as left:
+        typer.echo(f"unfinished: {left}", err=True)
+        sys.exit(left.status)
     except HapsError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

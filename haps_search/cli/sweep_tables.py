@@ -21,6 +21,9 @@ from haps_search.verbs.compare import ArmsComparison, finished_arms
 from haps_search.verbs.evaluate import TableOnSplit
 from haps_search.verbs.sweep import SweepResult
 
+SHOWN = 4
+"""Lines of what a failed trial's process printed last; the journal has more."""
+
 
 def show_sweep(terminal: Terminal, result: SweepResult) -> None:
     """The ranking and the comparison of a search, or the arms; then where everything is, and what to do next."""
@@ -87,7 +90,7 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
     for t in everything:
         if t.state == "failed":
             blank = ["-"] * (len(objectives) + len(extra) + 1)
-            shown.add_row(f"{t.number:03d}", t.state, *blank, Text(t.error or ""))
+            shown.add_row(f"{t.number:03d}", t.state, *blank, Text("\n  ".join([t.error or "", *t.log[-SHOWN:]])))
     return shown
 
 

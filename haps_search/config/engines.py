@@ -59,7 +59,19 @@ class Leases(Config):
     gb: PositiveFloat = 1.0
     """At most so many GB (10^9 bytes) of adapters and gradients in one lease; a single ticket may have more."""
     restarts: PositiveInt = 5
-    """A worker that died more often than this ends the pool."""
+    """A worker that died more often than this without having answered anything in between ends the pool; what was
+    lost with its node does not count."""
+
+
+class Retries(Config):
+    """How long and how often is tried again what broke; see `faults.policy`."""
+
+    deaths: PositiveInt = 3
+    """A trial whose process died so often without getting further has failed; lost nodes do not count."""
+    within_s: NonNegativeFloat = 600.0
+    """What passes by itself (a store, the network, a full disk, a lost pool) is tried again for so long; 0: not at
+    all."""
+    longest_pause_s: PositiveFloat = 30.0
 
 
 class ClusterProfile(Config):
@@ -75,6 +87,9 @@ class ClusterProfile(Config):
     replicas: dict[str, PositiveInt] = {}
     """Workers per candidate; one where not named."""
     leases: Leases = Leases()
+    retries: Retries = Retries()
+    grace_s: PositiveFloat = 60.0
+    """Whoever is asked to leave may take so long to end its step and save it; less than what the scheduler gives."""
     worker_start_timeout_s: PositiveFloat = 600.0
     health_check_interval_s: PositiveFloat = 2.0
     address: str | None = None

@@ -96,6 +96,10 @@ class ReferencesConfig(Config):
     never chooses costs nothing."""
     text: str = "{reference}"
     """How an answer is written; as the task's reward reads it."""
+    shortlist: NonNegativeInt = 0
+    """While learning, take likelihoods over a reference's own tokens, those that end an answer, and so many that the
+    frozen model finds likeliest at each of its places, 64 for instance, instead of the whole vocabulary (0): less to
+    compute where the vocabulary is large. Held-out references are always measured over all of it."""
 
     @model_validator(mode="after")
     def _names_the_reference(self) -> Self:

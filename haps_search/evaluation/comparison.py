@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -72,8 +73,23 @@ def row_of(stored: Mapping[str, Any]) -> Row:
     )
 
 
+Measure = Callable[[], Awaitable[Scored]]
+Kept = Callable[[Mapping[str, Any], Sequence[Question], Measure], Awaitable[Scored]]
+"""What a row is of, its questions, and how to measure it -> the row, which may have been kept from before."""
+
+
+async def as_measured(what: Mapping[str, Any], questions: Sequence[Question], measure: Measure) -> Scored:
+    """Nothing is kept."""
+    return await measure()
+
+
 async def score_frozen(
-    engine: Engine, task: Task, questions: Sequence[Question], names: Sequence[str], sampling: SamplingConfig
+    engine: Engine,
+    task: Task,
+    questions: Sequence[Question],
+    names: Sequence[str],
+    sampling: SamplingConfig,
+    kept: Kept = as_measured,
 ) -> dict[Assignment, Scored]:
     """What every assignment of frozen candidates earns on every question, greedy.
 
@@ -86,7 +102,15 @@ async def score_frozen(
             f"the comparison plays all {len(assignments)} assignments, at most {MOST_ASSIGNMENTS}: "
             "set sweep.comparison: false"
         )
-    return {z: await score_assignment(engine, task, questions, z, sampling) for z in assignments}
+    how = sampling.model_dump(mode="json")
+    return {
+        z: await kept(
+            {"frozen": z, "sampling": how},
+            questions,
+            partial(score_assignment, engine, task, questions, z, sampling),
+        )
+        for z in assignments
+    }
 
 
 Rewards = Sequence[float] | Sequence[Sequence[float]]

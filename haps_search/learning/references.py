@@ -93,8 +93,9 @@ def reference_requests(
             share = weight / (len(texts) * len(questions)) if learns else 0.0
             one = [GivenCompletion(messages, text, -share, share * learning.kl_weight) for text in texts]
             reference = routes.references.get((q, name)) if learns else None
+            shortlist = learning.references.shortlist if learns else 0
             found[name][q] = ScoreRequest(
-                tuple(one), routes.adapters[q, name], reference=reference, keep=True, match=True
+                tuple(one), routes.adapters[q, name], reference=reference, keep=True, match=True, shortlist=shortlist
             )
     return {name: asked for name, asked in found.items() if asked}
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from haps_search.errors import DataError, TrackerError
+from haps_search.faults.kinds import kind_of
 from haps_search.records.tracker import Record, Status, StepGate
 
 _log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class JsonlWriter:
         except OSError as error:
             raise TrackerError(
                 f"{path}: cannot be written ({error}); free the place or choose another runs folder"
-            ) from error
+            ).of_kind(kind_of(error)) from error
 
     @property
     def missed(self) -> int:
@@ -201,9 +202,10 @@ class JsonlTracker:
         """Write what is missed. Raises OSError where the disk still does not take it."""
         self._writer.settle()
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
         ending = {"step": self._gate.highest, "time": time.time(), "status": status}
-        self._writer.append({**ending, "summary": encode_metrics(summary)})
+        why = {"reason": reason} if reason else {}
+        self._writer.append({**ending, "summary": encode_metrics(summary), **why})
         self._writer.close()
 
     def truncate_after(self, step: int) -> int:

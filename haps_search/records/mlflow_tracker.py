@@ -41,11 +41,14 @@ from urllib3.exceptions import HTTPError  # noqa: E402
 
 from haps_search.config.base import concealed  # noqa: E402
 from haps_search.errors import TrackerError  # noqa: E402
+from haps_search.faults.kinds import kind_of  # noqa: E402
 from haps_search.records.tracker import Record, Status, StepGate  # noqa: E402
 
 BACKEND_ERRORS = (MlflowException, RequestException, HTTPError, SQLAlchemyError, OSError)
 SWEEP_TAG, BEGUN_TAG, TRIAL_TAG = "haps.sweep", "haps.begun", "haps.trial"
-KIND_TAG, LAST_STEP_TAG = "haps.kind", "haps.last_step"
+KIND_TAG, LAST_STEP_TAG, FAILED_TAG = "haps.kind", "haps.last_step", "haps.failed"
+MOST_SAID = 5000
+"""Characters of a tag that MLflow's stores take."""
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT_KIND, CUSTOM_MODELS = "mlflow.experimentKind", "custom_model_development"
 """So that MLflow 3 shows an experiment of runs, not of traces. MLflow 3.17's pages go by the browser's last choice
@@ -110,7 +113,7 @@ class MlflowStore:
             raise TrackerError(
                 f"MLflow at {self.uri} cannot be used: {_brief(error)}\nStart the server or mend the address "
                 "(tracking.uri), or go without it (tracking.mlflow: false): the JSONL is kept either way."
-            ) from error
+            ).of_kind(kind_of(error)) from error
 
     def sweep_run(self, sweep: Sweep, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """The run id of the sweep's parent run, found or made, and RUNNING.
@@ -184,7 +187,8 @@ class MlflowStore:
             self._add_parameters(run, parameters)
             return run
         except BACKEND_ERRORS as error:
-            raise TrackerError(f"MLflow at {self.uri}: run {name!r} cannot be opened: {_brief(error)}") from error
+            said = f"MLflow at {self.uri}: run {name!r} cannot be opened: {_brief(error)}"
+            raise TrackerError(said).of_kind(kind_of(error)) from error
 
     def _find_run(self, key: Mapping[str, str]) -> Run | None:
         runs = self.client.search_runs(
@@ -239,8 +243,8 @@ class MlflowTracker:
         if self._clock() >= self._not_before:
             self._send()
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
-        self._ending = partial(self._close, status, summary)
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
+        self._ending = partial(self._close, status, summary, reason)
         self._send()
         if self._pending:
             _log.warning("MLflow run %s lacks %d records; the JSONL has them", self.run_id, len(self._pending))
@@ -261,12 +265,14 @@ class MlflowTracker:
         tag = RunTag(LAST_STEP_TAG, str(records[-1].step))
         self.client.log_batch(self.run_id, metrics=metrics, tags=[tag])
 
-    def _close(self, status: Status, summary: Mapping[str, float]) -> None:
+    def _close(self, status: Status, summary: Mapping[str, float], reason: str) -> None:
         record = Record.now(max(self._gate.highest, 0), {f"{SUMMARY}{k}": v for k, v in summary.items()})
         there = self.client.get_run(self.run_id).data.metrics
         fresh = [metric for metric in points(record) if there.get(metric.key) != metric.value]
         if fresh:
             self.client.log_batch(self.run_id, metrics=fresh)
+        if reason:
+            self.client.set_tag(self.run_id, FAILED_TAG, reason[:MOST_SAID])
         self.client.set_terminated(self.run_id, _STATUS[status])
 
     def _try(self, call: Callable[[], object]) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pyarrow import fs
 
 from haps_search.errors import ConfigError, PoolError
+from haps_search.faults.kinds import kind_of
 
 SCHEMES = ("s3", "gs")
 _SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORECASE)
@@ -129,7 +130,7 @@ class Objects:
             raise PoolError(
                 f"{self.uri_of(name)}: cannot be {done} ({error}): look after the store and its credentials; what it "
                 "has is kept, and the sweep or run goes on from there"
-            ) from error
+            ).of_kind(kind_of(error)) from error
 
 
 _LOCAL: Any = fs.LocalFileSystem()

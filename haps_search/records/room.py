@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from haps_search.errors import PoolError
+from haps_search.errors import Kind, PoolError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -29,7 +29,7 @@ def room_on(folder: Path) -> Iterator[None]:
         raise PoolError(
             f"{folder}: cannot be written ({os.strerror(number)}; {free:,} bytes are free there): make room or raise "
             "the quota, then start it again; the last checkpoint is whole, and it goes on from there"
-        ) from error
+        ).of_kind(Kind.TRANSIENT) from error
 
 
 def _told(error: SafetensorError) -> int | None:

@@ -7,6 +7,7 @@ checkpoints/       the newest and the best
 doing.json         what it does before its first step, and how much of it is done; gone afterwards
 result.json        there once the run has ended
 error.json         there if it broke for good
+output.log         what the process of a sweep's trial printed
 
 Where an object store keeps the runs, records go there with each checkpoint.
 """
@@ -37,8 +38,7 @@ from haps_search.types import Episode, Snapshot
 
 _log = logging.getLogger(__name__)
 EXAMPLES = 20
-ERROR_FILE = "error.json"
-DOING_FILE = "doing.json"
+ERROR_FILE, DOING_FILE, OUTPUT = "error.json", "doing.json", "output.log"
 RECORDS = ("metrics.jsonl", "examples.jsonl")
 
 
@@ -161,7 +161,7 @@ class RunFolder:
             self._remote.push(self.path / name)
 
     def _push_records(self) -> None:
-        for name in RECORDS:
+        for name in (*RECORDS, OUTPUT):
             if (self.path / name).exists():
                 pushed(self.path / name)
 

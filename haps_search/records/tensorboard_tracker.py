@@ -72,14 +72,15 @@ class TensorboardTracker:
                 self._queue(record.step, event)
         self._send()
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
         """The summary as scalars, and as the metrics of the parameters' page (HPARAMS)."""
         now, step = time.time(), max(self._gate.highest, 0)
         named = {f"{SUMMARY}{name}": value for name, value in summary.items()}
         shown = {name: _shown(value) for name, value in self._parameters.items()}
         for part in (*hparams(shown, named), _scalars(named)):
             self._queue(-1, Event(wall_time=now, step=step, summary=part))
-        self._queue(-1, Event(wall_time=now, step=step, summary=text("status", status)))
+        ended = f"{status}: {reason}" if reason else status
+        self._queue(-1, Event(wall_time=now, step=step, summary=text("status", ended)))
         self._send()
 
     def _queue(self, step: int, event: Event) -> None:

@@ -52,8 +52,8 @@ class Tracker(Protocol):
         """As `log`, for many steps at once, with the times they were taken at."""
         ...
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
-        """Close the run. A run that is resumed afterwards is open again."""
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
+        """Close the run; `reason` is why it failed. A run that is resumed afterwards is open again."""
         ...
 
 

@@ -54,11 +54,19 @@ def alarms(source: Source) -> list[Alarm]:
 def failures(source: Source) -> Table:
     """Failed trials with attempts and reasons."""
     rows = [
-        (t.number, t.label or t.kind, t.attempts, source.of(t)[-1][0] if source.of(t) else None, t.error)
+        (
+            t.number,
+            t.label or t.kind,
+            t.attempts,
+            source.of(t)[-1][0] if source.of(t) else None,
+            t.error,
+            " | ".join(t.log),
+        )
         for t in source.trials
         if t.state == "failed"
     ]
-    return Table("failed", "Failed trials", ("trial", "what", "attempts", "last step", "reason"), tuple(rows))
+    heads = ("trial", "what", "attempts", "last step", "reason", "printed last")
+    return Table("failed", "Failed trials", heads, tuple(rows))
 
 
 def failures_section(source: Source) -> Section:

@@ -12,6 +12,7 @@ from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
+from haps_search.records.standing import standing
 from haps_search.search.engine import Engine
 from haps_search.types import POOLED, START, Snapshot
 
@@ -31,7 +32,7 @@ def warm_source(experiment: Experiment, folder: Path) -> Path | None:
         return None
     # A run lies in runs/NAME, a trial in runs/NAME/trials/NUMBER.
     places = [Path(name)] if Path(name).is_absolute() else [above / name for above in list(folder.parents)[:3]]
-    found = next((place for place in places if (pulled(place) / "experiment.json").exists()), None)
+    found = next((place for place in map(standing, places) if (pulled(place) / "experiment.json").exists()), None)
     if found is None:
         tried = ", ".join(map(str, places))
         raise ConfigError(f"run.warm_start: no run {name} (looked for {tried}); `haps warmup` makes one")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from haps_search.errors import Kind as ErrorKind
 from haps_search.records.remote import pulled
 from haps_search.records.result import has_steps_left
 
@@ -72,12 +73,34 @@ class TrialReported:
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded:
-    """`finished` at its last step, `stopped` by the scheduler or for want of gain, `failed` with an error."""
+    """`finished` at its last step, `stopped` by the scheduler or for want of gain, `failed` with an error; `log` is
+    what its process printed last where that had to be given up."""
 
     number: int
     state: Ended
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    log: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptBroke:
+    """An attempt came to no end of its own. `kind` says what trying again is good for (`errors.Kind`), `step` how far
+    its newest checkpoint is, `log` what its process printed last."""
+
+    number: int
+    attempt: int
+    step: int
+    error: str
+    kind: str
+    log: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRetried:
+    """Somebody gives a failed trial another chance."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +111,14 @@ class SweepEnded:
     time: float
 
 
-Event = SweepStarted | TrialSuggested | AttemptStarted | TrialReported | TrialEnded | SweepEnded
+TrialEvent = AttemptStarted | AttemptBroke | TrialReported | TrialEnded | TrialRetried
+Event = SweepStarted | TrialSuggested | TrialEvent | SweepEnded
 _EVENTS: dict[str, type[Event]] = {
     "sweep_started": SweepStarted,
     "trial_suggested": TrialSuggested,
     "attempt_started": AttemptStarted,
+    "attempt_broke": AttemptBroke,
+    "trial_retried": TrialRetried,
     "trial_reported": TrialReported,
     "trial_ended": TrialEnded,
     "sweep_ended": SweepEnded,
@@ -117,6 +143,8 @@ def decode(line: str) -> Event:
     kind = _EVENTS[fields.pop("event")]
     if kind is SweepStarted:
         fields.setdefault("format", 1)
+    if "log" in fields:
+        fields["log"] = tuple(fields["log"])
     try:
         return kind(**fields)
     except TypeError as error:
@@ -125,7 +153,11 @@ def decode(line: str) -> Event:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """What a journal knows of a trial: `reports` are (step, metrics) by step, `metrics` those of its end."""
+    """What a journal knows of a trial: `reports` are (step, metrics) by step, `metrics` those of its end.
+
+    `deaths` counts the attempts that broke for a reason nobody knows since the trial got further than `reached`;
+    `broke` is why the last one did, `log` what it printed.
+    """
 
     number: int
     parameters: Mapping[str, Any]
@@ -138,6 +170,10 @@ class TrialRecord:
     error: str | None = None
     attempts: int = 0
     of: int | None = None
+    deaths: int = 0
+    reached: int = 0
+    broke: str = ""
+    log: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -189,6 +225,8 @@ class Fold:
         elif isinstance(event, TrialSuggested):
             self._trials.setdefault(event.number, _Trial(_suggested(event)))
         elif event.number in self._trials:
+            if isinstance(event, TrialRetried):
+                self.ended = None
             _take(self._trials[event.number], event)
         else:
             raise ValueError(f"trial {event.number} was never suggested, but has a {_NAMES[type(event)]}")
@@ -217,18 +255,32 @@ def _reopen(trials: Iterable[_Trial]) -> None:
             trial.record, trial.whole = replace(trial.record, state="running", metrics={}), None
 
 
-def _take(trial: _Trial, event: AttemptStarted | TrialReported | TrialEnded) -> None:
+def _take(trial: _Trial, event: TrialEvent) -> None:
     record, trial.whole = trial.record, None
     if isinstance(event, AttemptStarted):
         newer = event.attempt > record.attempts
         if newer and (not record.ended or record.state == "failed"):
             trial.record = replace(record, state="running", attempts=event.attempt, metrics={}, error=None)
+    elif isinstance(event, TrialRetried):
+        if record.state == "failed":
+            trial.record = replace(record, state="running", metrics={}, error=None, deaths=0, broke="", log=())
     elif record.ended:
         return
     elif isinstance(event, TrialReported):
         trial.reports[event.step] = event.metrics
+    elif isinstance(event, AttemptBroke):
+        trial.record = _broken(record, event)
     else:
-        trial.record = replace(record, state=event.state, metrics=event.metrics, error=event.error)
+        log = tuple(event.log) or record.log if event.state == "failed" else ()
+        trial.record = replace(record, state=event.state, metrics=event.metrics, error=event.error, log=log)
+
+
+def _broken(record: TrialRecord, event: AttemptBroke) -> TrialRecord:
+    """Deaths in a row count: what was got further in between makes those before forgotten."""
+    deaths = 0 if event.step > record.reached else record.deaths
+    deaths += event.kind == ErrorKind.UNKNOWN
+    reached = max(record.reached, event.step)
+    return replace(record, deaths=deaths, reached=reached, broke=event.error, log=tuple(event.log))
 
 
 def written_ending(number: int, folder: Path, steps: int = 0) -> TrialEnded | None:

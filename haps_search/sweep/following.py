@@ -8,7 +8,7 @@ from typing import Any
 from haps_search.records.jsonl import JsonlFollower
 from haps_search.records.remote import LOOK_S, pulled
 from haps_search.sweep.events import TrialRecord
-from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.layout import attempt_folder, trial_folder
 
 
 class Followed:
@@ -17,7 +17,7 @@ class Followed:
 
     def __init__(self, sweep: Path) -> None:
         self._sweep = sweep
-        self._followers: dict[int, JsonlFollower] = {}
+        self._followers: dict[int, tuple[Path, JsonlFollower]] = {}
         self._whole: set[int] = set()
 
     def new(self, record: TrialRecord) -> tuple[list[dict[str, Any]], bool]:
@@ -31,10 +31,19 @@ class Followed:
             self._whole.discard(number)  # it may have failed before
         elif number in self._whole:
             return [], False
-        folder = pulled(trial_folder(self._sweep, number), 0.0 if record.ended else LOOK_S)
-        follower = self._followers.setdefault(number, JsonlFollower(folder / "metrics.jsonl"))
+        folder = run_folder(self._sweep, record, 0.0 if record.ended else LOOK_S)
+        before, follower = self._followers.get(number, (folder, None))
+        if follower is None or folder != before:  # the first look, or another attempt's
+            follower = JsonlFollower(folder / "metrics.jsonl")
+            self._followers[number] = folder, follower
         restarts = follower.restarts
         lines = [line for line in follower.new() if "metrics" in line]
         if record.ended:
             self._whole.add(number)
-        return lines, follower.restarts > restarts
+        return lines, follower.restarts > restarts or folder != before
+
+
+def run_folder(sweep: Path, record: TrialRecord, every_s: float = 0.0) -> Path:
+    """The folder that stands for a trial, its small files as an object store has them. Raises PoolError."""
+    pulled(attempt_folder(sweep, record.number, record.attempts), every_s)
+    return trial_folder(sweep, record.number)

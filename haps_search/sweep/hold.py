@@ -38,9 +38,14 @@ class Hold:
     def leaving(self) -> bool:
         return self._lock.leaving
 
-    def leave(self) -> None:
-        """Ask the trials to save and leave."""
-        self._lock.leave()
+    @property
+    def why(self) -> str:
+        """Why it leaves, "" while it does not."""
+        return self._lock.why
+
+    def leave(self, why: str) -> None:
+        """Ask the trials to save and leave. Also from a signal's handler."""
+        self._lock.leave(why)
         if self._claim is not None:
             self._claim.leave()
 

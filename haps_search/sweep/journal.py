@@ -188,10 +188,15 @@ class Journal:
         """Whether this driver was asked to leave."""
         return self._hold is not None and self._hold.leaving
 
-    def leave(self) -> None:
+    @property
+    def why(self) -> str:
+        """Why it leaves, "" while it does not."""
+        return self._hold.why if self._hold is not None else ""
+
+    def leave(self, why: str) -> None:
         """Ask the trials to save and leave; none is begun after."""
         if self._hold is not None:
-            self._hold.leave()
+            self._hold.leave(why)
 
     def close(self) -> None:
         """Free the sweep for another driver."""

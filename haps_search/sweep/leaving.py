@@ -1,56 +1,95 @@
-"""SIGTERM in a driver: whatever runs saves the step it is at, and then everyone leaves."""
+"""Leaving is one path, whoever asks: what runs saves the step it is at, within a grace, and then everyone goes."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
-GRACE_S = 60.0
-"""How long a step may take to end and be saved."""
-STATUS = 128 + signal.SIGTERM
+from haps_search.errors import Unfinished
+
+GRACE_S, SLACK_S = 60.0, 30.0
+"""How long a step may take to end and be saved where no profile says it; and then the driver's own last words."""
+STATUS = 75
+"""Work is left, and saved (EX_TEMPFAIL of sysexits.h): whoever started this may start it again."""
+SIGTERM, CTRL_C, STOP, HOURS = "asked to leave (SIGTERM)", "Ctrl-C", "`haps stop`", "--max-hours is over"
+_STATUS = {STOP: 0, CTRL_C: 128 + signal.SIGINT}
+"""Where a person wanted it so: a shell takes the end by Ctrl-C for that."""
+ASKED = "stop-asked"
+"""A file of who asked for a stop by name, beside the lock."""
+_VARIABLE = "HAPS_GRACE_S"
 
 
 class Leaving(Protocol):
-    """A sweep's journal, or the hold on a run."""
+    """A sweep's journal, the hold on a run, or a lock."""
 
     @property
     def leaving(self) -> bool:
         """Whether it was asked to leave."""
         ...
 
-    def leave(self) -> None:
+    @property
+    def why(self) -> str:
+        """Who asked, in words; "" while nobody has."""
+        ...
+
+    def leave(self, why: str) -> None:
         """Ask whatever runs to save and leave."""
         ...
 
 
 @contextmanager
-def ready_to_leave(held: Leaving) -> Iterator[None]:
-    """While the body runs, SIGTERM asks what runs to save and leave, so that the body ends by itself.
+def ready_to_leave(held: Leaving, folder: Path, grace_s: float = GRACE_S) -> Iterator[Callable[[], None]]:
+    """While the body runs, SIGTERM and Ctrl-C ask what runs to save and leave, so that the body ends by itself.
 
-    A second one, or the end of the grace, ends the process with status 143. To be used after Ray was started, which
-    takes the signal for itself. Outside the main thread signals are not to be had, and nothing is changed.
+    A second one, or the end of the grace, ends the process. Yields what takes the signals back after Ray was started,
+    which takes them for itself. `folder` is where `haps stop` leaves word. Outside the main thread signals are not to
+    be had, and nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
 
     def asked(number: int, frame: Any) -> None:
+        if held.leaving and number == signal.SIGINT:
+            raise KeyboardInterrupt
         if held.leaving:
             raise SystemExit(STATUS)
-        held.leave()
-        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        held.leave(CTRL_C if number == signal.SIGINT else STOP if (folder / ASKED).exists() else SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, grace_s + SLACK_S)
 
     def overdue(number: int, frame: Any) -> None:
         raise SystemExit(STATUS)
 
-    handlers = ((signal.SIGTERM, asked), (signal.SIGALRM, overdue))
-    before = [(number, signal.signal(number, what)) for number, what in handlers]
+    handlers = ((signal.SIGTERM, asked), (signal.SIGINT, asked), (signal.SIGALRM, overdue))
+
+    def arm() -> None:
+        for number, what in handlers:
+            signal.signal(number, what)
+
+    (folder / ASKED).unlink(missing_ok=True)  # of a driver that was gone before
+    before = [(number, signal.getsignal(number)) for number, _ in handlers]
+    arm()
     try:
-        yield
+        yield arm
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, what in before:
             signal.signal(number, what)
+
+
+def grace_of(profile_s: float) -> float:
+    """The profile's grace, or what the scheduler gives where it says so in HAPS_GRACE_S."""
+    given = os.environ.get(_VARIABLE, "")
+    return float(given) if given.replace(".", "", 1).isdigit() else profile_s
+
+
+def unfinished(why: str, left: str) -> Unfinished:
+    """The error that says who asked and what is left; the process ends with its status."""
+    error = Unfinished(f"{why}; {left}")
+    error.status, error.asked = _STATUS.get(why, STATUS), True
+    return error

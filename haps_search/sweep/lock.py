@@ -41,14 +41,17 @@ class Lock:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "leaving": False,
         }
+        self.why = ""
+        """Why its holder leaves, "" while it does not."""
         self._write()
 
     @property
     def leaving(self) -> bool:
         return bool(self._held["leaving"])
 
-    def leave(self) -> None:
+    def leave(self, why: str) -> None:
         """Tell the trials, which read the file, that the holder leaves; the next holder's words replace it."""
+        self.why = self.why or why
         self._held["leaving"] = True
         self._write()
 

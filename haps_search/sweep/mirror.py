@@ -32,7 +32,7 @@ class BatchTracker(Protocol):
 
     def log_many(self, records: list[Record]) -> None: ...
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None: ...
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None: ...
 
 
 OpenTracker = Callable[[str, Mapping[str, Any]], BatchTracker]
@@ -81,7 +81,7 @@ class Mirror:
         if records:
             self._sent[number] = records[-1].step
         if record.ended and (last or number not in self._finished or not tracker.missed):
-            tracker.finish(_status(record), record.metrics)
+            tracker.finish(_status(record), record.metrics, _reason(record))
             self._finished.add(number)
             if not tracker.missed:
                 self._closed.add(number)
@@ -93,6 +93,11 @@ class Mirror:
             self._trackers[record.number] = tracker
             self._sent[record.number] = tracker.last_step
         return self._trackers[record.number]
+
+
+def _reason(record: TrialRecord) -> str:
+    """Why it failed, and what it printed last."""
+    return "\n".join([record.error or "", *record.log]) if record.state == "failed" else ""
 
 
 def _status(record: TrialRecord) -> Status:

@@ -61,7 +61,7 @@ class Progress:
             metrics.get("route_entropy"),
             _alarm(metrics),
             record.parameters,
-            record.error,
+            record.error or (f"again after: {record.broke}" if record.broke and not record.ended else None),
             doing_in(trial_folder(self._journal.folder, record.number))
             if record.state == "running" and not step
             else "",

@@ -6,6 +6,8 @@ Tune's own snapshots are never restored. A resumed sweep is a new Tuner over the
 from __future__ import annotations
 
 import logging
+import pickle
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +16,23 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from haps_search.config.samplers import Asha
 from haps_search.config.sweep import Study
+from haps_search.engines.cluster.failures import reason_of
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS, run_trial
+from haps_search.errors import Kind as ErrorKind
 from haps_search.errors import PoolError
+from haps_search.faults.kinds import kind_of
+from haps_search.faults.policy import Again, Failures, Over, Policy
 from haps_search.records.remote import remote_of, storage
+from haps_search.sweep.attempts import drop_former, last_lines, newest_step
 from haps_search.sweep.events import (
+    AttemptBroke,
     AttemptStarted,
     Kind,
     TrialEnded,
@@ -35,8 +42,10 @@ from haps_search.sweep.events import (
     stopped,
     written_ending,
 )
+from haps_search.sweep.following import run_folder
 from haps_search.sweep.journal import Journal
-from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.layout import attempt_folder
+from haps_search.sweep.leaving import HOURS, grace_of
 from haps_search.sweep.opponents import Search
 from haps_search.sweep.settings import Setting, experiment_of
 from haps_search.sweep.suggestions import suggestion
@@ -44,8 +53,6 @@ from haps_search.tasks.own import passed
 from haps_search.tasks.tables.reading import held
 
 _log = logging.getLogger(__name__)
-RETRIES = 2
-"""How often Tune starts a trial again that the machines broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,14 @@ def fit(
     session: Session,
     kind: Kind,
     wanted: Sequence[Setting] | int,
-    time_left_s: float | None,
+    deadline: float | None,
     search: Search | None = None,
 ) -> Left:
     """Run what is unfinished of a kind, and then `wanted`: so many suggested settings, or these. Suggestions are those
     of `search`, and only its trials count; None is the study's own.
 
-    Blocks until all have ended or the time is up. What ended is in the journal; what the machines broke is left
-    unfinished there.
+    Blocks until all have ended, or until they have left: at the `deadline`, of `time.monotonic`, they are asked to.
+    What ended is in the journal; what the machines broke for longer than the profile waits is left unfinished there.
 
     Raises:
         PoolError: the journal or a run's folder cannot be written or read any more.
@@ -78,17 +85,15 @@ def fit(
     asked = Search(study) if search is None else search
     unfinished = [t for t in journal.trials() if not t.ended and t.kind == kind and asked.label in ("", t.label)]
     handing = _JournalSearch(journal, study, session, unfinished, wanted, asked)
-    new = handing.unbegun
-    if not unfinished and not new:
+    if not unfinished and not handing.unbegun:
         return Left()
     tuner = tune.Tuner(
         tune.with_resources(_trainable(study), _resources(session, study)),
         tune_config=tune.TuneConfig(
             search_alg=handing,
             scheduler=_scheduler(asked, journal, kind),
-            num_samples=len(unfinished) + new,
+            num_samples=-1,  # the search says when it is over: an attempt more is a trial more of Tune's
             max_concurrent_trials=study.sweep.concurrency,
-            time_budget_s=time_left_s,
             # A trial's process, and the router actor that it keeps, take seconds of CPU to start.
             reuse_actors=True,
         ),
@@ -96,43 +101,20 @@ def fit(
             # Never one that was there, also where another machine made it: every fit leaves events.
             name=f"{sum(1 for _ in journal.events()):05d}",
             storage_path=storage(journal.folder / "tune"),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            stop=_NothingCounts(session, handing),
+            failure_config=tune.FailureConfig(max_failures=0),
+            stop=_Ends(session, handing, journal, deadline),
+            callbacks=[_Broken(handing)],
             verbose=0,
         ),
     )
-    results = tuner.fit()
+    tuner.fit()
     problem = handing.problem
     if isinstance(problem, OSError):
         way_out = "mend it, then start the sweep again: it goes on from there"
         raise PoolError(f"{journal.file}: cannot be written or read ({problem}): {way_out}") from problem
     if problem is not None:
         raise problem
-    return Left(handing.unbegun, _noted(journal, results))
-
-
-def _noted(journal: Journal, results: tune.ResultGrid) -> str:
-    """Journal the ends of trials that Tune calls failed; why others are left open, "" where none is."""
-    reason = ""
-    for result in (results[i] for i in range(len(results))):
-        if result.error is None or result.config is None:
-            continue
-        number = int(result.config["number"])
-        end = written_ending(
-            number, trial_folder(journal.folder, number), int(result.config["experiment"]["run"]["steps"])
-        )
-        if end is not None:
-            journal.append(end)  # its process was lost after its last word
-        elif _machines_fault(result.error):
-            reason = _last_line(result.error)
-            _log.warning("trial %d is left open: %s", number, result.error)
-        else:
-            journal.append(TrialEnded(number, "failed", error=_last_line(result.error)))
-    return reason
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return Left(handing.unbegun, handing.reason)
 
 
 def _place(folder: Path) -> dict[str, str | None]:
@@ -159,13 +141,15 @@ def settle(journal: Journal, study: Study) -> None:
     for trial in journal.trials():
         if not trial.ended:
             steps = experiment_of(study, trial).run.steps
-            end = written_ending(trial.number, trial_folder(journal.folder, trial.number), steps)
+            end = written_ending(trial.number, run_folder(journal.folder, trial), steps)
             if end is not None:
                 journal.append(end)
 
 
 class _JournalSearch(Searcher):
-    """Hands out trials: those the journal left unfinished, then new ones, journalled before they start."""
+    """Hands out trials: those the journal left unfinished, then new ones, journalled before they start. One that broke
+    is handed out again when the policy says so; to Tune that is another trial.
+    """
 
     def __init__(
         self,
@@ -183,9 +167,15 @@ class _JournalSearch(Searcher):
         self._suggestions = wanted if isinstance(wanted, int) else 0
         self.problem: Exception | None = None
         """Why nothing that happens counts any more. Tune would take it for a trial's error, or for one of its own."""
+        self.reason = ""
+        """Why trials are left open, where one said so."""
         self._numbers: dict[str, int] = {}
+        """Of the trials that run now, by Tune's name."""
         self._steps: dict[int, int] = {}
         self._last: dict[int, Mapping[str, float]] = {}
+        self._failures: dict[int, Failures] = {}
+        self._due: dict[int, float] = {}
+        """When a trial that broke is begun again."""
         self._pool_ended = False
 
     @property
@@ -195,7 +185,7 @@ class _JournalSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         # Without its pool every further trial would fail, and be suggested knowing nothing of the others.
-        if self.problem or self._pool_ended or self._journal.leaving:
+        if self.problem or self._pool_ended or self._session.gone or self._journal.leaving:
             return Searcher.FINISHED
         handed: Any = Searcher.FINISHED
         with self._keeping():
@@ -203,24 +193,42 @@ class _JournalSearch(Searcher):
         return handed
 
     def _next(self, trial_id: str) -> Any:
-        record = self._unfinished.pop(0) if self._unfinished else self._create()
+        """None where nothing is to be begun now, and something may be later."""
+        record = self._unfinished.pop(0) if self._unfinished else self._broken() or self._create()
         if record is None:
-            return Searcher.FINISHED
-        self._journal.append(AttemptStarted(record.number, record.attempts + 1))
+            return None if self._numbers or self._due else Searcher.FINISHED
+        attempt = record.attempts + 1
+        self._journal.append(AttemptStarted(record.number, attempt))
         self._numbers[trial_id] = record.number
         if record.reports:
             self._last[record.number] = record.reports[-1][1]
         experiment = experiment_of(self._study, record)
         self._steps[record.number] = experiment.run.steps
+        sweep = self._journal.folder.resolve()
         return {
             "number": record.number,
+            "attempt": attempt,
             "experiment": experiment.model_dump(mode="json"),
-            **_place(trial_folder(self._journal.folder.resolve(), record.number)),
+            **_place(attempt_folder(sweep, record.number, attempt)),
+            "former": _place(run_folder(sweep, record))["folder"],
             "namespace": self._session.namespace,
             "profile": self._session.profile.model_dump(mode="json"),
         }
 
+    def _broken(self) -> TrialRecord | None:
+        """One that broke and is due again."""
+        number = next((n for n, due in self._due.items() if due <= time.monotonic()), None)
+        if number is None:
+            return None
+        del self._due[number]
+        return self._record(number)
+
+    def _record(self, number: int) -> TrialRecord:
+        return next(t for t in self._journal.trials() if t.number == number)
+
     def _create(self) -> TrialRecord | None:
+        if not self.unbegun:
+            return None
         trials = self._journal.trials()
         number = max((t.number for t in trials), default=-1) + 1
         setting = self._settings[0] if self._settings else self._suggested(trials, number)
@@ -255,17 +263,60 @@ class _JournalSearch(Searcher):
                 self._journal.append(TrialReported(number, int(result["step"]), metrics))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tune says so when a run returned, or when the scheduler ended it; errors are read after the fit."""
+        """Tune says so when a run returned, or when the scheduler ended it; of what broke it tells more afterwards."""
         if error or result is None:
             self._pool_ended = self._session.ended()
+            if not error:
+                self._numbers.pop(trial_id, None)  # it was never begun
             return
         self.on_trial_result(trial_id, result)  # Tune leaves it out for the report on which it stopped the trial
-        number = self._numbers[trial_id]
+        number = self._numbers.pop(trial_id)
         with self._keeping():
-            end = written_ending(number, trial_folder(self._journal.folder, number), self._steps[number])
+            end = self._written(number)
             if end is None and (self._journal.leaving or self._session.gone):
                 return  # it goes on from its checkpoint under the next driver
-            self._journal.append(end or stopped(number, self._last.get(number, {})))
+            self._end(end or stopped(number, self._last.get(number, {})))
+
+    def broke(self, trial_id: str, error: BaseException) -> None:
+        """A trial's process raised or died: journalled, and what follows is the policy's."""
+        number = self._numbers.pop(trial_id)
+        with self._keeping():
+            end = self._written(number)
+            if end is not None:
+                self._end(end)  # its process was lost after its last word
+                return
+            self.reason = reason_of(error)
+            _log.warning("trial %d broke: %s", number, error)
+            if not (self._pool_ended or self._session.gone or self._journal.leaving):
+                self._follow(number, kind_of(error))
+
+    def _follow(self, number: int, kind: ErrorKind) -> None:
+        before = self._record(number)
+        folder = run_folder(self._journal.folder, before)
+        step, log = newest_step(folder), last_lines(folder)
+        self._journal.append(AttemptBroke(number, before.attempts, step, self.reason, kind, log))
+        failures = self._failures.setdefault(number, Failures(self._policy))
+        if step > before.reached:
+            failures.forget()
+        deaths = self._record(number).deaths
+        match failures.follow(kind, deaths if kind is ErrorKind.UNKNOWN else None):
+            case Again(pause_s):
+                self._due[number] = time.monotonic() + pause_s
+            case Over(final=True):
+                often = f" ({deaths} times without getting further)" if deaths > 1 else ""
+                self._end(TrialEnded(number, "failed", error=self.reason + often, log=log))
+
+    @property
+    def _policy(self) -> Policy:
+        retries = self._session.profile.retries
+        return Policy(retries.within_s, retries.deaths, longest_s=retries.longest_pause_s)
+
+    def _written(self, number: int) -> TrialEnded | None:
+        return written_ending(number, run_folder(self._journal.folder, self._record(number)), self._steps[number])
+
+    def _end(self, event: TrialEnded) -> None:
+        self._journal.append(event)
+        drop_former(self._journal.folder, self._record(event.number))
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
@@ -288,19 +339,55 @@ class _JournalSearch(Searcher):
         return None
 
 
-class _NothingCounts(Stopper):
-    """Ends the fit with its pool, or with its journal. A trial that Tune starts again would fail again, or wait for
-    ever: Ray places the pool's own lost worker, for which there is no room, before anything else.
+class _Broken(tune.Callback):
+    """Tells the search what became of a trial that Tune calls failed."""
+
+    def __init__(self, search: _JournalSearch) -> None:
+        self._search = search
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._search.broke(trial.trial_id, _error_of(trial))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _error_of(trial: Any) -> BaseException:
+    """As it was raised, or its text where it could not be pickled."""
+    try:
+        error = pickle.loads(Path(trial.pickled_error_file or "").read_bytes())
+    except Exception as problem:  # noqa: BLE001 - whatever an error of another library says when it is unpickled
+        _log.warning("trial %s: its error cannot be read: %s", trial, problem)
+        error = None
+    if isinstance(error, BaseException):
+        return error
+    try:
+        return PoolError(Path(trial.error_file or "").read_text())
+    except OSError:
+        return PoolError("its process was lost, and said nothing")
+
+
+class _Ends(Stopper):
+    """Ends the fit with its pool, or with its journal, or when who was asked to leave has had its time. A trial that is
+    started again would fail again, or wait for ever: Ray places the pool's own lost worker, for which there is no room,
+    before anything else. At the deadline it asks the trials to leave.
     """
 
-    def __init__(self, session: Session, search: _JournalSearch) -> None:
-        self._session, self._search = session, search
+    def __init__(self, session: Session, search: _JournalSearch, journal: Journal, deadline: float | None) -> None:
+        self._session, self._search, self._journal, self._deadline = session, search, journal, deadline
+        self._until: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._session.gone is not None or self._search.problem is not None
+        now = time.monotonic()
+        if self._deadline is not None and now >= self._deadline and not self._journal.leaving:
+            self._journal.leave(HOURS)
+        if self._journal.leaving and self._until is None:
+            self._until = now + grace_of(self._session.profile.grace_s)
+        overdue = self._until is not None and now >= self._until
+        return overdue or self._session.gone is not None or self._search.problem is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -308,6 +395,9 @@ class _NothingCounts(Stopper):
 
 class _JournalAsha(AsyncHyperBandScheduler):
     """ASHA whose rungs know what the trials of earlier drivers reported."""
+
+    metric = None
+    """For Tune, which would break the whole fit over a trial that leaves before its first report."""
 
     def __init__(self, settings: Asha, study: Study, past: Sequence[TrialRecord]) -> None:
         objective = study.sweep.objectives[0]
@@ -323,14 +413,20 @@ class _JournalAsha(AsyncHyperBandScheduler):
         self._past = {t.number: t for t in past}
         for trial in past:
             if trial.ended and trial.kind == "search":
-                self._tell(SimpleNamespace(trial_id=f"past-{trial.number}", config={"number": trial.number}))
+                self._tell(_numbered(SimpleNamespace(config={"number": trial.number})))
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._tell(trial)
+        self._tell(_numbered(trial))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        super().on_trial_complete(tune_controller, _numbered(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, _numbered(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A run at its last step is left to end by itself: stopping it would race with the result it writes."""
-        decision = super().on_trial_result(tune_controller, trial, result)
+        decision = super().on_trial_result(tune_controller, _numbered(trial), result)
         last = "step" in result and result["step"] >= trial.config["experiment"]["run"]["steps"]
         return TrialScheduler.CONTINUE if last else decision
 
@@ -341,6 +437,11 @@ class _JournalAsha(AsyncHyperBandScheduler):
         for step, metrics in record.reports if record else ():
             flat = {"step": step, **{METRICS + name: value for name, value in metrics.items()}}
             super().on_trial_result(nobody, trial, flat)
+
+
+def _numbered(trial: Any) -> Any:
+    """A trial by the journal's number: its attempts are trials of their own to Tune, and one in a rung."""
+    return SimpleNamespace(trial_id=f"number-{trial.config['number']}", config=trial.config)
 
 
 def _scheduler(search: Search, journal: Journal, kind: Kind) -> TrialScheduler:
@@ -362,9 +463,3 @@ def _resources(session: Session, study: Study) -> tune.PlacementGroupFactory:
 
 def _bundle(cpus: float, gpus: float) -> dict[str, float]:
     return {kind: amount for kind, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
-
-
-def _machines_fault(error: BaseException) -> bool:
-    """Not the code's of a run: a lost process or node, also where a run was the one to notice."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, PoolError) or (isinstance(cause, RayError) and not isinstance(cause, RayTaskError))

@@ -16,12 +16,13 @@ from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.episodes.play import Play, Sample, play
-from haps_search.errors import ConfigError
+from haps_search.errors import ConfigError, Interrupted
 from haps_search.learning.utility import cost, prices
 from haps_search.records.parts import Parts, same_plan
 from haps_search.routing.distribution import all_assignments
 from haps_search.search.engine import finished
 from haps_search.seeds import derive_seed
+from haps_search.sweep.leaving import ready_to_leave, unfinished
 from haps_search.sweep.lock import Lock
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
@@ -97,13 +98,22 @@ def collection(
     return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk)
 
 
-async def play_missing(sample: Sample, task: Task, wanted: Collection, parts: Parts, advance: Advance) -> None:
+async def play_missing(
+    sample: Sample,
+    task: Task,
+    wanted: Collection,
+    parts: Parts,
+    advance: Advance,
+    leaves: Callable[[], bool] = lambda: False,
+) -> None:
     """Play the parts that are missing.
 
     Raises:
-        CandidateError, PoolError: the parts so far stay and the next call goes on.
+        CandidateError, PoolError: the parts so far stay and the next call goes on. Interrupted: `leaves` said so.
     """
     for index in parts.missing():
+        if leaves():
+            raise Interrupted("the parts so far are kept")
         outcomes = await play_chunk(sample, task, wanted, index)
         parts.add(index, partial(_write, outcomes))
         advance(len(outcomes))
@@ -186,14 +196,16 @@ def collect(
         if table.exists():
             parts.discard()
             return Collected(table, total, 0)
-        played = _play(study, task, wanted, parts, report)
+        played = _play(study, task, wanted, parts, report, lock)
         merge(wanted, parts)
+    except Interrupted as error:
+        raise unfinished(lock.why, f"{error}: the same `haps collect` goes on") from error
     finally:
         lock.release()
     return Collected(table, total, played)
 
 
-def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Report) -> int:
+def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Report, lock: Lock) -> int:
     missing = parts.missing()
     total, played = wanted.episodes(range(wanted.chunks)), wanted.episodes(missing)
     kind = "greedy episode" if wanted.samples == 1 else "sampled episodes"
@@ -211,8 +223,12 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Re
 
     local = isinstance(study.experiment.engine, LocalEngineConfig)
     report(Counted("episodes", done, total))
-    with _local(study, task) if local else _on_ray(study, parts.folder / "logs", report) as sample:
-        finished(play_missing(sample, task, wanted, parts, advance))
+    with (
+        ready_to_leave(lock, parts.folder) as arm,
+        _local(study, task) if local else _on_ray(study, parts.folder / "logs", report) as sample,
+    ):
+        arm()
+        finished(play_missing(sample, task, wanted, parts, advance, lambda: lock.leaving))
     return played
 
 

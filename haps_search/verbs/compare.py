@@ -25,7 +25,7 @@ from haps_search.sweep.inputs import all_at_hand
 from haps_search.sweep.settings import arms
 from haps_search.tasks.held_out import Held
 from haps_search.types import Assignment
-from haps_search.verbs.driver import Driver, driver, no_result
+from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import sweep_journal
 from haps_search.verbs.frames import frame, interval, page
@@ -105,11 +105,14 @@ def compare(
         earlier_readings(journal.folder, again)  # before Ray is started for nothing
     if not finished_arms(journal.trials(), study):
         raise no_result(journal.trials(), name)
-    with driver(study, journal.folder, True, report) as d:
+
+    def work(d: Driver) -> ArmsComparison:
         measured = measure_arms(d, study, split, again)
         if ended is not None:  # taking the sweep up opened it again
             d.journal.append(SweepEnded(ended.reason, time.time()))
         return measured
+
+    return driven(study, journal.folder, True, report, work)
 
 
 def measure_arms(d: Driver, study: Study, split: Held, again: bool = False) -> ArmsComparison:
@@ -139,7 +142,7 @@ def _measured(d: Driver, study: Study, trials: Sequence[TrialRecord], split: Hel
     for trial, one in zip(trials, found, strict=True):
         scored.setdefault(trial.label, []).append(one)
         seeds[trial.label] = (*seeds.get(trial.label, ()), trial.seed)
-    frozen = {} if replays else finished(frozen_scores(d.live, study.experiment, split))
+    frozen = {} if replays else finished(frozen_scores(d.live, d.journal.folder, study.experiment, split))
     questions = same_questions([s for row in scored.values() for s in row] + list(frozen.values()))
     texts = {f"frozen {', '.join(z)}": s for z, s in frozen.items()} | {k: v[0] for k, v in scored.items()}
     keep_texts(d.journal.folder / f"examples-{split}.jsonl", texts)

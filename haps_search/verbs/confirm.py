@@ -16,7 +16,7 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.opponents import opponents_again
 from haps_search.sweep.ranking import best_first
 from haps_search.sweep.settings import Setting, confirmations, missing
-from haps_search.verbs.driver import driver, no_result
+from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, silent
 from haps_search.verbs.find import sweep_journal
 from haps_search.verbs.frames import frame, page
@@ -103,7 +103,8 @@ def run_settings(study: Study, folder: Path, settings: list[Setting], report: Re
     if not missing(settings, journal.trials()) and all(t.ended for t in own()):
         return own()
     ended = journal.ended()
-    with driver(study, folder, True, report) as d:
+
+    def work(d: Driver) -> None:
         wanted = missing(settings, d.journal.trials())
         with d.watched(len(d.journal.trials()) + len(wanted)):
             d.fit(kind, wanted)
@@ -112,4 +113,6 @@ def run_settings(study: Study, folder: Path, settings: list[Setting], report: Re
             d.end([])
         else:
             d.tracking.tick()
+
+    driven(study, folder, True, report, work)
     return own()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import ray
 
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.features import EncoderFeatures
@@ -15,13 +18,17 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
-from haps_search.errors import ConfigError, PoolError
+from haps_search.errors import ConfigError, HapsError, Interrupted, PoolError, TrackerError, Unfinished
+from haps_search.errors import Kind as ErrorKind
+from haps_search.faults.kinds import kind_of
+from haps_search.faults.policy import Failures, Over, Policy, first_line
 from haps_search.records.remote import storage
 from haps_search.routing.features.embeddings import named
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.leaving import ready_to_leave
+from haps_search.sweep.layout import JOURNAL
+from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
 from haps_search.sweep.opponents import Search
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
@@ -36,9 +43,12 @@ from haps_search.tasks.task import Inspected, Task, answerable
 from haps_search.types import Split
 from haps_search.verbs.events import Frame, Report, Said, saying
 from haps_search.verbs.logs import logging_to
+from haps_search.verbs.measured_rows import FOLDER as MEASURED
 from haps_search.verbs.plan import start_lines
 from haps_search.verbs.tracking import Tracking
 from haps_search.verbs.watching import watching
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,42 +63,44 @@ class Driver:
     deadline: float | None
     """As of `time.monotonic`, so that a clock set back does not prolong it."""
 
-    def _left(self) -> float | None:
-        """Seconds until --max-hours."""
-        return None if self.deadline is None else max(self.deadline - time.monotonic(), 1.0)
-
     def fit(self, kind: Kind, wanted: Sequence[Setting] | int) -> None:
         """Run what is unfinished of a kind, and then so many suggestions, or these settings."""
-        self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self._left()))
+        self.finish_or_leave(kind, fit(self.journal, self.study, self.live, kind, wanted, self.deadline))
 
     def search(self, search: Search, settings: int) -> None:
         """Run what is unfinished of an opponent's search, and then so many more settings of it."""
-        left = fit(self.journal, self.study, self.live, search.kind, settings, self._left(), search)
+        left = fit(self.journal, self.study, self.live, search.kind, settings, self.deadline, search)
         self.finish_or_leave(search.kind, left)
 
     def finish_or_leave(self, kind: Kind, left: Left) -> None:
         """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
 
         Raises:
-            PoolError: some have not, because the time is over or the machines gave up.
+            Unfinished: some have not, because somebody wants the driver to leave or the machines gave up.
         """
         open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
         if not open_trials and not left.unbegun and not self.journal.leaving:
             return
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"
-        if self.journal.leaving:
-            raise PoolError(f"asked to leave (SIGTERM); trials {open_trials} saved their last step: {again} goes on")
         rest = f" and {left.unbegun} were not begun" if left.unbegun else ""
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise PoolError(f"--max-hours is over, {len(open_trials)} trials are unfinished{rest}: {again}")
-        ended = self.live.ended_by() or left.reason or "their processes were lost, or Ctrl-C ended them"
-        raise PoolError(
+        if self.journal.leaving:
+            what = f"trials {open_trials} are saved" if open_trials else "all trials that were begun have ended"
+            raise unfinished(self.journal.why, f"{what}{rest}: {again} goes on")
+        ended = self.live.ended_by() or left.reason or "their processes were lost"
+        raise Unfinished(
             f"trials {open_trials} were interrupted{rest} ({ended}); see {self.journal.folder / 'logs'}, then {again}"
         )
 
+    def go_on(self) -> None:
+        """Between two pieces of work. Raises Unfinished where somebody wants the driver to leave."""
+        if self.journal.leaving:
+            raise unfinished(
+                self.journal.why, f"what is done is kept: `haps resume {self.journal.folder.name}` goes on"
+            )
+
     @contextmanager
     def watched(self, planned: int) -> Iterator[None]:
-        """While the body runs, report its trials, mirror them, and let SIGTERM end it well."""
+        """While the body runs, report its trials and what breaks, and mirror them."""
         progress = Progress(self.journal, self.study)
         said: tuple[str, ...] = ()
 
@@ -103,8 +115,13 @@ class Driver:
             for line in waits if len(waits) > len(said) else ():
                 self.report(Said(line))
             said = waits
+            for record in self.journal.trials():
+                if record.broke and broken.get(record.number) != record.attempts:
+                    broken[record.number] = record.attempts
+                    self.report(Said(_broken_line(record)))
 
-        with ready_to_leave(self.journal), watching(self.report, frame, tick):
+        broken = {record.number: record.attempts for record in self.journal.trials() if record.broke}
+        with watching(self.report, frame, tick):
             yield
 
     def end(self, files: Sequence[Path]) -> None:
@@ -114,10 +131,60 @@ class Driver:
             self.report(Said(f"MLflow did not take everything, the JSONL has it: {again}"))
 
 
+def _broken_line(record: TrialRecord) -> str:
+    follows = "has failed" if record.state == "failed" else "tried again"
+    return f"trial {record.number:03d}, attempt {record.attempts}: {record.broke}; {follows}"
+
+
+def driven(
+    study: Study, folder: Path, resume: bool, report: Report, work: Callable[[Driver], T], prior: Prior | None = None
+) -> T:
+    """Do a piece of work with a driver, and begin it again where machines broke it: the journal knows what is done. For
+    as long as the profile's `retries` say, counted from the last progress.
+
+    Raises:
+        Unfinished: somebody wants the driver to leave, or it does not pass. As `driver` otherwise.
+    """
+    retries = profile_of(study).retries
+    failures = Failures(Policy(retries.within_s, longest_s=retries.longest_pause_s))
+    deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
+    while True:
+        before = _progress(folder)
+        try:
+            with driver(study, folder, resume, report, prior, deadline) as d:
+                return work(d)
+        except HapsError as error:
+            if _progress(folder) > before:
+                failures.forget()
+            passes = kind_of(error) is ErrorKind.TRANSIENT and not getattr(error, "asked", False)
+            if isinstance(error, TrackerError) and not before:
+                passes = False  # its address may be wrong, and nothing is lost yet
+            follows = failures.follow(ErrorKind.TRANSIENT) if passes else Over(final=True)
+            if isinstance(follows, Over) or ray.is_initialized():  # a Ray that could not be left is no place to begin
+                raise
+            report(Said(f"{first_line(error)}; begun again in {follows.pause_s:.0f} s"))
+        time.sleep(follows.pause_s)
+        resume = resume or Journal(folder).started() is not None
+
+
+def _progress(folder: Path) -> int:
+    """Grows with whatever is done."""
+    trials = Journal(folder).trials() if (folder / JOURNAL).exists() else []
+    rows = len(list((folder / MEASURED).glob("*.json")))
+    return rows + sum(t.ended + t.reached + sum(step for step, _ in t.reports[-1:]) for t in trials)
+
+
 @contextmanager
-def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prior | None = None) -> Iterator[Driver]:
+def driver(
+    study: Study,
+    folder: Path,
+    resume: bool,
+    report: Report,
+    prior: Prior | None = None,
+    deadline: float | None = None,
+) -> Iterator[Driver]:
     """Hold the sweep, open tracking, start Ray and the pool, and wait until every candidate is loaded. A new sweep
-    begins with what `prior` knows.
+    begins with what `prior` knows; at the `deadline`, of `time.monotonic`, trials are asked to leave.
 
     Raises:
         ConfigError, DataError, CandidateError, TrackerError: before anything is started.
@@ -131,18 +198,26 @@ def driver(study: Study, folder: Path, resume: bool, report: Report, prior: Prio
     journal = open_sweep(folder, study, resume, prior)
     log = folder / "logs" / "driver.log"
     try:
-        with logging_to(log):
+        with logging_to(log), ready_to_leave(journal, folder, grace_of(profile.grace_s)) as arm:
             say(f"sweep {folder.name} in {storage(folder)}, log {log}")
-            deadline = time.monotonic() + 3600 * study.sweep.max_hours if study.sweep.max_hours else None
             names = ", ".join(c.name for c in study.experiment.candidates)
             what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
             say(f"starting {what} on profile {profile.name}: {names}")
             with (
                 Tracking.open(journal, study) as tracking,
-                session(folder.name, study.experiment.candidates, profile, folder / "logs") as live,
+                session(
+                    folder.name, study.experiment.candidates, profile, folder / "logs", say, lambda: journal.leaving
+                ) as live,
             ):
-                live.wait_for_candidates(say)
-                yield Driver(report, journal, study, live, tracking, deadline)
+                arm()
+                live.wait_for_candidates(say, lambda: journal.leaving)
+                d = Driver(report, journal, study, live, tracking, deadline)
+                d.go_on()
+                try:
+                    yield d
+                except Interrupted as error:
+                    again = f"`haps resume {folder.name}` goes on"
+                    raise unfinished(journal.why, f"{error}: {again}") from error
     finally:
         journal.close()
 

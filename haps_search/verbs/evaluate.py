@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from haps_search.config.base import NAME
 from haps_search.errors import ConfigError
-from haps_search.evaluation.comparison import Row
 from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
 from haps_search.records.readings import note_reading
 from haps_search.records.remote import pushed
@@ -29,6 +28,7 @@ from haps_search.version import __version__
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from haps_search.evaluation.comparison import Row
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.run import Experiment
@@ -19,12 +19,25 @@ from haps_search.types import Adapter, Question
 from haps_search.version import __version__
 
 if TYPE_CHECKING:
-    from haps_search.verbs.loaded_run import Run
+    from haps_search.engines.local import LoadedRun
 
 Form = Literal["peft", "merged", "vllm"]
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values of `vllm serve --max-lora-rank`."""
 TABLE = "adapters.json"
+
+
+class Run(Protocol):
+    """What is taken of `loaded_run.Run`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def experiment(self) -> Experiment: ...
+    @property
+    def loaded(self) -> LoadedRun: ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ def shared_adapters(run: Run) -> Iterator[Shared]:
     if not has_shared(run.experiment):
         what = "it has no adapters" if level.type == "none" else "its adapters are generated, one for each question"
         raise ConfigError(f"routing.low_level: {level.type}: {what}; `--questions FILE` exports those of questions")
+    assert level.type != "none"
     adapters = run.loaded.adapters([Question("", "any question", "")])
     for candidate in run.experiment.candidates:
         shared = adapters[0, candidate.name].parts[-1]

@@ -12,6 +12,7 @@ from haps_search.config.run import Experiment
 from haps_search.config.schema import nearest
 from haps_search.errors import ConfigError
 from haps_search.records.remote import remote_of
+from haps_search.records.standing import standing
 from haps_search.sweep.hold import fetched
 from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.journal import Journal
@@ -68,13 +69,13 @@ def folder_of(runs: str | Path, name: str) -> Path:
 
 def find_run(runs: str | Path, text: str) -> FoundRun:
     """A run's folder, NAME/NUMBER, or NAME for the best trial of a sweep. Raises ConfigError."""
-    direct, runs = Path(text), runs_folder(runs)
+    direct, runs = standing(Path(text)), runs_folder(runs)
     if (direct / "experiment.json").exists():
         return _run(direct.resolve())
     name, _, number = text.partition("/")
     if re.fullmatch(NAME, name):
         fetched(runs.resolve() / name)
-    single = runs.resolve() / text
+    single = standing(runs.resolve() / text)
     if (single / "experiment.json").exists():
         return _run(single)
     journal = sweep_journal(runs, name)

@@ -23,17 +23,18 @@ from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.session import Session
 from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import score_frozen
-from haps_search.records.run_folder import EXAMPLES, RunFolder
+from haps_search.records.run_folder import EXAMPLES, RunFolder, identity
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine
 from haps_search.search.outcome_step import score_known
 from haps_search.search.validation import Scored, score_router
 from haps_search.sweep.events import TrialRecord
-from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.layout import sweep_of, trial_folder
 from haps_search.sweep.settings import experiment_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.held_out import Held, reported
 from haps_search.types import Assignment
+from haps_search.verbs.measured_rows import MeasuredRows
 
 if TYPE_CHECKING:
     from haps_search.engines.local import LocalEngine
@@ -88,9 +89,10 @@ async def score_trials(
     Raises:
         CheckpointError: a trial that left none.
     """
-    engine = await live.engine(experiment_of(study, trials[0]))
+    first = experiment_of(study, trials[0])
+    engine = await live.engine(first)
     try:
-        return await score_with(engine, sweep, study, trials, split, report)
+        return await score_with(engine, sweep, study, trials, split, report, first)
     finally:
         await engine.close()
 
@@ -102,25 +104,29 @@ async def score_with(
     trials: Sequence[TrialRecord],
     split: Held,
     report: Callable[[TrialRecord, Scored], None] | None = None,
+    loaded: Experiment | None = None,
 ) -> list[Scored]:
-    """As `score_trials`, with an engine whose router each trial's takes the place of."""
+    """As `score_trials`, with an engine whose router each trial's takes the place of; `loaded` says whose it has."""
     scored = []
     for trial in trials:
         experiment = experiment_of(study, trial)
-        await engine.load(experiment)
+        if experiment != loaded:
+            await engine.load(experiment)
+        loaded = experiment
         scored.append(await _score(engine, experiment, trial, trial_folder(sweep, trial.number), split))
         if report is not None:
             report(trial, scored[-1])
     return scored
 
 
-async def frozen_scores(live: Session, experiment: Experiment, split: Held) -> dict[Assignment, Scored]:
+async def frozen_scores(live: Session, sweep: Path, experiment: Experiment, split: Held) -> dict[Assignment, Scored]:
     """Every assignment of frozen candidates on a split."""
     task = build_task(experiment.task)
     engine = await live.engine(experiment)
     try:
         names = [c.name for c in experiment.candidates]
-        return await score_frozen(engine, task, reported(task, experiment, split), names, experiment.run.sampling)
+        kept, questions = MeasuredRows(sweep, split).row, reported(task, experiment, split)
+        return await score_frozen(engine, task, questions, names, experiment.run.sampling, kept)
     finally:
         await engine.close()
 
@@ -129,9 +135,14 @@ async def _score(engine: Engine, experiment: Experiment, trial: TrialRecord, fol
     checkpoint = RunFolder(folder, experiment).best()
     if checkpoint is None:
         raise CheckpointError(f"{folder}: trial {trial.number} left no checkpoint to measure")
-    await engine.restore(checkpoint.snapshot)
     task = build_task(experiment.task)
     questions = reported(task, experiment, split)
-    if experiment.learning.signal == "outcomes":
-        return (await score_known(engine, task, questions, experiment))[0]
-    return await score_router(engine, task, questions, experiment.run.sampling)
+
+    async def measured() -> Scored:
+        await engine.restore(checkpoint.snapshot)
+        if experiment.learning.signal == "outcomes":
+            return (await score_known(engine, task, questions, experiment))[0]
+        return await score_router(engine, task, questions, experiment.run.sampling)
+
+    what = {"trial": trial.number, "step": checkpoint.step, "run": identity(experiment)}
+    return await MeasuredRows(sweep_of(folder), split).row(what, questions, measured)

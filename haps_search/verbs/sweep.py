@@ -31,7 +31,7 @@ from haps_search.sweep.settings import arms, missing, with_halves_of
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
-from haps_search.verbs.driver import Driver, driver, no_result
+from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
@@ -169,8 +169,8 @@ def _drive(study: Study, folder: Path, again: bool, report: Report, prior: Prior
     if there is not None:
         report(Said(f"{folder.name} has ended; nothing is started"))
         return there
-    with driver(study, folder, again, report, prior) as d:
-        return _arms(d, study) if study.arms else _search(d, study)
+    work = _arms if study.arms else _search
+    return driven(study, folder, again, report, lambda d: work(d, study), prior)
 
 
 def _as_it_ended(study: Study, folder: Path) -> SweepResult | None:
@@ -211,10 +211,10 @@ def _search(d: Driver, study: Study) -> SweepResult:
         _search_opponents(d, study, best)
     from haps_search.verbs.report import written_page  # matplotlib, when there is something to draw
 
+    d.go_on()
     rows = measured_rows(d.live, d.journal, study, best, "validation", d.report)[0]
     d.journal.append(SweepEnded("all trials ended", time.time()))
-    trials = best_first(study, d.journal.trials())
-    d.end([*keep_report(d.journal.folder, study, trials, rows), written_page(read_sweep(d.journal)).parent])
+    d.end([*keep_report(d.journal.folder, study, d.journal.trials(), rows), written_page(read_sweep(d.journal)).parent])
     return _result(d.journal, study, tuple(rows), best, None)
 
 
@@ -222,6 +222,10 @@ def _search_opponents(d: Driver, study: Study, best: TrialRecord) -> None:
     """Each in its own space, with as many trials or core-seconds as the study's own search had."""
     own = Search(study)
     for name, search in opponents(study, best).items():
+        if study.experiment.run.warm_start_low and not search.study.experiment.run.warm_start_low:
+            way_out = f"its own run may stand in sweep.opponents.{name}.settings, as run.warm_start and warm_start_low"
+            warm = study.experiment.run.warm_start
+            d.report(Said(f"{search.label} begins without the adapters of {warm}: {way_out}"))
         asked = study.sweep.opponents
         if asked.match == "trials" or asked.learning[name].trials is not None:
             most = trials_each(study, name, own.begun(d.journal.trials()))
@@ -266,7 +270,7 @@ def best_trial(journal: Journal, study: Study) -> TrialRecord:
 
 
 def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows: Sequence[Row]) -> list[Path]:
-    """Write study.yaml and report.json into the sweep's folder; returns the files."""
+    """Write study.yaml and report.json, `trials` best first, into the sweep's folder; returns the files."""
     described, report = folder / "study.yaml", folder / REPORT
     replace_text(described, yaml.safe_dump(dump(study), sort_keys=False))
     content = {
@@ -281,7 +285,12 @@ def keep_report(folder: Path, study: Study, trials: Sequence[TrialRecord], rows:
                 "metrics": t.metrics,
                 "breaks": broken(t.metrics, study.sweep.limits),
             }
+            for t in best_first(study, trials)
+        ],
+        "failed": [
+            {"number": t.number, "parameters": t.parameters, "seed": t.seed, "error": t.error, "log": t.log}
             for t in trials
+            if t.state == "failed"
         ],
     }
     replace_text(report, json.dumps(content, indent=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +32,7 @@ from haps_search.evaluation.untrained import (
     takes_examples,
 )
 from haps_search.records.remote import pushed
+from haps_search.records.run_folder import identity
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import finished
 from haps_search.search.loop import validated
@@ -45,6 +47,7 @@ from haps_search.tasks.task import Task, task_of
 from haps_search.types import Assignment
 from haps_search.verbs.events import Report, Said
 from haps_search.verbs.measure import cheap_references, keep_texts, score_with
+from haps_search.verbs.measured_rows import MeasuredRows
 
 if TYPE_CHECKING:
     from haps_search.engines.local import LocalEngine
@@ -169,7 +172,8 @@ async def _measured(
         elif study.sweep.comparison:
             report(Said(f"playing {len(questions)} {split} questions with the frozen candidates"))
             names = [c.name for c in best.candidates]
-            frozen = await score_frozen(engine, task, questions, names, best.run.sampling)
+            kept = MeasuredRows(folder, split).row
+            frozen = await score_frozen(engine, task, questions, names, best.run.sampling, kept)
             choices = await _choices(engine, task, study, best, folder, split, report)
             rewards = {z: s.rewards for z, s in frozen.items()}
             texts |= {f"frozen {', '.join(z)}": s for z, s in frozen.items()}
@@ -225,9 +229,10 @@ async def _choices(
     asked = choosing(task, best)
     report(Said(f"choosing the best per task and few-shot prompts on {len(asked)} validation questions"))
     names = [c.name for c in best.candidates]
-    frozen = await score_frozen(engine, task, asked, names, best.run.sampling)
+    rows = MeasuredRows(folder, "validation")
+    frozen = await score_frozen(engine, task, asked, names, best.run.sampling, rows.row)
     per = best_per_task(asked, {z: s.rewards for z, s in frozen.items()})
-    found = Choices(per, await _shown(engine, task, study, best, report))
+    found = Choices(per, await _shown(engine, task, study, best, folder, report))
     content = {
         "best_per_task": {name: list(z) for name, z in found.best_per_task.items()},
         "few_shot": None if found.few_shot is None else vars(found.few_shot),
@@ -238,16 +243,17 @@ async def _choices(
 
 
 async def _shown(
-    engine: RayEngine | LocalEngine, task: Task, study: Study, best: Experiment, report: Report
+    engine: RayEngine | LocalEngine, task: Task, study: Study, best: Experiment, folder: Path, report: Report
 ) -> Shown | None:
     """The best of all candidates and numbers of examples; None where no candidate takes any."""
     config, names = study.sweep.opponents.few_shot, takes_examples(task, best)
-    tried = []
+    tried, asked, rows = [], validated(task, best), MeasuredRows(folder, "validation")
     for count in config.examples if config is not None and names else ():
         prompted = WithExamples(task, task.questions("train"), count)
         for name in names:
             try:
-                scored = await score_assignment(engine, prompted, validated(task, best), (name,), best.run.sampling)
+                played = partial(score_assignment, engine, prompted, asked, (name,), best.run.sampling)
+                scored = await rows.row({"few_shot": [name, count], "run": identity(best)}, asked, played)
             except CandidateError as error:
                 report(Said(f"few-shot: {count} examples are too many for {name}: {error}"))
                 continue

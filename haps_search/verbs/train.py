@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
+from haps_search.errors import Interrupted
 from haps_search.records.jsonl import read_records
 from haps_search.records.remote import pushed
 from haps_search.records.room import room_on
@@ -21,7 +22,7 @@ from haps_search.search.engine import Engine, finished
 from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
-from haps_search.sweep.leaving import ready_to_leave
+from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
 from haps_search.sweep.settings import with_halves_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.own import with_task
@@ -69,15 +70,18 @@ def train(
 
     Raises:
         ConfigError, DataError, CandidateError, CheckpointError: it cannot run, or the name is another run's.
-        Diverged, PoolError: it broke; the last checkpoint stays. Interrupted: SIGTERM, and the step is saved.
+        Diverged, PoolError: it broke; the last checkpoint stays. Unfinished: it was asked to leave, and is saved.
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or f"{study.name}-train")
     if (folder / "experiment.json").exists():  # it keeps the validation questions that it was begun with
         study = with_halves_of(study, RunFolder.experiment_of(folder).run.validation.choosing_share)
     with Hold(folder) as hold:
-        local = isinstance(study.experiment.engine, LocalEngineConfig)
-        result = _local(study, folder, hold, report) if local else _on_ray(study, folder, hold, report)
+        try:
+            local = isinstance(study.experiment.engine, LocalEngineConfig)
+            result = _local(study, folder, hold, report) if local else _on_ray(study, folder, hold, report)
+        except Interrupted as error:
+            raise unfinished(hold.why, f"{error}: the same `haps train` goes on") from error
     return TrainResult(folder.name, folder, result.reason, result.steps, result.best_step, result.metrics)
 
 
@@ -87,7 +91,7 @@ def _local(study: Study, folder: Path, hold: Hold, report: Report) -> RunResult:
     async def opened(experiment: Experiment, task: Task) -> Engine:
         return LocalEngine.build(experiment, task)
 
-    with ready_to_leave(hold):
+    with ready_to_leave(hold, folder):
         return finished(_train(study, folder, hold, opened, report))
 
 
@@ -97,14 +101,20 @@ def _on_ray(study: Study, folder: Path, hold: Hold, report: Report) -> RunResult
 
     profile = profile_of(study)
     logs = folder / "logs"
-    with logging_to(logs / "driver.log"), session(folder.name, study.experiment.candidates, profile, logs) as live:
-        live.wait_for_candidates(saying(report))
+    with (
+        logging_to(logs / "driver.log"),
+        ready_to_leave(hold, folder, grace_of(profile.grace_s)) as arm,
+        session(folder.name, study.experiment.candidates, profile, logs) as live,
+    ):
+        arm()
+        live.wait_for_candidates(saying(report), lambda: hold.leaving)
+        if hold.leaving:
+            raise Interrupted("nothing was begun")
 
         async def opened(experiment: Experiment, task: Task) -> Engine:
             return await live.engine(experiment)
 
-        with ready_to_leave(hold):
-            return finished(_train(study, folder, hold, opened, report))
+        return finished(_train(study, folder, hold, opened, report))
 
 
 async def _train(study: Study, folder: Path, hold: Hold, opened: Opener, report: Report) -> RunResult:

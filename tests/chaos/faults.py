@@ -15,8 +15,10 @@ from typing import TypeAlias
 import psutil
 from processes import GONE_S
 
-from chaos.stage import DEADLINE_S, Stage
+from chaos.stage import DEADLINE_S, TRIALS, Stage
 from haps_search.records.checkpoint import TENSORS
+from haps_search.sweep.journal import Journal
+from haps_search.sweep.layout import trial_folder
 
 BROKER, CONTROLLER, ROUTER, TRIAL, WORKER = (
     "ray::Broker", "ray::TrainController", "ray::RouterActor", "ray::ImplicitFunc", "ray::RayTrainWorker",
@@ -61,6 +63,36 @@ def _driver_killed(scene: Scene, number: int = signal.SIGKILL) -> str | None:
         return None
     driver.signal(number)
     return f"driver {driver.pid}"
+
+
+def _asked_early(scene: Scene) -> str | None:
+    """A driver one of whose trials has begun and not taken a step."""
+    trials = Journal(scene.stage.sweep).trials() if scene.stage.holds else []
+    fresh = [t.number for t in trials if t.state == "running" and not _steps_of(scene.stage.sweep, t.number)]
+    return _driver_killed(scene, signal.SIGTERM) if fresh else None
+
+
+def _steps_of(sweep: Path, number: int) -> bool:
+    file = trial_folder(sweep, number) / "metrics.jsonl"
+    return file.exists() and file.stat().st_size > 0
+
+
+def _killed_measuring(scene: Scene) -> str | None:
+    """A driver all of whose trials have ended."""
+    journal = Journal(scene.stage.sweep)
+    trials = journal.trials() if scene.stage.holds else []
+    over = len(trials) == TRIALS and all(t.ended for t in trials) and journal.ended() is None
+    return _driver_killed(scene) if over else None
+
+
+def _hung_for_good(scene: Scene) -> str | None:
+    """The only worker of its candidate, and nobody wakes or ends it."""
+    found = scene.stage.cluster.workers(WORKER)
+    if not found:
+        return None
+    victim = scene.random.choice(found)
+    victim.suspend()
+    return f"{WORKER} {victim.pid}"
 
 
 def _killed(title: str, scene: Scene) -> str | None:
@@ -129,9 +161,10 @@ def _checkpoint_cut(scene: Scene) -> str | None:
 def _cuttable(sweep: Path) -> list[Path]:
     """The newest checkpoint of every run that has not ended and has an older one."""
     found = []
-    for folder in sorted(sweep.glob("trials/*/checkpoints")):
-        steps = sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit())
-        if len(steps) > 1 and not (folder.parent / "result.json").exists():
+    for trial in Journal(sweep).trials():
+        folder = trial_folder(sweep, trial.number)
+        steps = sorted(p for p in folder.glob("checkpoints/step-*") if p.name.removeprefix("step-").isdigit())
+        if len(steps) > 1 and not (folder / "result.json").exists():
             found.append(steps[-1])
     return found
 
@@ -149,8 +182,11 @@ def _second_driver(scene: Scene) -> str | None:
 FAULTS: dict[str, Injury] = {
     "driver-killed": _driver_killed,
     "driver-asked": partial(_driver_killed, number=signal.SIGTERM),
+    "driver-asked-early": _asked_early,
+    "driver-killed-measuring": _killed_measuring,
     "worker-killed": partial(_killed, WORKER),
     "worker-hung": _worker_hung,
+    "worker-hung-for-good": _hung_for_good,
     "trial-killed": partial(_killed, TRIAL),
     "router-killed": partial(_killed, ROUTER),
     "broker-killed": partial(_killed, BROKER),
@@ -160,3 +196,5 @@ FAULTS: dict[str, Injury] = {
     "checkpoint-cut": _checkpoint_cut,
     "second-driver": _second_driver,
 }
+ENDS_DRIVER = {"driver-killed", "driver-asked", "driver-asked-early", "driver-killed-measuring", "checkpoint-cut"}
+"""After these a driver is started again; after any other, one that ended by itself needed a human."""

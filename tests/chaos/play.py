@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from chaos.faults import FAULTS, Scene
+from chaos.faults import ENDS_DRIVER, FAULTS, Scene
 from chaos.witness import Fault, Witness
 
 LOOK_S = 0.25
 QUIET_S, IMPATIENT = (1.0, 8.0), 0.2
 STALLED_S = 900.0
 """Nothing is recorded for so long although everything is mended: nobody will go on by itself."""
-FAILURES = 6
-"""So many drivers in a row that end without a step although nothing is done to them: the next would not fare better."""
+WAIT_FOR_THEIR_MOMENT = {"driver-asked-early", "driver-killed-measuring"}
+"""They do not hold up others."""
 
 Say = Callable[[str], None]
 
@@ -36,7 +36,8 @@ class Play:
     """When drivers were started again, in seconds since 1970."""
     _deck: list[str] = field(default_factory=list)
     _unsent: list[str] = field(default_factory=list)
-    _failures: int = 0
+    _struck: bool = False
+    """Whether the driver was ended, or asked to leave, since it was started."""
     _driven: float = 0.0
     _moved: float = field(default_factory=time.monotonic)
 
@@ -61,7 +62,7 @@ class Play:
         stage = self.scene.stage
         self.scene.repairs.mend(everything=True)
         stage.server.wait()
-        self._moved, self._failures = time.monotonic(), 0
+        self._moved = time.monotonic()
         while self._tick(begins=False):
             pass
         for name in self._unsent:
@@ -76,7 +77,7 @@ class Play:
         stage, before = self.scene.stage, len(self.witness.sightings)
         self.witness.look(stage.sweep)
         if len(self.witness.sightings) > before:
-            self._moved, self._failures = time.monotonic(), 0
+            self._moved = time.monotonic()
         if self.scene.repairs.due:
             self._moved = time.monotonic()
             self.scene.repairs.mend()
@@ -95,15 +96,14 @@ class Play:
                 self._unsent.append(stage.sweep.name)
             self.say(f"{stage.sweep.name} is complete")
             if begins:
-                self._driven = time.time()
+                self._driven, self._struck = time.time(), False
                 stage.begin()
             return begins
-        self._failures += not self.scene.repairs.due
-        if self._failures > FAILURES:
-            raise Stuck(f"{stage.sweep.name}: {FAILURES} drivers in a row ended without a step: {stage.said()!r}")
+        if not self._struck:
+            raise Stuck(f"{stage.sweep.name} needs a human: its driver ended with {code} by itself: {stage.said()!r}")
         self.say(f"the driver ended with {code} ({stage.said()}): resumed")
         self.resumes.append(time.time())
-        self._driven = time.time()
+        self._driven, self._struck = time.time(), False
         stage.resume()
         return True
 
@@ -114,13 +114,14 @@ class Play:
 
     def _strike(self) -> bool:
         """The next kind of a shuffled deck that has somebody to hit."""
-        if not self._deck:
-            self._deck = self.scene.random.sample(self.kinds, len(self.kinds))
+        if set(self._deck) <= WAIT_FOR_THEIR_MOMENT:
+            self._deck += self.scene.random.sample(self.kinds, len(self.kinds))
         for kind in self._deck:
             at = time.time()
             target = FAULTS[kind](self.scene)
             if target is not None:
                 self._deck.remove(kind)
+                self._struck |= kind in ENDS_DRIVER
                 self.faults.append(Fault(at, kind, target))
                 self.say(f"{kind}: {target}")
                 return True

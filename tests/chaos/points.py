@@ -58,7 +58,7 @@ def retold(sweep: Path, runs: Sequence[Logged]) -> int:
     """How many steps MLflow keeps as they were recorded first, while the records have a later, equal account."""
     count = 0
     for run in (run for run in runs if run.kind == "trial"):
-        records = read_records(sweep / "trials" / run.trial / "metrics.jsonl")
+        records = read_records(trial_folder(sweep, int(run.trial)) / "metrics.jsonl")
         times = {record.step: _milliseconds(record) for record in records}
         count += sum(point.time != times.get(point.step) for point in run.points.get("reward", ()))
     return count

@@ -33,7 +33,7 @@ PROFILE = {
     "candidate": {"cpus": 0.25},
     "router": {"cpus": 0.5},
     "trial": {"cpus": 0.0},
-    "leases": {"deadline_s": DEADLINE_S, "restarts": 1000},
+    "leases": {"deadline_s": DEADLINE_S},
     "worker_start_timeout_s": 90,
 }
 NODES = 2

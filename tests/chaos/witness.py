@@ -49,7 +49,7 @@ class Witness:
 
     sightings: list[Sighting] = field(default_factory=list)
     _followers: dict[Path, JsonlFollower] = field(default_factory=dict)
-    _times: dict[tuple[Path, int], float] = field(default_factory=dict)
+    _times: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     def look(self, sweep: Path) -> None:
         for path in sorted(sweep.glob("trials/*/metrics.jsonl")):
@@ -61,11 +61,12 @@ class Witness:
         return [sighting for sighting in self.sightings if sighting.time > time]
 
     def _see(self, path: Path, step: int, time: float) -> None:
-        """A file that was cut is read from its start; what stands there as before is nothing new."""
-        before = self._times.get((path, step))
+        """A file that was cut is read from its start, and an attempt takes over the lines of the one before: what is
+        there as before is nothing new."""
+        sweep, trial = path.parents[2].name, path.parent.name.partition(".")[0]
+        before = self._times.get((sweep, trial, step))
         if time != before:
-            self._times[path, step] = time
-            sweep, trial = path.parents[2].name, path.parent.name
+            self._times[sweep, trial, step] = time
             self.sightings.append(Sighting(time, sweep, trial, step, before is not None))
 
 

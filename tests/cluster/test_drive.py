@@ -6,19 +6,25 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sweeps import a_study, a_trial, write
 
+from haps_search.config.engines import ClusterProfile
 from haps_search.config.sweep import Study
-from haps_search.errors import ConfigError, PoolError
+from haps_search.engines.cluster.session import Session
+from haps_search.errors import CandidateError, ConfigError, HapsError, Kind, PoolError, Unfinished
+from haps_search.faults.policy import Failures
+from haps_search.sweep import tune
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.leaving import HOURS, SIGTERM, unfinished
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.tune import Left
-from haps_search.verbs import confirm
 from haps_search.verbs import driver as drive
 from haps_search.verbs.confirm import run_settings
 from haps_search.verbs.driver import Driver, profile_of
@@ -47,6 +53,13 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened = open_sweep(tmp_path / "tiny", STUDY, resume=False)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    pauses: list[float] = []
+    monkeypatch.setattr(drive.time, "sleep", pauses.append)
+    return pauses
 
 
 def a_driver(journal: Journal, ended: str | None = None, deadline: float | None = None) -> Driver:
@@ -80,14 +93,16 @@ def test_a_pool_that_stands_lost_its_trials_processes(journal: Journal) -> None:
 
 def test_a_driver_whose_time_is_over_says_that_and_not_the_machines(journal: Journal) -> None:
     write(journal, a_trial(0, state="running"))
-    with pytest.raises(PoolError, match="--max-hours is over, 1 trials are unfinished: `haps resume tiny`"):
-        a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search", Left())
+    journal.leave(HOURS)
+    with pytest.raises(Unfinished, match=r"--max-hours is over; trials \[0\] are saved: `haps resume tiny` goes on"):
+        a_driver(journal, ended="whatever").finish_or_leave("search", Left())
 
 
 def test_trials_that_nobody_began_are_no_end_of_a_sweep(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5))
-    with pytest.raises(PoolError, match="max-hours is over, 0 trials are unfinished and 3 were not begun: `haps res"):
-        a_driver(journal, deadline=time.monotonic() - 1).finish_or_leave("search", Left(unbegun=3))
+    journal.leave(HOURS)
+    with pytest.raises(Unfinished, match="over; all trials that were begun have ended and 3 were not begun: `haps res"):
+        a_driver(journal).finish_or_leave("search", Left(unbegun=3))
 
 
 def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way_round(journal: Journal) -> None:
@@ -99,15 +114,29 @@ def test_an_interrupted_confirmation_does_not_hold_up_a_resume_nor_the_other_way
 
 
 def test_a_clock_set_back_does_not_prolong_a_sweep(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    d, now = a_driver(journal, deadline=time.monotonic() + 100), time.time()
+    """At its deadline trials are asked to leave, and after their grace ended."""
+    now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 3600)
-    assert d._left() == pytest.approx(100, abs=5)
+    search: Any = SimpleNamespace(problem=None)
+    session = Session("haps-s", ClusterProfile(name="t", grace_s=50.0), broker=None)
+    ends = tune._Ends(session, search, journal, time.monotonic() + 100)
+    assert not ends.stop_all()
+    assert not journal.leaving
+    passed = time.monotonic()
+    for seconds, leaving, over in ((99, False, False), (101, True, False), (150, True, False), (152, True, True)):
+        monkeypatch.setattr(tune.time, "monotonic", lambda seconds=seconds: passed + seconds)
+        assert (ends.stop_all(), journal.leaving) == (over, leaving)
+    assert journal.why == HOURS
 
 
-def test_what_is_left_of_the_time_never_runs_out_quite(journal: Journal) -> None:
-    assert a_driver(journal)._left() is None
-    assert a_driver(journal, deadline=time.monotonic() - 100)._left() == 1.0
-    assert a_driver(journal, deadline=time.monotonic() + 100)._left() == pytest.approx(100, abs=5)
+def test_a_driver_that_is_to_leave_begins_nothing_more(journal: Journal) -> None:
+    d = a_driver(journal)
+    d.go_on()
+    journal.leave(SIGTERM)
+    with pytest.raises(
+        Unfinished, match=r"asked to leave \(SIGTERM\); what is done is kept: `haps resume tiny` goes on"
+    ):
+        d.go_on()
 
 
 def test_the_best_trial_is_the_first_of_the_ranking(journal: Journal) -> None:
@@ -148,7 +177,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
     asked: list[Setting] = []
 
     @contextmanager
-    def driver(study: Study, folder: Path, resume: bool, report: Any, prior: Any = None) -> Iterator[Driver]:
+    def driver(
+        study: Study, folder: Path, resume: bool, report: Any, prior: Any = None, deadline: Any = None
+    ) -> Iterator[Driver]:
         opened = open_sweep(folder, study, resume)
         try:
             yield a_driver(opened)
@@ -162,7 +193,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Setting]:
             write(journal, a_trial(n, s.seed / 10, parameters=s.parameters, seed=s.seed, kind=s.kind, label=s.label))
         return Left()
 
-    monkeypatch.setattr(confirm, "driver", driver)
+    monkeypatch.setattr(drive, "driver", driver)
     monkeypatch.setattr(drive, "fit", fit)
     return asked
 
@@ -200,8 +231,11 @@ def test_a_sweep_that_goes_on_is_not_ended_by_a_confirmation(journal: Journal, w
 
 
 def test_an_interrupted_confirmation_is_said_to_be_one(
-    journal: Journal, without_ray: list[Setting], monkeypatch: pytest.MonkeyPatch
+    journal: Journal, without_ray: list[Setting], monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:
+    soon = ClusterProfile.model_validate({"name": "t", "retries": {"within_s": 1e-9}})
+    monkeypatch.setattr(drive, "profile_of", lambda study: soon)
+
     def interrupted(journal: Journal, study: Study, live: Any, kind: str, wanted: list[Setting], left: Any) -> Left:
         write(journal, a_trial(1, state="running", kind="confirm", seed=3, label="trial 0"))
         return Left()
@@ -219,9 +253,79 @@ def test_an_interrupted_confirmation_is_said_to_be_one(
 
 def test_a_driver_that_was_asked_to_leave_says_so_and_never_goes_on_to_the_next_search(journal: Journal) -> None:
     write(journal, a_trial(0, 0.5), a_trial(1, state="running"))
-    journal.leave()
-    with pytest.raises(PoolError, match=r"asked to leave \(SIGTERM\); trials \[1\] saved .*`haps resume tiny` goes on"):
+    journal.leave(SIGTERM)
+    with pytest.raises(
+        Unfinished, match=r"asked to leave \(SIGTERM\); trials \[1\] are saved: `haps resume tiny` goes"
+    ):
         a_driver(journal, ended="whatever", deadline=time.monotonic() - 1).finish_or_leave("search", Left())
     journal.append(TrialEnded(1, "finished"))
     with pytest.raises(PoolError, match="asked to leave"):
         a_driver(journal).finish_or_leave("search", Left())
+
+
+# Beginning again.
+
+AWAY = PoolError("the store is away").of_kind(Kind.TRANSIENT)
+
+
+class Hands:
+    """A driver that comes to nothing so often; between, what `progress` does."""
+
+    def __init__(self, journal: Journal, errors: list[Exception]) -> None:
+        self.errors, self.begun, self._journal = errors, [], journal  # type: ignore[var-annotated]
+
+    @contextmanager
+    def __call__(self, study: Study, folder: Path, resume: bool, *_: Any) -> Iterator[Driver]:
+        self.begun.append(resume)
+        yield a_driver(self._journal)
+
+    def work(self, d: Driver) -> str:
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def test_what_machines_broke_is_begun_again_by_itself(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    said: list[Any] = []
+    hands = Hands(journal, [AWAY, Unfinished("the broker is gone"), AWAY])
+    monkeypatch.setattr(drive, "driver", hands)
+    assert drive.driven(STUDY, journal.folder, False, said.append, hands.work) == "done"
+    assert hands.begun == [False, True, True, True]
+    assert len(slept) == 3
+    assert [one.text.partition("; begun again in")[0] for one in said] == [
+        "the store is away", "the broker is gone", "the store is away",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "error", [unfinished(SIGTERM, "x"), CandidateError("no such folder"), PoolError("no trial has a result")], ids=repr
+)
+def test_what_somebody_wants_or_has_to_mend_is_not_begun_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, slept: list[float], error: HapsError
+) -> None:
+    hands = Hands(journal, [error])
+    monkeypatch.setattr(drive, "driver", hands)
+    with pytest.raises(type(error)):
+        drive.driven(STUDY, journal.folder, False, silent, hands.work)
+    assert (hands.begun, slept) == ([False], [])
+
+
+def test_what_does_not_pass_ends_and_progress_gives_it_its_time_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(drive, "Failures", partial(Failures, clock=lambda: now[0]))
+    hands = Hands(journal, [AWAY] * 9)
+
+    def work(d: Driver) -> str:
+        now[0] += 250.0
+        if len(hands.errors) == 6:
+            write(journal, a_trial(0, 0.5))
+        return hands.work(d)
+
+    monkeypatch.setattr(drive, "driver", hands)
+    with pytest.raises(PoolError, match="the store is away"):
+        drive.driven(STUDY, journal.folder, False, silent, work)
+    assert len(hands.begun) == 7, "600 s since the first failure, and again since the progress"

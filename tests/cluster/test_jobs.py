@@ -22,6 +22,7 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.engines.cluster import jobs, session
 from haps_search.engines.cluster.jobs import Cluster
 from haps_search.errors import ConfigError, HapsError, PoolError
+from haps_search.faults.policy import Policy
 from haps_search.sweep.submission import Begin, Job
 from haps_search.verbs import cluster_jobs as attempts
 from haps_search.verbs import submit as submitting
@@ -130,7 +131,7 @@ def test_a_log_whose_connection_breaks_is_shown_once_and_whole(cluster: Cluster)
 def test_a_dashboard_that_stays_away_ends_the_following_and_not_the_job(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "TRIES", 3)
+    monkeypatch.setattr(jobs, "FOLLOWING", Policy(within_s=0.0))
     client(cluster).broken_tails = 4
     with pytest.raises(PoolError, match=r"answers no more .* the job goes on there"):
         cluster.follow(Job("s-1", 1, "RUNNING"), lambda text: None)
@@ -211,7 +212,7 @@ def head(request: pytest.FixtureRequest) -> Iterator[Head]:
 
 
 def begun_on(head: Head, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(jobs, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(jobs, "SENDING", Policy(within_s=0.2, first_s=0.01, longest_s=0.01))
     return Cluster(head.address).submit(Begin("s-1", 1), "true", folder, (), {}, {})
 
 
@@ -236,9 +237,9 @@ def test_a_job_that_was_taken_after_all_is_not_sent_twice(
 def test_a_head_without_an_agent_is_given_up_in_words(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(PoolError, match=r"no agent that takes jobs, asked 4 times .*`haps submit` again"):
+    with pytest.raises(PoolError, match=r"no agent that takes jobs, asked for 0 s.*`haps submit` again"):
         begun_on(head, tmp_path, monkeypatch)
-    assert len(head.asked) == 4
+    assert len(head.asked) > 1
 
 
 def test_what_ray_says_of_a_missing_agent_is_what_is_waited_for() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from haps_search.config.candidates import CandidateConfig
+from haps_search.config.engines import Resources
 from haps_search.config.load import load_profile
 from haps_search.engines.cluster import session as module
+from haps_search.engines.cluster.watch import Node
 from haps_search.errors import ConfigError, PoolError
 
 CANDIDATE = CandidateConfig.model_validate({"name": "adder", "source": {"type": "zoo", "name": "adder"}})
@@ -34,7 +36,7 @@ class NamedBroker:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     monkeypatch.setattr(module, "_connect", lambda *_: True)
-    monkeypatch.setattr(module, "require", lambda *_: None)
+    monkeypatch.setattr(module, "room_for", lambda *_: None)
     monkeypatch.setattr(module, "_start_broker", lambda *_: NamedBroker())
     monkeypatch.setattr(module, "Pool", lambda *_: RecordedPool(made))
     monkeypatch.setattr(module, "_call", lambda method, *_: made.append(str(method)))
@@ -75,3 +77,49 @@ def test_a_broker_that_is_gone_does_not_hide_the_error(
     ):
         raise ConfigError("said inside")
     assert calls[-3:] == ["pool joined", "broker killed", "ray shut down"]
+
+
+# What a cluster lacks.
+
+WIDE = load_profile("gpu-per-candidate").model_copy(update={"candidate": Resources(cpus=1, gpus=4), "name": "wide"})
+
+
+def a_cluster(monkeypatch: pytest.MonkeyPatch, *nodes: Node) -> None:
+    total = {"CPU": sum(n.cpus for n in nodes), "GPU": sum(n.gpus for n in nodes)}
+    monkeypatch.setattr(module.ray, "cluster_resources", lambda: total)
+    monkeypatch.setattr(module, "alive", lambda: list(nodes))
+
+
+def test_a_worker_has_to_fit_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_cluster(monkeypatch, *(Node(str(n), "10.0.0.1", 64, 4) for n in range(3)))
+    assert module.lacking([CANDIDATE], WIDE) == []
+    a_cluster(monkeypatch, *(Node(str(n), "10.0.0.1", 64, 2) for n in range(6)))
+    (problem,) = module.lacking([CANDIDATE], WIDE)
+    assert "needs 4 GPUs and 1 CPUs on one node, and none of 6 has so many" in problem
+
+
+def test_a_cluster_that_lacks_a_node_is_waited_for_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    looks = [[], [Node("a", "10.0.0.1", 64, 8)]]
+
+    def grown() -> list[Node]:
+        a_cluster(monkeypatch, *looks.pop(0))
+        return module.alive()
+
+    a_cluster(monkeypatch)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: grown())
+    module.room_for([CANDIDATE], WIDE, said.append, lambda: False)
+    assert len(said) == 1
+    assert said[0].startswith("waiting for the cluster to grow, ")
+
+
+def test_who_is_to_leave_waits_for_no_node_and_a_ray_started_here_grows_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    a_cluster(monkeypatch)
+    with pytest.raises(ConfigError, match=r"needs 4\.25 GPU"):
+        module.room_for([CANDIDATE], WIDE, print, lambda: True)
+    own = WIDE.model_copy(update={"address": None})
+    with pytest.raises(ConfigError, match=r"needs 4\.25 GPU"):
+        module.room_for([CANDIDATE], own, print, lambda: False)

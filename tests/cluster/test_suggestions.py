@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfDiskError, RayTaskError
+from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from replays import replay_experiment
@@ -25,11 +27,20 @@ from haps_search.config.samplers import Asha
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS
-from haps_search.errors import CandidateError, PoolError
+from haps_search.errors import PoolError
+from haps_search.faults import policy
 from haps_search.sweep import tune
-from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, TrialReported, TrialSuggested
+from haps_search.sweep.events import (
+    AttemptBroke,
+    AttemptStarted,
+    TrialEnded,
+    TrialRecord,
+    TrialReported,
+    TrialSuggested,
+)
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.layout import trial_folder
+from haps_search.sweep.layout import attempt_folder, trial_folder
+from haps_search.sweep.opponents import Search
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.suggestions import suggestion
 from haps_search.sweep.telling import optuna_study
@@ -226,7 +237,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def search(journal: Journal, wanted: Sequence[Setting] | int, study: Study | None = None) -> tune._JournalSearch:
     study = study or journal.study()
     unfinished = [t for t in journal.trials() if not t.ended]
-    return tune._JournalSearch(journal, study, Session("haps-s", PROFILE, broker=None), unfinished, wanted)
+    return tune._JournalSearch(
+        journal, study, Session("haps-s", PROFILE, broker=None), unfinished, wanted, Search(study)
+    )
 
 
 def reported(step: int, **metrics: float) -> dict[str, Any]:
@@ -242,11 +255,15 @@ def test_unfinished_trials_come_first_and_as_they_were_suggested(journal: Journa
     experiment = Experiment.model_validate(config["experiment"])
     assert experiment.learning.learning_rate.high == 3e-3
     assert experiment.run.seed == 77
-    assert config["folder"] == str(trial_folder(journal.folder, 1))
+    assert config["folder"] == str(attempt_folder(journal.folder, 1, 3))
+    assert config["former"] == str(trial_folder(journal.folder, 1))
     assert config["namespace"] == "haps-s"
     assert ClusterProfile.model_validate(config["profile"]) == PROFILE
     assert list(journal.events())[-1] == AttemptStarted(1, 3)
     assert handing.suggest("tune-b")["number"] == 2
+    assert handing.suggest("tune-c") is None, "one of the two may break"
+    for name in ("tune-a", "tune-b"):
+        handing.on_trial_complete(name, reported(20, validation_reward=0.5))
     assert handing.suggest("tune-c") == Searcher.FINISHED
 
 
@@ -282,7 +299,7 @@ def test_wanted_settings_are_handed_out_in_order_with_kind_and_label(journal: Jo
     settings = [Setting({RATE: 2e-3}, s, "confirm", "trial 0") for s in (5, 6)]
     handing = search(journal, settings)
     assert [handing.suggest(f"t{n}")["number"] for n in range(2)] == [1, 2]
-    assert handing.suggest("t2") == Searcher.FINISHED
+    assert handing.suggest("t2") is None
     assert [(t.seed, t.kind, t.label) for t in journal.trials()[1:]] == [
         (5, "confirm", "trial 0"),
         (6, "confirm", "trial 0"),
@@ -296,7 +313,8 @@ def test_a_grid_that_ran_out_ends_the_handing_out(tmp_path: Path) -> None:
     numbers = [handing.suggest(f"t{n}") for n in range(3)]
     journal.close()
     assert [n["number"] for n in numbers[:2]] == [0, 1]
-    assert numbers[2] == Searcher.FINISHED
+    assert numbers[2] is None
+    assert handing.unbegun == 0
 
 
 def test_reports_are_journalled_once(journal: Journal) -> None:
@@ -343,25 +361,148 @@ def test_a_run_that_wrote_an_error_has_failed(journal: Journal) -> None:
     assert (journal.trials()[0].state, journal.trials()[0].error) == ("failed", "DataError: row 3")
 
 
-@pytest.mark.parametrize("how", [{"error": True}, {"result": None}])
-@pytest.mark.parametrize("pool_ended", [False, True])
-def test_a_run_that_the_machines_broke_is_left_open_and_without_a_pool_no_other_begins(
-    journal: Journal, how: Mapping[str, Any], pool_ended: bool, monkeypatch: pytest.MonkeyPatch
+def gone_with_its_node() -> ActorDiedError:
+    error = ActorDiedError()
+    error.error_msg = "The actor died because its node has died. Node Id: 4f"
+    return error
+
+
+NO_ROOM = RayTaskError("run_trial", "trace", ObjectStoreFullError("no room"))
+DIED, STALE, PERMANENT = ActorDiedError(), OSError(errno.ESTALE, "stale"), FileNotFoundError(2, "reward.py")
+
+
+def breaks(handing: tune._JournalSearch, name: str, error: BaseException) -> None:
+    """As Tune tells it: first that there was an error, then which."""
+    handing.on_trial_complete(name, error=True)
+    handing.broke(name, error)
+
+
+@pytest.fixture
+def live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "ended", lambda self: False)
+    monkeypatch.setattr(policy.random, "random", lambda: 0.0)
+
+
+def test_without_a_pool_what_broke_is_left_open_and_no_other_begins(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Session, "ended", lambda self: pool_ended)
+    monkeypatch.setattr(Session, "ended", lambda self: True)
     handing = search(journal, 2)
     handing.suggest("a")
-    handing.on_trial_complete("a", **how)
+    breaks(handing, "a", DIED)
     assert journal.trials()[0].state == "running"
-    assert (handing.suggest("b") == Searcher.FINISHED) == pool_ended
-    assert len(journal.trials()) == 2 - pool_ended
+    assert not [e for e in journal.events() if isinstance(e, AttemptBroke)], "the setting is not to blame"
+    assert handing.suggest("b") == Searcher.FINISHED
+    assert len(journal.trials()) == 1
+
+
+def begun_again(handing: tune._JournalSearch, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is handed out when its pause is over."""
+    assert handing.suggest(name) is None, "not before its pause is over"
+    later = time.monotonic() + 3600
+    with monkeypatch.context() as patch:
+        patch.setattr(tune.time, "monotonic", lambda: later)
+        return handing.suggest(name)
+
+
+@pytest.mark.usefixtures("live")
+def test_a_setting_whose_process_dies_is_begun_again_twice_and_has_failed_then(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handing = search(journal, 1)
+    config = handing.suggest("t0")
+    for n in range(1, 3):
+        Path(config["folder"]).mkdir(parents=True)
+        (Path(config["folder"]) / "output.log").write_text(f"line one\n\nattempt {n} said this last\n")
+        (Path(config["folder"]) / "experiment.json").write_text("{}")
+        breaks(handing, f"t{n - 1}", DIED)
+        config = begun_again(handing, f"t{n}", monkeypatch)
+        assert config["folder"] == str(attempt_folder(journal.folder, 0, n + 1))
+        assert config["former"] == str(attempt_folder(journal.folder, 0, n))
+    breaks(handing, "t2", DIED)
+    assert handing.suggest("t3") == Searcher.FINISHED
+    (trial,) = journal.trials()
+    assert (trial.state, trial.deaths, trial.attempts) == ("failed", 3, 3)
+    assert trial.error == "The actor died unexpectedly before finishing this task. (3 times without getting further)"
+    assert trial.log == ("line one", "attempt 2 said this last")
+
+
+@pytest.mark.usefixtures("live")
+def test_what_a_driver_before_counted_counts_and_progress_makes_it_forgotten(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(journal, a_trial(0, state="running", parameters={RATE: 1e-3}, attempts=2))
+    for attempt in (1, 2):
+        journal.append(AttemptBroke(0, attempt, 0, "died", "unknown"))
+    handing = search(journal, 0)
+    folder = Path(handing.suggest("t0")["folder"])
+    (folder / "checkpoints" / "step-000005").mkdir(parents=True)
+    (folder / "experiment.json").write_text("{}")
+    breaks(handing, "t0", DIED)
+    assert (journal.trials()[0].state, journal.trials()[0].deaths, journal.trials()[0].reached) == ("running", 1, 5)
+    for n in (1, 2):
+        begun_again(handing, f"t{n}", monkeypatch)
+        breaks(handing, f"t{n}", DIED)
+    assert (journal.trials()[0].state, journal.trials()[0].deaths) == ("failed", 3)
+
+
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize("error", [RayTaskError("run_trial", "trace", STALE), gone_with_its_node(), NO_ROOM], ids=repr)
+def test_what_machines_broke_is_told_from_what_the_code_did(
+    journal: Journal, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun again however often, and left open when it has not passed for too long."""
+    handing = search(journal, 1)
+    handing.suggest("t0")
+    for n in range(7):
+        breaks(handing, f"t{n}", error)
+        assert journal.trials()[0].deaths == 0
+        if n < 6:
+            assert begun_again(handing, f"t{n + 1}", monkeypatch)["number"] == 0
+    later = time.monotonic() + 3600
+    handing = search(journal, 0)
+    handing.suggest("u0")
+    breaks(handing, "u0", error)
+    begun_again(handing, "u1", monkeypatch)
+    handing._failures[0]._clock = lambda: later
+    breaks(handing, "u1", error)
+    assert handing.suggest("u2") == Searcher.FINISHED
+    assert journal.trials()[0].state == "running"
+    assert handing.reason
+
+
+@pytest.mark.usefixtures("live")
+def test_what_the_user_wrote_is_not_tried_again(journal: Journal) -> None:
+    handing = search(journal, 1)
+    handing.suggest("t0")
+    breaks(handing, "t0", RayTaskError("run_trial", "trace", PERMANENT))
+    (trial,) = journal.trials()
+    assert (trial.state, trial.error) == ("failed", "FileNotFoundError: [Errno 2] reward.py")
+
+
+@pytest.mark.usefixtures("live")
+def test_a_zombie_of_an_attempt_before_says_nothing_of_the_one_that_runs(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handing = search(journal, 1)
+    first = Path(handing.suggest("t0")["folder"])
+    breaks(handing, "t0", DIED)
+    second = Path(begun_again(handing, "t1", monkeypatch)["folder"])
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+        (folder / "experiment.json").write_text("{}")
+    (first / "error.json").write_text('{"kind": "CheckpointError", "message": "two writers"}')
+    (second / "result.json").write_text('{"metrics": {"validation_reward": 0.75}}')
+    handing.on_trial_complete("t1", reported(20, validation_reward=0.75))
+    assert (journal.trials()[0].state, journal.trials()[0].metrics) == ("finished", {"validation_reward": 0.75})
+    assert not first.exists(), "what it left is dropped at the trial's end"
 
 
 def test_a_driver_that_leaves_begins_no_trial_and_keeps_open_what_has_no_result(journal: Journal) -> None:
     handing = search(journal, 4)
     for trial_id in ("a", "b"):
         handing.suggest(trial_id)
-    journal.leave()
+    journal.leave("x")
     assert handing.suggest("c") == Searcher.FINISHED
     handing.on_trial_complete("a", reported(7, reward=0.5))
     result = trial_folder(journal.folder, 1) / "result.json"
@@ -384,24 +525,6 @@ def test_ends_that_no_driver_noted_are_noted_before_going_on(journal: Journal) -
     settle(journal, journal.study())
     assert [t.state for t in journal.trials()] == ["finished", "failed", "running"]
     assert sum(isinstance(e, TrialEnded) for e in journal.events()) == 2
-
-
-@pytest.mark.parametrize(
-    ("error", "machines"),
-    [
-        (RayTaskError("run_trial", "trace", PoolError("a worker was lost")), True),
-        (RayTaskError("run_trial", "trace", ActorDiedError()), True),
-        (ActorDiedError(), True),
-        (RayTaskError("run_trial", "trace", ObjectStoreFullError("no room")), True),
-        (RayTaskError("run_trial", "trace", OutOfDiskError()), True),
-        (RayTaskError("run_trial", "trace", ValueError("the user's reward")), False),
-        (RayTaskError("run_trial", "trace", RayTaskError("update", "trace", ValueError("a bug"))), False),
-        (RayTaskError("run_trial", "trace", CandidateError("too long")), False),
-        (ValueError("a bug"), False),
-    ],
-)
-def test_what_machines_broke_is_told_from_what_the_code_did(error: BaseException, machines: bool) -> None:
-    assert tune._machines_fault(error) is machines
 
 
 # Stopping.
@@ -478,7 +601,7 @@ def test_a_trial_that_tune_starts_again_does_not_count_twice() -> None:
     scheduler.on_trial_add(None, tune_trial(1))
     scheduler.on_trial_add(None, tune_trial(1))
     rungs = dict(scheduler._brackets[0]._rungs)
-    assert rungs[4] == {"past-0": reward(0, 4), "t1": reward(1, 4)}
+    assert rungs[4] == {"number-0": reward(0, 4), "number-1": reward(1, 4)}
 
 
 def test_comparisons_have_no_say_in_the_search() -> None:
@@ -494,7 +617,7 @@ def test_a_run_at_its_last_step_is_left_to_end_by_itself() -> None:
     scheduler.on_trial_add(None, trial)
     assert scheduler.on_trial_result(None, trial, reported(2, validation_reward=1.0)) == TrialScheduler.CONTINUE
     assert scheduler.on_trial_result(None, trial, reported(4, validation_reward=0.1)) == TrialScheduler.CONTINUE
-    late = SimpleNamespace(**{**vars(trial), "trial_id": "u"})
+    late = SimpleNamespace(trial_id="u", config={**trial.config, "number": 2})
     scheduler.on_trial_add(None, late)
     assert scheduler.on_trial_result(None, late, reported(2, validation_reward=0.1)) == TrialScheduler.STOP
 
@@ -507,7 +630,7 @@ def test_a_result_without_metrics_decides_nothing() -> None:
 
 @pytest.mark.parametrize(("kind", "stops"), [("search", True), ("comparison", False), ("confirm", False)])
 def test_only_the_search_is_cut_short(journal: Journal, kind: Any, stops: bool) -> None:
-    assert isinstance(tune._scheduler(STUDY, journal, kind), tune._JournalAsha) is stops
+    assert isinstance(tune._scheduler(Search(STUDY), journal, kind), tune._JournalAsha) is stops
 
 
 @pytest.mark.parametrize(
@@ -563,7 +686,7 @@ def test_what_the_journal_cannot_take_ends_the_sweep_and_is_no_trial_s_error(
     def refuse(event: object) -> None:
         raise full
 
-    ends = tune._NothingCounts(handing._session, handing)
+    ends = tune._Ends(handing._session, handing, journal, None)
     assert not ends.stop_all()
     with monkeypatch.context() as patch:
         patch.setattr(journal, "append", refuse)

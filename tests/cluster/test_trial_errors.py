@@ -266,12 +266,15 @@ class Broker:
     def __init__(self, lost: Exception) -> None:
         self.calls: list[tuple[str, object, object]] = []
         self._lost = [lost]
+        self._ended = False
 
     def __getattr__(self, name: str) -> Any:
         return SimpleNamespace(remote=lambda *given: partial(self._called, name, *given))
 
     def _called(self, name: str, *given: Any) -> Any:
         if name == "register":
+            if self._ended:
+                raise RayTaskError("register", "trace", PoolError("the sweep is over"))
             self.calls.append((name, None, None))
             return len(self.calls)
         _, session, done, _ = given
@@ -280,6 +283,7 @@ class Broker:
             return work(["a"])
         if self._lost:
             raise self._lost.pop()
+        self._ended = True
         raise RayTaskError("exchange", "trace", PoolError("the sweep is over"))
 
 
@@ -292,7 +296,7 @@ class Broker:
 def test_a_worker_whose_answer_did_not_get_through_begins_again_and_lives(
     lost: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(worker.ray, "get", lambda call, timeout: call())
     broker, candidate = Broker(lost), Picky()
     worker.serve(broker, "picky/0", candidate, "node", 1)
@@ -304,7 +308,7 @@ def test_a_worker_whose_answer_did_not_get_through_begins_again_and_lives(
 
 
 def test_a_worker_that_cannot_load_holds_its_seat_while_connections_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(worker.ray, "get", lambda call, timeout: call())
     asked: list[tuple[Any, ...]] = []
 

@@ -248,6 +248,77 @@ async def test_one_restart_too_many_ends_the_pool() -> None:
 
 
 @asynchronous
+async def test_a_worker_is_judged_by_what_it_achieves_between_its_deaths() -> None:
+    broker = make(restarts=1)
+    for number in range(12):
+        (waiting,) = await asked(broker, (f"a{number}",))
+        await join(broker)  # it dies before it answers, and then it answers and dies
+        session = await join(broker)
+        work = await broker.exchange("llama/0", session, None)
+        assert work is not None
+        handing_in = asyncio.create_task(broker.exchange("llama/0", session, answered(work)))
+        assert await waiting == (f"a{number}",)
+        handing_in.cancel()
+    assert (await broker.status())["ended"] is None
+
+
+@asynchronous
+async def test_what_is_lost_with_its_node_is_no_death_of_a_worker() -> None:
+    broker = make(restarts=1)
+    (waiting,) = await asked(broker, ("a",))
+    for node in map(str, range(12)):
+        assert await broker.arrive("llama/0", "llama", node)
+        await broker.tend([node])
+        await broker.tend([])
+    assert not waiting.done()
+
+
+@asynchronous
+async def test_a_crash_loop_beside_a_worker_that_serves_ends_nothing() -> None:
+    broker = make(restarts=1)
+    await join(broker, worker="llama/1")
+    for _ in range(2):
+        assert await broker.arrive("llama/0", "llama")
+    assert not await broker.arrive("llama/0", "llama"), "it is to leave"
+    assert (await broker.status())["ended"] is None
+
+
+@asynchronous
+async def test_a_worker_that_was_taken_for_hung_registers_again_when_it_wakes() -> None:
+    clock = Clock()
+    broker = make(clock=clock)
+    (waiting,) = await asked(broker, ("a",))
+    session = await join(broker)
+    held = await broker.exchange("llama/0", session, None)
+    assert held is not None
+    clock.now += SILENCE_S
+    assert [h.worker for h in (await broker.tend(["node"])).hung] == ["llama/0"]
+    with pytest.raises(PoolError, match="was replaced"):
+        await broker.exchange("llama/0", session, None)
+    again = await broker.register("llama/0", ModuleTable("llama", 2, ()), 7, "node", 1)
+    work = await broker.exchange("llama/0", again, None)
+    assert work is not None
+    handing_in = asyncio.create_task(broker.exchange("llama/0", again, answered(work)))
+    assert await waiting == ("a",)
+    handing_in.cancel()
+
+
+@asynchronous
+async def test_a_clock_that_stops_is_told_to_everyone_who_waits() -> None:
+    broker = make()
+    (waiting,) = await asked(broker, ("a",))
+
+    def broken(now: float) -> None:
+        raise RuntimeError("a bug")
+
+    broker._tickets.expire = broken  # type: ignore[method-assign]
+    with pytest.raises(PoolError, match=r"the broker's clock stopped \(RuntimeError: a bug\)"):
+        await waiting
+    with pytest.raises(RuntimeError, match="a bug"):
+        await broker._ticking  # type: ignore[misc]
+
+
+@asynchronous
 async def test_a_process_that_dies_while_it_loads_is_counted_too() -> None:
     broker = make(restarts=1)
     tables = asyncio.create_task(broker.tables())
@@ -300,7 +371,7 @@ async def test_tables_wait_for_every_candidate() -> None:
     await asyncio.sleep(0.005)
     assert not tables.done()
     await join(broker, "qwen2/0", "qwen2")
-    assert set(await tables) == {"llama", "qwen2"}
+    assert set(await tables or await broker.tables() or ()) == {"llama", "qwen2"}
 
 
 @asynchronous
@@ -331,6 +402,10 @@ async def test_silence_of_all_workers_ends_the_pool_when_somebody_waits() -> Non
     clock = Clock()
     broker = make(clock=clock)
     await join(broker)
+    clock.now += 10 * SILENCE_S
+    (hung,) = (await broker.tend(["node"])).hung
+    assert hung.worker == "llama/0"
+    assert (await broker.tend(["node"])).hung == (), "it is ended once"
     clock.now += 10 * SILENCE_S
     await asyncio.sleep(2 * DEADLINE_S)  # nobody waits, so nobody is missed
     assert (await broker.status())["ended"] is None

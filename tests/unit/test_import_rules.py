@@ -22,7 +22,7 @@ ORDER = (
     ),
     *("report", "sweep", "engines", "evaluation", "search", "episodes", "learning", "records"),
     *("evaluation.routing_metrics", "evaluation.intervals"),
-    *("routing", "candidates", "lora", "tasks", "config", "types", "errors", "seeds", "version"),
+    *("routing", "candidates", "lora", "tasks", "config", "types", "faults", "errors", "seeds", "version"),
 )
 """From left to right; rooms that the design names together stand here in the one order they need. The package itself
 ("") hands out the verbs, lazily."""
@@ -37,7 +37,7 @@ RIM = (
     ),
 )
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
-LIGHT = ("config", "types", "errors", "seeds", "version")
+LIGHT = ("config", "types", "faults", "errors", "seeds", "version")
 HEAVY = {"torch", "transformers", "peft", "numpy", *RIM_LIBRARIES}
 
 

@@ -206,9 +206,9 @@ esac
 """
 STUBS = {
     "srun": STUB + SRUN,
-    "scontrol": "#!/usr/bin/env bash\nprintf 'n1\\nn2\\nn3\\n'\n",
+    "scontrol": STUB + "printf 'n1\\nn2\\nn3\\n'\n",
     "ray": STUB + 'exec sleep "${RAY_LIVES:-30}"\n',
-    "haps": STUB + "trap 'echo told >>\"$RECORD\"; exit 143' TERM\n"
+    "haps": STUB + "trap 'echo told >>\"$RECORD\"; exit ${LEFT:-143}' TERM\n"
     'stat -c %a "$RAY_AUTH_TOKEN_PATH" "$(dirname "$RAY_AUTH_TOKEN_PATH")" >>"$RECORD"\n'
     '[ -z "${DRIVER_WAITS:-}" ] || { sleep 30 & wait $!; }\n',
 }
@@ -287,6 +287,20 @@ def test_the_time_limit_s_signal_reaches_the_driver(slurm: dict[str, str], tmp_p
         job.kill()
     assert record.read_text().endswith("told\n")
     assert not (tmp_path / "runs" / ".slurm-42").exists()
+
+
+def test_what_the_time_limit_left_and_saved_is_requeued(slurm: dict[str, str], tmp_path: Path) -> None:
+    record = Path(slurm["RECORD"])
+    told = {**slurm, "DRIVER_WAITS": "1", "LEFT": "75"}
+    job = Started(["bash", BATCH, "s", "n"], told, tmp_path / "printed.log", tmp_path)
+    try:
+        wait_for(lambda: record.exists() and "\n600\n" in record.read_text(), job.printed, job, growth(record))
+        job.signal(signal.SIGTERM)
+        assert job.ended() == 75
+    finally:
+        job.kill()
+    lines = record.read_text().splitlines()
+    assert lines.index("told") < next(n for n, line in enumerate(lines) if line.startswith("scontrol\trequeue\t42"))
 
 
 @pytest.mark.parametrize("script", ["start-head.sh", "start-worker.sh"])

@@ -14,11 +14,12 @@ import pytest
 from sweeps import a_study
 from typer.testing import CliRunner
 
+from haps_search.cli import main
 from haps_search.cli.main import app
-from haps_search.errors import ConfigError
+from haps_search.errors import ConfigError, Unfinished
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import lock_file, sweep_of, trial_folder
-from haps_search.sweep.leaving import STATUS, ready_to_leave
+from haps_search.sweep.leaving import ASKED, CTRL_C, SIGTERM, STATUS, STOP, grace_of, ready_to_leave, unfinished
 from haps_search.sweep.lock import Lock, holder, told_to_leave
 
 
@@ -34,7 +35,7 @@ def test_trials_hear_that_their_driver_leaves_and_the_next_driver_does_not_inher
     assert not told_to_leave(file)
     first = Lock(file)
     assert not told_to_leave(file)
-    first.leave()
+    first.leave("x")
     assert told_to_leave(lock_file(sweep_of(trial_folder(tmp_path, 3))))
     first.release()
     second = Lock(file)
@@ -65,23 +66,71 @@ def test_a_file_system_without_locks_is_refused_with_the_way_out(
         Lock(lock_file(tmp_path))
 
 
-def test_sigterm_tells_the_trials_and_lets_the_body_end_by_itself(journal: Journal) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with ready_to_leave(journal):
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize(("number", "why"), [(signal.SIGTERM, SIGTERM), (signal.SIGINT, CTRL_C)])
+def test_a_signal_tells_the_trials_and_lets_the_body_end_by_itself(
+    journal: Journal, number: signal.Signals, why: str
+) -> None:
+    before = signal.getsignal(number)
+    with ready_to_leave(journal, journal.folder):
+        os.kill(os.getpid(), number)
         assert journal.leaving
+        assert journal.why == why
         assert told_to_leave(lock_file(journal.folder))
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGALRM])
 def test_a_second_sigterm_or_the_end_of_the_grace_ends_the_process(journal: Journal, second: signal.Signals) -> None:
-    with ready_to_leave(journal):
+    with ready_to_leave(journal, journal.folder):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(SystemExit) as caught:
             os.kill(os.getpid(), second)
-    assert caught.value.code == STATUS == 143
+    assert caught.value.code == STATUS == 75
+
+
+def test_a_second_ctrl_c_is_one(journal: Journal) -> None:
+    with ready_to_leave(journal, journal.folder):
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_that_ray_took_are_taken_back(journal: Journal) -> None:
+    with ready_to_leave(journal, journal.folder) as arm:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        arm()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert journal.leaving
+
+
+def test_whoever_stops_a_sweep_by_name_is_told_from_the_machine(journal: Journal) -> None:
+    (journal.folder / ASKED).touch()
+    with ready_to_leave(journal, journal.folder):  # what a driver before was asked is not this one's
+        (journal.folder / ASKED).touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert journal.why == STOP
+    assert [unfinished(why, "x").status for why in (STOP, CTRL_C, SIGTERM)] == [0, 130, 75]
+
+
+def test_a_scheduler_s_grace_comes_before_the_profile_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert grace_of(60.0) == 60.0
+    monkeypatch.setenv("HAPS_GRACE_S", "240")
+    assert grace_of(60.0) == 240.0
+
+
+@pytest.mark.parametrize(("error", "status"), [(unfinished(SIGTERM, "x"), 75), (unfinished(STOP, "x"), 0)])
+def test_the_command_ends_with_the_error_s_status(
+    error: Unfinished, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", ended)
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == status
+    assert capsys.readouterr().err == f"unfinished: {error}\n"
 
 
 def test_stopping_a_sweep_here_asks_its_driver(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ class FakeTracker:
         while self._pending and not self._store.fails():
             self._kept.append(self._pending.pop(0))
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
         self.log_many([])
         self._store.finishes[self._trial] += 1
         self._store.ended[self._trial] = status, summary
@@ -78,7 +78,7 @@ class WaitingTracker(FakeTracker):
     def log_many(self, records: list[Record]) -> None:
         self._pending += [r for r in records if self._gate.admit(r.step)]
 
-    def finish(self, status: Status, summary: Mapping[str, float]) -> None:
+    def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
         super().log_many([])
         super().finish(status, summary)
 

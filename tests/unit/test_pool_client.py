@@ -21,6 +21,7 @@ from haps_search.engines.cluster.pool_client import Order, PoolClient
 from haps_search.engines.cluster.protocol import Answered, Done, Lost
 from haps_search.engines.cluster.tickets import DROPPED_S
 from haps_search.errors import PoolError
+from haps_search.faults.policy import Policy
 
 LOST = ObjectLostError("ff", None, "")
 
@@ -29,7 +30,7 @@ LOST = ObjectLostError("ff", None, "")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "TRIAL_POLL_S", 0.02)
     monkeypatch.setattr(broker_module, "IDLE_POLL_S", 0.02)
-    monkeypatch.setattr(pool_client, "AGAIN_S", 0.0)
+    monkeypatch.setattr(pool_client, "CALLS", Policy(within_s=60.0, first_s=0.001, longest_s=0.001))
 
 
 def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -104,12 +105,12 @@ def test_calls_that_do_not_get_through_are_made_again_and_nothing_counts_twice(h
 @asynchronous
 async def test_a_broker_that_stays_out_of_reach_is_the_machines_fault() -> None:
     client = PoolClient(Breaking(make(), lambda call: "there"), "t", 3)
-    pool_client.AWAY_S, before = 0.05, pool_client.AWAY_S
+    before, pool_client.CALLS = pool_client.CALLS, Policy(within_s=0.05, first_s=0.001, longest_s=0.001)
     try:
         with pytest.raises(PoolError, match="an actor was lost"):
             await client.ask([order(("a",))], lambda reference: reference)
     finally:
-        pool_client.AWAY_S = before
+        pool_client.CALLS = before
 
 
 @asynchronous

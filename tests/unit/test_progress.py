@@ -136,7 +136,7 @@ def test_trials_that_have_ended_are_looked_for_in_a_store_once_more_and_then_lef
     journal.append(AttemptStarted(1, 2))
     looks.clear()
     progress.trials()
-    assert looks == [("001", LOOK_S), ("002", LOOK_S)]
+    assert looks == [("001.2", LOOK_S), ("002", LOOK_S)]
 
 
 def view(state: State, at: int, steps: int = 20) -> TrialView:

@@ -9,10 +9,11 @@ from brokers import answered, asked
 from made import table
 
 from haps_search.config.engines import ClusterProfile, Leases, Resources
+from haps_search.engines.cluster import watch as watch_module
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.protocol import Done, Failure, Refusal
 from haps_search.engines.cluster.watch import Node, Watch, ended_by, waits
-from haps_search.errors import CandidateError, HapsError, PoolError
+from haps_search.errors import CandidateError, HapsError, Kind, PoolError
 
 SILENCE_S = 100.0
 PAYLOAD = ("say",)
@@ -195,15 +196,43 @@ def test_a_candidate_goes_from_node_to_node_and_ends_the_pool_where_none_is_left
     calls = Calls()
     watch = Watch(calls, calls, ClusterProfile(name="t", candidate=Resources(cpus=1, gpus=2)))
     nodes = [Node("a", "10.0.0.1", 4, 2), Node("b", "10.0.0.2", 4, 2), Node("head", "10.0.0.3", 4, 1)]
-    addresses = {node.id: node.address for node in nodes}
-    watch._answer(Refusal("llama", "a", MISSING), nodes, addresses)
+    watch._addresses = {node.id: node.address for node in nodes}
+    watch._answer(Refusal("llama", "a", MISSING), nodes)
     assert calls.moved == [("llama", ("a",))]
     assert not calls.failed
-    watch._answer(Refusal("llama", "b", MISSING), nodes, addresses)
+    watch._answer(Refusal("llama", "b", MISSING), nodes)
     assert len(calls.moved) == 1, "the head has one GPU, and two are asked for"
     ((reason, error),) = calls.failed
     assert isinstance(error, CandidateError)
     assert reason == f"node 10.0.0.1, 10.0.0.2: {MISSING}; no other node has room for it"
+
+
+def test_what_may_pass_is_loaded_elsewhere_too_and_ends_nothing_while_it_is_tried_again() -> None:
+    calls = Calls()
+    watch = Watch(calls, calls, ClusterProfile(name="t", candidate=Resources(cpus=1, gpus=2)))
+    nodes = [Node("a", "10.0.0.1", 4, 2), Node("b", "10.0.0.2", 4, 2)]
+    watch._addresses = {node.id: node.address for node in nodes}
+    stale = CandidateError("`llama`: Stale file handle").of_kind(Kind.TRANSIENT)
+    for _ in range(2):
+        watch._answer(Refusal("llama", "a", stale, final=False), nodes)
+    assert calls.moved == [("llama", ("a",))]
+    assert watch._troubles["llama"].startswith("llama does not load on node 10.0.0.1 now: `llama`: Stale")
+    watch._answer(Refusal("llama", "b", MISSING), nodes)
+    assert not calls.failed, "on the first node it is tried again"
+    watch._answer(Refusal("llama", "a", stale), nodes)
+    assert len(calls.failed) == 1
+
+
+def test_a_watch_that_breaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug() -> list[Node]:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(watch_module, "alive", bug)
+    monkeypatch.setattr(watch_module, "EVERY_S", 0.0)
+    watch = Watch(Calls(), Calls(), ClusterProfile(name="t"))
+    watch.start()
+    watch._thread.join()
+    assert watch.ended == "the broker is gone: 'a bug'"
 
 
 def test_the_line_says_what_is_asked_for_and_when_it_ends() -> None:
@@ -220,4 +249,9 @@ def test_a_broker_that_is_gone_has_ended() -> None:
 
     assert ended_by(gone) == "the broker is gone: an actor was lost"
     assert ended_by(lambda: {"ended": None}) is None
+
+    def slow() -> dict[str, object]:
+        raise PoolError("an actor has not answered for 60 s").of_kind(Kind.TRANSIENT)
+
+    assert ended_by(slow) is None, "who does not answer now may live"
     assert ended_by(lambda: {"ended": "too late"}) == "too late"

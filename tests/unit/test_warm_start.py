@@ -247,3 +247,11 @@ def test_how_the_low_levels_input_is_standardised_is_taken_by_the_warmed_backbon
         found = engine._learner.router.read(QUESTIONS).pooled
     torch.testing.assert_close(found.mean(0), torch.zeros_like(found[0]), atol=1e-9, rtol=0)
     torch.testing.assert_close(found.std(0, correction=0), torch.ones_like(found[0]))
+
+
+def test_a_warm_up_of_what_references_teach_is_a_run_of_its_own(tiny_lms: dict[str, Path]) -> None:
+    taught = tiny_experiment(tiny_lms, routing__low_level={"type": "static"}, **TAUGHT)
+    held = tiny_experiment(tiny_lms, run__warm_start="a", run__warm_start_low=True, learning__kl_to="start")
+    for experiment in (taught, held):
+        warmed = warmup_experiment(experiment, len(QUESTIONS))
+        assert Experiment.model_validate(warmed.model_dump(mode="json")) == warmed

@@ -99,14 +99,15 @@ def test_score_requests_come_out_as_they_went_in_and_in_order() -> None:
     sent = [
         to_score(residual, static),
         to_score(None, kl=True, every=True),
-        to_score(bank, keep=True),
+        to_score(bank, keep=True, match=True, shortlist=7),
         to_score(Adapter(SMALL, residual.values, static), every=True),
     ]
     parcel = pack_score(sent)
     found = unpack_score(through_a_process(parcel))  # type: ignore[arg-type]
     for got, gave in zip(found, sent, strict=True):
         assert got.completions == gave.completions
-        assert (got.distribution, got.every, got.kl, got.keep) == (gave.distribution, gave.every, gave.kl, gave.keep)
+        for name in ("distribution", "every", "kl", "keep", "match", "shortlist"):
+            assert getattr(got, name) == getattr(gave, name)
         assert same_adapter(got.adapter, gave.adapter)
         assert same_adapter(got.reference, gave.reference)
     assert parcel.rows == 8

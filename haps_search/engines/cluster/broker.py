@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from haps_search.config.engines import Leases
-from haps_search.engines.cluster.protocol import Done, Limits, Outcome, Tended, Ticket, Work
+from haps_search.engines.cluster.protocol import Answered, Done, Limits, Outcome, Tended, Ticket, Work
 from haps_search.engines.cluster.roster import Roster
 from haps_search.engines.cluster.tickets import Tickets
-from haps_search.errors import CandidateError, HapsError, PoolError
+from haps_search.errors import CandidateError, HapsError, Kind, PoolError
 from haps_search.types import ModuleTable
 
 IDLE_POLL_S = 5.0
@@ -144,7 +144,8 @@ class Broker:
         try:
             start = self._roster.arrive(worker, candidate, node, self._clock())
         except PoolError as error:
-            await self.fail_all(str(error))
+            if not self._roster.hosts(candidate):
+                await self.fail_all(str(error))
             return 0
         return 0 if self._ended is not None else start
 
@@ -153,9 +154,10 @@ class Broker:
     ) -> int:
         """A worker has loaded its candidate, or begins again. What it held before is given to others; `lost` says why.
 
-        Returns its session. Raises PoolError where a later start of it has arrived: it should leave.
+        Returns its session. Raises PoolError where a later start of it has arrived, or the pool has ended: it should
+        leave.
         """
-        self._start_ticking()
+        self._live()
         session = self._roster.register(worker, table, pid, node, start, self._clock())
         self._revoke(worker, lost)
         self._signal()
@@ -166,10 +168,12 @@ class Broker:
 
         `room` is how many tokens the worker takes at once; a lease has no more, unless a single ticket has.
         Returns None where nothing came within `IDLE_POLL_S`. Raises PoolError when the pool has ended or the
-        worker was replaced: it should leave.
+        worker was replaced: it should register again, or leave.
         """
         if done is not None:
             self._tickets.settle(done)
+            if any(isinstance(result, Answered) for result in done.results):
+                self._roster.answered(worker)
             self._announce()
         holder = self._roster.serving(worker, session)
         self._narrowed += math.isfinite(holder.room) and room < holder.room
@@ -194,6 +198,10 @@ class Broker:
         for event in (*self._news.values(), *(e for idle in self._idle.values() for e in idle.values())):
             event.set()
 
+    async def troubled(self, worker: str, candidate: str, node: str, error: CandidateError) -> None:
+        """A candidate does not load on a node now; its worker tries it again there."""
+        self._roster.refuse(worker, candidate, node, error, final=False)
+
     async def refuse(self, worker: str, candidate: str, node: str, error: CandidateError) -> bool:
         """A candidate does not load on a node; the worker keeps its seat, which no other is to get, until the end.
 
@@ -212,10 +220,14 @@ class Broker:
         now = self._clock()
         for worker in self._roster.stranded(alive):
             self._roster.leave(worker, now)
-            self._revoke(worker, "its worker's node was lost")
+            self._revoke(worker, "its worker's node was lost", Kind.TRANSIENT)
+        hung = tuple(self._roster.hung(now))
+        for each in hung:
+            self._roster.leave(each.worker, now)
+            self._revoke(each.worker, "its worker hung")
         missing = self._roster.missing(self._wanted(), now)
         ended = str(self._ended) if self._ended else None
-        return Tended(self._roster.news(), missing, self._roster.loading(now), ended)
+        return Tended(self._roster.news(), missing, self._roster.loading(now), ended, hung)
 
     # Inside.
 
@@ -240,8 +252,8 @@ class Broker:
             return replace(ticket, prefers="")
         return ticket
 
-    def _revoke(self, worker: str, problem: str) -> None:
-        self._tickets.revoke(worker, problem)
+    def _revoke(self, worker: str, problem: str, kind: Kind = Kind.UNKNOWN) -> None:
+        self._tickets.revoke(worker, problem, kind)
         self._announce()
 
     def _grant(self, worker: str, candidate: str, room: float) -> Work | None:
@@ -293,12 +305,17 @@ class Broker:
 
     async def _tick(self) -> None:
         told = -math.inf
-        while self._ended is None:
-            await asyncio.sleep(min(TICK_S, self._settings.deadline_s / 4))
-            await self._look(self._clock())
-            if self._told is not None and self._clock_of_loop() - told > TELL_S:
-                told = self._clock_of_loop()
-                self._told(await self.status())
+        try:
+            while self._ended is None:
+                await asyncio.sleep(min(TICK_S, self._settings.deadline_s / 4))
+                await self._look(self._clock())
+                if self._told is not None and self._clock_of_loop() - told > TELL_S:
+                    told = self._clock_of_loop()
+                    self._told(await self.status())
+        except Exception as error:
+            # Without it no lease ends any more, and nobody would be told.
+            await self.fail_all(f"the broker's clock stopped ({type(error).__name__}: {error})")
+            raise
 
     async def _look(self, now: float) -> None:
         self._tickets.expire(now)

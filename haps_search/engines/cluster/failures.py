@@ -9,7 +9,12 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from haps_search.errors import ConfigError, HapsError, PoolError
+from haps_search.errors import ConfigError, HapsError, Kind, PoolError
+from haps_search.faults.kinds import kind_of
+from haps_search.faults.policy import first_line
+
+MOST_SAID = 500
+"""Characters of a reason; the log has all of it."""
 
 
 def unwrapped(error: RayError) -> HapsError | RayError:
@@ -18,8 +23,19 @@ def unwrapped(error: RayError) -> HapsError | RayError:
         cause = error.cause
         return cause if isinstance(cause, HapsError) else error
     if isinstance(error, RayActorError):
-        return PoolError(f"an actor was lost: {first_line(error)}")
+        return PoolError(f"an actor was lost: {reason_of(error)}").of_kind(kind_of(error))
     return error
+
+
+def reason_of(error: BaseException) -> str:
+    """What a person needs of it, on one line: of a lost process what Ray knows of its end, of an error its own text."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        return reason_of(error.cause)
+    if isinstance(error, RayActorError):
+        said = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+        return " ".join(dict.fromkeys(said))[:MOST_SAID]
+    text = " ".join(str(error).split())[:MOST_SAID]
+    return text if isinstance(error, HapsError) and text else f"{type(error).__name__}: {text}"
 
 
 def refused(error: Exception, address: str) -> Exception:
@@ -34,7 +50,8 @@ def refused(error: Exception, address: str) -> Exception:
     if type(error).__name__ == "AuthenticationError":  # not imported: older versions of Ray know no tokens
         return ConfigError(f"{address}: {first_line(error)}; {token}")
     if isinstance(error, ConnectionError):
-        return PoolError(f"{address}: {error} Is it up, and reached from here? If it wants a token, {token}")
+        said = f"{address}: {error} Is it up, and reached from here? If it wants a token, {token}"
+        return PoolError(said).of_kind(Kind.TRANSIENT)
     return error
 
 
@@ -62,10 +79,6 @@ def got(reference: Any, within_s: float) -> Any:
         raise unwrapped(error) from error
 
 
-def first_line(error: BaseException) -> str:
-    """What a line of a log has room for; Ray's messages have many."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _unanswered(seconds: float) -> PoolError:
-    return PoolError(f"an actor has not answered for {seconds:g} s: it hangs, or its node cannot be reached")
+    said = f"an actor has not answered for {seconds:g} s: it hangs, or its node cannot be reached"
+    return PoolError(said).of_kind(Kind.TRANSIENT)

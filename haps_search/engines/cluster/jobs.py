@@ -15,15 +15,16 @@ from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from haps_search.engines.cluster.failures import refused
-from haps_search.errors import PoolError
+from haps_search.errors import Kind, PoolError
+from haps_search.faults.policy import Failures, Over, Policy, persistently
 from haps_search.sweep.submission import Begin, Job, attempt_of, job_of
 
-AGAIN_S, TRIES = 3.0, 40
-"""A dashboard that does not answer while a job is followed is asked again so often, so many seconds apart."""
+AGAIN_S = 3.0
+"""How often a job that is followed is asked how it is."""
+FOLLOWING, SENDING = Policy(within_s=120.0), Policy(within_s=120.0)
+"""A dashboard that does not answer, and a head whose agent is not there yet, are asked again."""
 NO_AGENT = "No available agent to submit job"
 """Ray's words, after ten seconds and with status 500, of a head that is up but for what starts jobs there."""
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
-"""Then a job is sent again, so many seconds later each time."""
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -63,20 +64,24 @@ class Cluster:
         return job_of(begin.attempt, begin.id, "PENDING", metadata, None)
 
     def _send(self, **job: Any) -> None:
-        for pause_s in (*PAUSES_S, 0.0):
+        asked = False
+
+        def sent() -> None:
+            nonlocal asked
+            if asked and any(info.submission_id == job["submission_id"] for info in self._list()):
+                return  # an agent had it, and answered too late
+            asked = True
             try:
                 self._client.submit_job(**job)
-                return
             except RuntimeError as error:
                 if NO_AGENT not in str(error):
                     raise
-            time.sleep(pause_s)
-            if any(info.submission_id == job["submission_id"] for info in self._list()):
-                return  # an agent had it, and answered too late
-        raise PoolError(
-            f"{self.address}: the head has no agent that takes jobs, asked {len(PAUSES_S) + 1} times in "
-            f"{sum(PAUSES_S):.0f} s and more; see dashboard_agent.log there, then `haps submit` again"
-        )
+                raise PoolError(
+                    f"{self.address}: the head has no agent that takes jobs, asked for {SENDING.within_s:.0f} s; see "
+                    "dashboard_agent.log there, then `haps submit` again"
+                ).of_kind(Kind.TRANSIENT) from error
+
+        persistently(sent, self.address, SENDING)
 
     def refreshed(self, job: Job) -> Job:
         """The job as it is now."""
@@ -102,17 +107,16 @@ class Cluster:
 
     def follow(self, job: Job, show: Callable[[str], None], seen: int = 0) -> Job:
         """Show what the job prints, from character `seen` on, until it ends; connections that break are taken up."""
-        reader, failures = _Reader(show, seen), 0
+        reader, failures = _Reader(show, seen), Failures(FOLLOWING)
         while True:
             try:
                 asyncio.run(self._tail(job, reader))
                 now = self.refreshed(job)
                 if not now.goes_on:
                     return now
-                failures = 0
+                failures.forget()
             except (PoolError, RuntimeError, OSError, aiohttp.ClientError) as error:
-                failures += 1
-                if failures > TRIES:
+                if isinstance(failures.follow(Kind.TRANSIENT), Over):  # whatever it is, the job does not depend on it
                     raise PoolError(f"{self.address} answers no more ({error}); the job goes on there") from error
             time.sleep(AGAIN_S)
 

@@ -83,6 +83,7 @@ class Pool:
         thread.start()
 
     def _trainer(self, crew: Crew, number: int, avoided: Collection[str]) -> HostingTrainer:
+        retries = self._profile.retries
         return HostingTrainer(
             host,
             train_loop_config={
@@ -92,6 +93,7 @@ class Pool:
                 "namespace": self._namespace,
                 "threads": crew.resources.threads,
                 "gpus": crew.resources.gpus,
+                "retries": {"within_s": retries.within_s, "longest_s": retries.longest_pause_s},
             },
             backend_config=HostingConfig(),
             scaling_config=ScalingConfig(

@@ -5,26 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import RayError
 
-from haps_search.engines.cluster.failures import answer, first_line
+from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.protocol import Answered, Failure, Outcome, Ticket
 from haps_search.engines.cluster.store import LOST
 from haps_search.errors import HapsError, PoolError
+from haps_search.faults.policy import CALLS, first_line, persistently_async
 
 _log = logging.getLogger(__name__)
 CALL_S = 30.0
 """How long a call of the broker may take; its polls end long before."""
-AWAY_S = 60.0
-"""How long the broker may be out of reach, call after call."""
-AGAIN_S = 0.5
-"""After a call that did not get through, before the next."""
-
 T = TypeVar("T")
 
 
@@ -175,13 +170,8 @@ class PoolClient:
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         """Made again while the network breaks: every call here may come twice."""
-        since = time.monotonic()
-        while True:
-            try:
-                return await answer(getattr(self._broker, method).remote(*arguments), CALL_S)
-            except PoolError as error:
-                passing = isinstance(error.__cause__, ActorUnavailableError | TimeoutError)
-                if not passing or time.monotonic() - since > AWAY_S:
-                    raise
-                _log.warning("the broker is out of reach: %s", error)
-            await asyncio.sleep(AGAIN_S)
+
+        async def called() -> Any:
+            return await answer(getattr(self._broker, method).remote(*arguments), CALL_S)
+
+        return await persistently_async(called, "the broker", CALLS)

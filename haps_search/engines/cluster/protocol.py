@@ -102,11 +102,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A candidate that did not load, and the node where it did not. Made by a worker, answered by the driver."""
+    """A candidate that did not load, and the node where it did not; unless it is `final`, its worker tries it again
+    there. Made by a worker, answered by the driver."""
 
     candidate: str
     node: str
     error: CandidateError
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """A worker's process that says nothing any more, and has to be ended to be replaced."""
+
+    worker: str
+    pid: int
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +130,5 @@ class Tended:
     missing: Mapping[str, float]
     loading: Mapping[str, float]
     ended: str | None
+    hung: tuple[Hung, ...] = ()
+    """Processes to be ended."""

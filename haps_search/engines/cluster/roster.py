@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from haps_search.config.engines import Leases
-from haps_search.engines.cluster.protocol import Refusal
+from haps_search.engines.cluster.protocol import Hung, Refusal
 from haps_search.errors import CandidateError, PoolError
 from haps_search.types import ModuleTable
 
@@ -35,6 +35,11 @@ class _Loading:
     since: float
 
 
+HANGS, HANGS_S = 1.5, 60.0
+"""A worker that has said nothing for so many times `deadline_s`, and for so many seconds, hangs: its lease has gone to
+others long ago."""
+
+
 class Roster:
     """`silence_s` is how long a candidate may have no worker before `lost_for_good` says so."""
 
@@ -46,7 +51,12 @@ class Roster:
         self._starts: dict[str, int] = {}
         self._loading: dict[str, _Loading] = {}
         self._refusals: list[Refusal] = []
-        self._refused: set[tuple[str, str]] = set()
+        self._refused: set[tuple[str, str, bool]] = set()
+        self._unserved: dict[str, list[str]] = {}
+        """Nodes of a worker's starts since it answered last."""
+        self._seen: set[str] = set()
+        self._lost: set[str] = set()
+        """Nodes that were there, and that are gone."""
         self._told = 0
         self._awaited = dict.fromkeys(candidates, now)
         """Since when no worker of a candidate that nobody has loaded yet is there or on its way."""
@@ -61,12 +71,18 @@ class Roster:
         self.leave(worker, now)
         self._loading[worker] = _Loading(candidate, node, now)
         starts = self._starts[worker] = self._starts.get(worker, 0) + 1
-        if starts > self._leases.restarts + 1:
+        self._unserved.setdefault(worker, []).append(node)
+        died = sum(each not in self._lost for each in self._unserved[worker]) - 1
+        if died > self._leases.restarts:
             raise PoolError(
-                f"worker {worker} of candidate {candidate} died {starts - 1} times; "
+                f"worker {worker} of candidate {candidate} died {died} times without an answer in between; "
                 "see the pool's log for why, or raise leases.restarts in the cluster profile"
             )
         return starts
+
+    def answered(self, worker: str) -> None:
+        """It has done something: what happened to it before is forgotten."""
+        self._unserved.pop(worker, None)
 
     def register(self, worker: str, table: ModuleTable, pid: int, node: str, start: int, now: float) -> int:
         """It has loaded its candidate, or begins again; returns its session.
@@ -94,17 +110,22 @@ class Roster:
         found = self.workers.get(worker)
         return found is not None and found.session > 0 and found.candidate == candidate
 
+    def hosts(self, candidate: str) -> bool:
+        """Whether some worker of it is there."""
+        return any(worker.session and worker.candidate == candidate for worker in self.workers.values())
+
     def leave(self, worker: str, now: float) -> None:
         """Its process is gone, if there was one."""
         if worker in self.workers:
             self.workers[worker].session, self.workers[worker].heard = 0, now
 
-    def refuse(self, worker: str, candidate: str, node: str, error: CandidateError) -> None:
+    def refuse(self, worker: str, candidate: str, node: str, error: CandidateError, final: bool = True) -> None:
         """It did not load on this node. Said again by the same worker of the same node, it is no news."""
-        self._loading.pop(worker, None)
-        if (worker, node) not in self._refused:
-            self._refused.add((worker, node))
-            self._refusals.append(Refusal(candidate, node, error))
+        if final:
+            self._loading.pop(worker, None)
+        if (worker, node, final) not in self._refused:
+            self._refused.add((worker, node, final))
+            self._refusals.append(Refusal(candidate, node, error, final))
 
     def news(self) -> tuple[Refusal, ...]:
         """Refusals not told before."""
@@ -113,8 +134,19 @@ class Roster:
 
     def stranded(self, alive: Collection[str]) -> list[str]:
         """Workers whose nodes have vanished, `alive` being the ids of those that live."""
+        self._seen |= set(alive)
+        self._lost = self._seen - set(alive)
         self._loading = {key: each for key, each in self._loading.items() if each.node in alive or not each.node}
         return [key for key, worker in self.workers.items() if worker.session and worker.node not in alive]
+
+    def hung(self, now: float) -> list[Hung]:
+        """Workers that have said nothing for too long, whatever they hold."""
+        limit_s = max(HANGS * self._leases.deadline_s, HANGS_S)
+        return [
+            Hung(key, worker.pid, worker.node)
+            for key, worker in self.workers.items()
+            if worker.session and now - worker.heard > limit_s
+        ]
 
     def loading(self, now: float) -> dict[str, float]:
         """Candidates that are being loaded for the first time, and for how many seconds."""
@@ -148,8 +180,9 @@ class Roster:
         )
 
     def _silent(self, waiting: Mapping[str, bool], busy: Collection[str], now: float) -> str | None:
+        hosted = {w.candidate for w in self.workers.values() if w.session}  # a hung one among them is replaced first
         for name, wanted in waiting.items():
-            if not wanted or name in busy:
+            if not wanted or name in busy or name in hosted:
                 self._unasked[name] = now
             elif now - self._heard(name) > self._silence_s:
                 return (

@@ -24,9 +24,10 @@ from haps_search.engines.cluster.meters import BrokerMeters
 from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.protocol import BROKER
 from haps_search.engines.cluster.ray_engine import RayEngine
-from haps_search.engines.cluster.watch import Watch, ended_by
+from haps_search.engines.cluster.watch import Watch, alive, ended_by
 from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError, PoolError
+from haps_search.sweep.leaving import SIGTERM, unfinished
 from haps_search.tasks.build import build_task
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ CALL_S = 60.0
 """How long a call of the broker may take; its polls end long before."""
 PATIENCE_S = 30.0
 """How long candidates may load without a word."""
+LOOK_S = 1.0
 LEAVING_S = 15.0
 """How long workers may take to leave at the end of a session; they are idle by then."""
 
@@ -48,6 +50,8 @@ _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is ours: trials save their step.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "120",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
@@ -63,13 +67,15 @@ class Session:
     broker: Any
     watch: Watch | None = None
 
-    def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
-        """Until every candidate is loaded; what is still waited for is said every `PATIENCE_S`.
+    def wait_for_candidates(
+        self, say: Callable[[str], None] = _log.info, leaves: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Until every candidate is loaded, or `leaves` says so; what is still waited for is said every `PATIENCE_S`.
 
         Raises CandidateError where one cannot be.
         """
         said = time.monotonic()
-        while _call(self.broker.tables) is None:
+        while not leaves() and _call(self.broker.tables) is None:
             if time.monotonic() - said > PATIENCE_S:
                 said = time.monotonic()
                 for line in (*self.waits(), *(self.watch.loading if self.watch is not None else ())):
@@ -104,7 +110,9 @@ class Session:
 class TableSession(Session):
     """A session without a pool: what the candidates say stands in a table, and each trial has it at hand."""
 
-    def wait_for_candidates(self, say: Callable[[str], None] = _log.info) -> None:
+    def wait_for_candidates(
+        self, say: Callable[[str], None] = _log.info, leaves: Callable[[], bool] = lambda: False
+    ) -> None:
         return None
 
     def ended_by(self) -> str | None:
@@ -121,18 +129,24 @@ class TableSession(Session):
 
 @contextmanager
 def session(
-    name: str, candidates: Sequence[CandidateConfig], profile: ClusterProfile, folder: Path
+    name: str,
+    candidates: Sequence[CandidateConfig],
+    profile: ClusterProfile,
+    folder: Path,
+    say: Callable[[str], None] = _log.info,
+    leaves: Callable[[], bool] = lambda: False,
 ) -> Iterator[Session]:
     """Open a session named `name`, logs and Train's own files under `folder` (absolute).
 
     Raises:
-        ConfigError: the cluster lacks what the profile asks for, with the numbers.
+        ConfigError: the cluster lacks what the profile asks for, with the numbers; one that is joined has had
+            `worker_start_timeout_s` to grow.
     """
     namespace = f"haps-{name}"
-    started, leaves = _connect(profile, namespace, folder), True
+    started, whole = _connect(profile, namespace, folder), True
     try:
         pooled = [c for c in candidates if c.source.type != "table"]
-        require(pooled, profile)
+        room_for(pooled, profile, say, leaves)
         if pooled:
             broker, pool = _start_broker(pooled, profile), Pool(pooled, profile, BROKER, namespace)
             watch = Watch(broker, pool, profile)
@@ -141,11 +155,11 @@ def session(
             try:
                 yield Session(namespace, profile, broker, watch)
             finally:
-                leaves = _end(broker, pool, watch)
+                whole = _end(broker, pool, watch)
         else:
             yield TableSession(namespace, profile, None)
     finally:
-        if started and leaves:
+        if started and whole:
             ray.shutdown()
 
 
@@ -156,7 +170,7 @@ def _end(broker: Any, pool: Pool, watch: Watch) -> bool:
     stopped = watch.stop()
     try:
         _call(broker.fail_all, "the session ended")
-    except PoolError:
+    except (PoolError, ray.exceptions.RayError):
         _log.warning("the broker was gone before the session ended")
     left = pool.join(LEAVING_S)
     ray.kill(broker)
@@ -168,8 +182,27 @@ def name_here(wanted: str) -> str:
     return ray.get_runtime_context().namespace.removeprefix("haps-") if ray.is_initialized() else wanted
 
 
-def require(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> None:
-    """Refuse at once what could never be placed. Raises ConfigError."""
+def room_for(
+    candidates: Sequence[CandidateConfig],
+    profile: ClusterProfile,
+    say: Callable[[str], None],
+    leaves: Callable[[], bool],
+) -> None:
+    """Wait for what a cluster lacks now: a spot node may be on its way. A Ray started here grows no more, and what it
+    lacks is refused at once. Raises ConfigError."""
+    joined = profile.address is not None or "RAY_ADDRESS" in os.environ
+    until, said = time.monotonic() + profile.worker_start_timeout_s, -PATIENCE_S
+    while problems := lacking(candidates, profile):
+        if not joined or leaves() or time.monotonic() > until:
+            raise ConfigError(problems)
+        if time.monotonic() - said >= PATIENCE_S:
+            said = time.monotonic()
+            say(f"waiting for the cluster to grow, {until - said:.0f} s at most: {'; '.join(problems)}")
+        time.sleep(LOOK_S)
+
+
+def lacking(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> list[str]:
+    """What could not be placed on the nodes that live now, in words."""
     there, problems = ray.cluster_resources(), []
     pool, router, trial = crews(candidates, profile), profile.router, profile.trial
     for kind, shares, per_trial in (
@@ -184,8 +217,15 @@ def require(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> N
                 f"this cluster has {found:g}: use another profile (experiment.engine.profile), fewer candidates or "
                 "replicas, or a larger cluster"
             )
-    if problems:
-        raise ConfigError(problems)
+    nodes = alive()
+    for crew in pool:
+        if not any(node.holds(crew.resources) for node in nodes):
+            names = ", ".join(dict.fromkeys(c.name for c in crew.seats))
+            problems.append(
+                f"profile {profile.name}: a worker of {names} needs {crew.resources.gpus:g} GPUs and "
+                f"{crew.resources.cpus:g} CPUs on one node, and none of {len(nodes)} has so many"
+            )
+    return problems
 
 
 def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
@@ -212,6 +252,8 @@ def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
         )
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise refused(error, profile.address or os.environ.get("RAY_ADDRESS", "this machine")) from error
+    except SystemExit as error:  # Ray's answer to SIGTERM while it starts
+        raise unfinished(SIGTERM, "Ray was being started: the same again goes on") from error
     return True
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from haps_search.config.engines import Leases
 from haps_search.engines.cluster.lines import Entry, Lines
 from haps_search.engines.cluster.protocol import Answered, Done, Failure, Limits, Lost, Outcome, Result, Ticket, Work
-from haps_search.errors import PoolError
+from haps_search.errors import Kind, PoolError
 
 SILENT_S = 10.0
 """A trial that has not asked for its outcomes for so long is not leased to: its process may be gone."""
@@ -143,10 +143,10 @@ class Tickets:
             elif not late:
                 self._not_answered(entry, result, lease.worker)
 
-    def revoke(self, worker: str, problem: str) -> None:
+    def revoke(self, worker: str, problem: str, kind: Kind = Kind.UNKNOWN) -> None:
         """The worker's process is gone, or its answer is: others get at once what it held."""
         for number in sorted(self._held.pop(worker, ())):
-            self._give_up(self._leases.pop(number), problem)
+            self._give_up(self._leases.pop(number), problem, kind)
         self._expired = {n: lease for n, lease in self._expired.items() if lease.worker != worker}
 
     # What time does.
@@ -223,17 +223,17 @@ class Tickets:
             self._held[lease.worker].discard(number)
         return lease
 
-    def _give_up(self, lease: _Lease, problem: str) -> None:
+    def _give_up(self, lease: _Lease, problem: str, kind: Kind = Kind.UNKNOWN) -> None:
         for entry in lease.entries:
-            self._again(entry, problem)
+            self._again(entry, problem, kind)
 
     def _not_answered(self, entry: Entry, result: Failure | Lost, worker: str) -> None:
         if isinstance(result, Failure) and not result.final:
-            self._again(entry, str(result.error))
+            self._again(entry, str(result.error), result.error.kind)
         else:
             self._answer(entry, result, worker)
 
-    def _again(self, entry: Entry, problem: str) -> None:
+    def _again(self, entry: Entry, problem: str, kind: Kind) -> None:
         """To the front of its trial's line, by its age; or so many attempts were enough."""
         if not entry.open:
             return
@@ -242,7 +242,7 @@ class Tickets:
             self._put(entry)
             return
         ticket = entry.ticket
-        error = PoolError(f"candidate {ticket.candidate}: {entry.attempts} attempts failed: {problem}")
+        error = PoolError(f"candidate {ticket.candidate}: {entry.attempts} attempts failed: {problem}").of_kind(kind)
         self._answer(entry, Failure(error, final=True), "")
 
     def _answer(self, entry: Entry, result: Result, worker: str) -> None:

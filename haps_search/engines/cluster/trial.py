@@ -20,11 +20,13 @@ from haps_search.config.run import Experiment
 from haps_search.config.tables import TableConfig
 from haps_search.engines.cluster.protocol import BROKER
 from haps_search.engines.cluster.ray_engine import RayEngine
-from haps_search.errors import HapsError, Interrupted, PoolError
+from haps_search.errors import HapsError, Interrupted, Kind, PoolError
+from haps_search.records.printed import printing_to
 from haps_search.records.remote import pulled, remote_of, working_folder_at
-from haps_search.records.run_folder import RunFolder
+from haps_search.records.run_folder import OUTPUT, RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import run
+from haps_search.sweep.attempts import take_over
 from haps_search.sweep.claim import listener
 from haps_search.sweep.inputs import at_hand
 from haps_search.sweep.layout import lock_file, sweep_of
@@ -53,12 +55,19 @@ def run_trial(
     describes its table otherwise reads its file. The router is then in this process. `own_task` is a Python object
     that the driver's program passed.
 
-    What the setting or the user's data broke is written down and ends the trial; what the machines broke
-    is raised, so that Tune starts the trial again.
+    What the setting or the user's data broke is written down and ends the trial; what may be otherwise the next time
+    is raised, and the driver decides. The attempt writes in a folder of its own, what it prints too.
     """
+    place = _place(config)
+    with printing_to(place / OUTPUT):
+        _attempt(config, place, table, own_task)
+
+
+def _attempt(
+    config: Mapping[str, Any], place: Path, table: tuple[TableConfig, OutcomeTable] | None, own_task: Task | None
+) -> None:
     profile = ClusterProfile.model_validate(config["profile"])
     experiment = Experiment.model_validate(config["experiment"])
-    place = _place(config)
     if own_task is not None:
         hold_task(own_task)
     if table is not None:
@@ -71,19 +80,24 @@ def run_trial(
         asyncio.run(_run(experiment, profile, config["namespace"], folder))
     except Interrupted as error:
         _log.info("%s: %s", folder.path, error)  # and return: without a result the trial stays open in the journal
-    except PoolError:
-        raise
     except HapsError as error:
+        if error.kind is not Kind.PERMANENT:
+            raise
         folder.fail(type(error).__name__, str(error))
 
 
 def _place(config: Mapping[str, Any]) -> Path:
-    """The run's folder; where an object store keeps the runs, a fresh one of this trial's own, as the store has it."""
+    """The attempt's folder, with what the one before had; where an object store keeps the runs, a fresh one of this
+    trial's own, as the store has it."""
     if config.get("store") is None:
-        return Path(config["folder"])
-    own = Path.cwd() / "runs"
-    shutil.rmtree(own, ignore_errors=True)  # of an attempt before, with steps that the store may not have
-    return pulled(working_folder_at(own, config["store"]) / config["folder"])
+        root = Path()
+    else:
+        own = Path.cwd() / "runs"
+        shutil.rmtree(own, ignore_errors=True)  # of an attempt before, with steps that the store may not have
+        root = working_folder_at(own, config["store"])
+    place = root / config["folder"]
+    take_over(root / config.get("former", config["folder"]), place)
+    return pulled(place)
 
 
 def _broker(namespace: str) -> Any:

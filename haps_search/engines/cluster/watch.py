@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from haps_search.config.engines import ClusterProfile, Resources
-from haps_search.engines.cluster.failures import first_line, unwrapped
-from haps_search.engines.cluster.protocol import Refusal, Tended
-from haps_search.errors import CandidateError, PoolError
+from haps_search.engines.cluster.failures import got, unwrapped
+from haps_search.engines.cluster.protocol import Hung, Refusal, Tended
+from haps_search.errors import CandidateError, Kind, PoolError
+from haps_search.faults.policy import CALLS, first_line, persistently
 
 _log = logging.getLogger(__name__)
 EVERY_S, STOP_S = 1.0, 5.0
@@ -49,6 +55,13 @@ class Watch:
     def __init__(self, broker: Any, pool: Moves, profile: ClusterProfile) -> None:
         self._broker, self._pool, self._profile = broker, pool, profile
         self._refused: dict[str, dict[str, str]] = {}
+        """Candidate -> nodes that could not load it, by id, with their addresses."""
+        self._trying: dict[str, set[str]] = {}
+        """Of these nodes, those where a worker tries it again."""
+        self._moved: set[tuple[str, str]] = set()
+        """Candidates and nodes for which another worker was begun elsewhere."""
+        self._troubles: dict[str, str] = {}
+        self._addresses: dict[str, str] = {}
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.waits: tuple[str, ...] = ()
@@ -68,36 +81,57 @@ class Watch:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        addresses: dict[str, str] = {}
-        while self.ended is None and not self._leaving.wait(EVERY_S):
-            try:
-                nodes = alive()
-                addresses |= {node.id: node.address for node in nodes}
-                asked = self._broker.tend.remote([node.id for node in nodes])
-                tended: Tended = ray.get(asked, timeout=CALL_S)
-            except (ray.exceptions.RayError, ConnectionError) as error:
+        try:
+            while self.ended is None and not self._leaving.wait(EVERY_S):
+                self._look()
+        except Exception as error:  # noqa: BLE001 - whoever relies on it must hear of its end, whatever ended it
+            if not self._leaving.is_set():
                 self.ended, self.waits = f"the broker is gone: {first_line(error)}", ()
-                return
-            self.ended = tended.ended
-            for refusal in tended.refusals:
-                self._answer(refusal, nodes, addresses)
-            self.waits = waits(tended.missing, self._profile, nodes)
-            starting = [name for name in tended.missing if name not in tended.loading]
-            self.loading = (
-                *(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items()),
-                *(f"a worker of {name} is being started" for name in starting if not self.waits),
-            )
+            if not isinstance(error, PoolError | ray.exceptions.RayError | ConnectionError):
+                _log.exception("the watch over nodes and broker ended")
 
-    def _answer(self, refusal: Refusal, nodes: Sequence[Node], addresses: Mapping[str, str]) -> None:
-        """Load it elsewhere, or end the pool where there is no elsewhere."""
+    def _look(self) -> None:
+        nodes = alive()
+        self._addresses |= {node.id: node.address for node in nodes}
+        tended = persistently(lambda: self._tended(nodes), "the broker", CALLS, stop=self._leaving.is_set)
+        self.ended = tended.ended
+        for refusal in tended.refusals:
+            self._answer(refusal, nodes)
+        for hung in tended.hung:
+            _log.warning("worker %s (process %d) hangs and is ended", hung.worker, hung.pid)
+            end_process(hung)
+        absent = {*tended.missing, *tended.loading}
+        troubles = (line for name, line in self._troubles.items() if name in absent)
+        self.waits = (*waits(tended.missing, self._profile, nodes), *troubles)
+        starting = [name for name in tended.missing if name not in tended.loading]
+        self.loading = (
+            *(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items()),
+            *(f"a worker of {name} is being started" for name in starting if not self.waits),
+        )
+
+    def _tended(self, nodes: Sequence[Node]) -> Tended:
+        tended: Tended = got(self._broker.tend.remote([node.id for node in nodes]), CALL_S)
+        return tended
+
+    def _answer(self, refusal: Refusal, nodes: Sequence[Node]) -> None:
+        """Load it elsewhere too; end the pool where it can load nowhere, and nobody tries it again."""
         name = refusal.candidate
-        where = addresses.get(refusal.node, refusal.node[:8])
-        refused = self._refused.setdefault(name, {})
+        where = self._addresses.get(refusal.node, refusal.node[:8])
+        refused, trying = self._refused.setdefault(name, {}), self._trying.setdefault(name, set())
         refused[refusal.node] = where
+        if refusal.final:
+            trying.discard(refusal.node)
+        else:
+            trying.add(refusal.node)
+            self._troubles[name] = f"{name} does not load on node {where} now: {refusal.error}; tried again"
         wanted = self._profile.resources_of(name)
         if any(node.id not in refused and node.holds(wanted) for node in nodes):
-            _log.warning("node %s: %s; loading it on another node", where, refusal.error)
-            self._pool.elsewhere(name, tuple(refused))
+            if (name, refusal.node) not in self._moved:
+                self._moved.add((name, refusal.node))
+                _log.warning("node %s: %s; loading it on another node", where, refusal.error)
+                self._pool.elsewhere(name, tuple(refused))
+            return
+        if trying & {node.id for node in nodes}:
             return
         tried = ", ".join(refused.values())
         error = CandidateError(f"node {tried}: {refusal.error}; no other node has room for it")
@@ -110,6 +144,19 @@ def alive() -> list[Node]:
         for n in ray.nodes()
         if n["Alive"]
     ]
+
+
+def end_process(hung: Hung) -> None:
+    """Kill it on its node, so that Train replaces it; nobody waits for that."""
+    there = NodeAffinitySchedulingStrategy(hung.node, soft=False)
+    ray.remote(_kill).options(num_cpus=0, scheduling_strategy=there).remote(hung.pid)
+
+
+def _kill(pid: int) -> None:
+    """Only what Ray has started: the number may have been given to another process by now."""
+    with suppress(OSError):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+            os.kill(pid, signal.SIGKILL)
 
 
 def waits(missing: Mapping[str, float], profile: ClusterProfile, nodes: Sequence[Node]) -> tuple[str, ...]:
@@ -131,7 +178,7 @@ def ended_by(call: Callable[[], Any]) -> str | None:
     try:
         status: Mapping[str, Any] = call()
     except PoolError as error:
-        return f"the broker is gone: {error}"
+        return None if error.kind is Kind.TRANSIENT else f"the broker is gone: {error}"
     except ray.exceptions.RayError as error:
         return f"the broker is gone: {unwrapped(error)}"
     ended = status["ended"]

@@ -82,6 +82,7 @@ class BareScoreRequest:
     kl: bool
     keep: bool
     match: bool
+    shortlist: int
 
     @property
     def length(self) -> int:
@@ -174,7 +175,9 @@ def unpack_sample(parcel: SampleParcel) -> list[SampleRequest]:
 
 
 def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> ScoreParcel:
-    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep, r.match) for r in requests)
+    bare = tuple(
+        BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep, r.match, r.shortlist) for r in requests
+    )
     adapters = [adapter for r in requests for adapter in (r.adapter, r.reference)]
     return ScoreParcel(bare, pack_adapters(adapters, placed))
 
@@ -182,7 +185,9 @@ def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> S
 def unpack_score(parcel: ScoreParcel) -> list[ScoreRequest]:
     adapters = iter(unpack_adapters(parcel.adapters))
     return [
-        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep, r.match)
+        ScoreRequest(
+            r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep, r.match, r.shortlist
+        )
         for r in parcel.requests
     ]
 

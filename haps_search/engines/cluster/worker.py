@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OutOfDiskError
 
 from haps_search.candidates.candidate import Candidate
 from haps_search.config.candidates import CandidateConfig
-from haps_search.engines.cluster.failures import first_line, unwrapped
+from haps_search.engines.cluster.failures import unwrapped
 from haps_search.engines.cluster.protocol import Answered, Done, Failure, Lost, Result, Work
 from haps_search.engines.cluster.store import LOST, get_requests, put_answer
 from haps_search.engines.cluster.wire import (
@@ -28,16 +28,16 @@ from haps_search.engines.cluster.wire import (
     unpack_score,
 )
 from haps_search.engines.lean_imports import import_lean
-from haps_search.errors import CandidateError, PoolError
+from haps_search.errors import CandidateError, Kind, PoolError
+from haps_search.faults.kinds import kind_of
+from haps_search.faults.policy import Again, Failures, Over, Policy, first_line, persistently
 from haps_search.types import Scores
 
 _log = logging.getLogger(__name__)
-_PASSING = ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OutOfDiskError
-"""The network broke, or the node has no room for an answer in memory, or none to spill it."""
 CALL_S = 60.0
 """How long a call of the broker may take; its polls end long before."""
-AGAIN_S = 1.0
-"""After a call that did not get through, before the next."""
+AWAY = Policy(within_s=1800.0, first_s=1.0, longest_s=10.0)
+"""The network broke, or the node has no room for an answer in memory, or none to spill it."""
 
 
 def host(settings: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ def host(settings: Mapping[str, Any]) -> None:
     if not start:
         return
     try:
-        candidate = FrozenLM.load(config)
+        candidate = loaded(lambda: FrozenLM.load(config), broker, worker, node, Policy(**settings["retries"]))
     except CandidateError as error:
         # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
         stand_aside(broker, worker, config.name, node, error)
@@ -69,21 +69,41 @@ def host(settings: Mapping[str, Any]) -> None:
     serve(broker, worker, Metered(candidate, worker), node, start)
 
 
+def loaded(load: Callable[[], Candidate], broker: Any, worker: str, node: str, policy: Policy) -> Candidate:
+    """Load, again and again where that may pass; the driver is told, and tries it elsewhere meanwhile.
+
+    Raises:
+        CandidateError: it does not pass, or has not for as long as the policy waits.
+    """
+    failures = Failures(policy)
+    while True:
+        try:
+            return load()
+        except CandidateError as error:
+            follows = failures.follow(error.kind)
+            if isinstance(follows, Over):
+                raise
+            _log.warning("%s: %s; tried again in %.0f s", worker, error, follows.pause_s)
+            trouble = broker.troubled.remote(worker, worker.partition("/")[0], node, error)
+        persistently(partial(ray.get, trouble, timeout=CALL_S), "the broker", AWAY)
+        time.sleep(follows.pause_s)
+
+
 def stand_aside(broker: Any, worker: str, candidate: str, node: str, error: CandidateError) -> None:
     """Hold a seat that no other is to get, until the pool ends."""
-    over = False
-    while not over:
-        try:
-            over = ray.get(broker.refuse.remote(worker, candidate, node, error), timeout=CALL_S)
-        except _PASSING:
-            time.sleep(AGAIN_S)
+
+    def asked() -> bool:
+        return bool(ray.get(broker.refuse.remote(worker, candidate, node, error), timeout=CALL_S))
+
+    while not persistently(asked, "the broker", AWAY):
+        continue
 
 
 def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int) -> None:
     """Answer leases until the pool ends or this worker is replaced. `start` is what `arrive` gave it."""
     session: int | None = None
     done: Done | None = None
-    lost = ""
+    lost, failures = "", Failures(AWAY)
     while True:
         try:
             if session is None:
@@ -91,19 +111,22 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int)
                 session, done = ray.get(broker.register.remote(*what), timeout=CALL_S), None
             asked = broker.exchange.remote(worker, session, done, candidate.room)
             work: Work | None = ray.get(asked, timeout=CALL_S)
+            failures.forget()
             done = None if work is None else Done(work.lease, results(candidate, work))
-        except _PASSING as error:
-            # Not the broker's end. What was handed in may have arrived or not, so this worker begins again, and what
-            # it held goes to the next lease.
-            lost = f"its answer did not get through ({first_line(error)})"
-            _log.warning("%s begins again: %s", worker, lost)
-            time.sleep(AGAIN_S)
-            session = None
         except ray.exceptions.RayError as error:
-            # A broker that ended the pool, or is gone itself: either way there is nobody left to serve.
-            if isinstance(unwrapped(error), PoolError):
-                return
-            raise
+            follows = failures.follow(kind_of(error)) if kind_of(error) is Kind.TRANSIENT else Over(final=True)
+            if isinstance(follows, Again):
+                # Not the broker's end. What was handed in may have arrived or not, so this worker begins again, and
+                # what it held goes to the next lease.
+                lost = f"its answer did not get through ({first_line(error)})"
+                _log.warning("%s begins again: %s", worker, lost)
+                time.sleep(follows.pause_s)
+            elif not isinstance(unwrapped(error), PoolError):
+                raise
+            elif session is None:
+                return  # replaced, or a broker that ended the pool or is gone itself: nobody is left to serve
+            # Where it was taken for hung, it lives after all: it registers again.
+            session = None
 
 
 def results(candidate: Candidate, work: Work) -> tuple[Result, ...]:
@@ -170,6 +193,6 @@ def _scored(candidate: Candidate, parcels: Sequence[ScoreParcel]) -> list[Scored
 
 
 def _failure(error: Exception) -> Failure:
-    if isinstance(error, CandidateError):
+    if isinstance(error, CandidateError) and error.kind is Kind.PERMANENT:
         return Failure(error, final=True)
-    return Failure(PoolError(f"{type(error).__name__}: {error}"), final=False)
+    return Failure(PoolError(f"{type(error).__name__}: {error}").of_kind(kind_of(error)), final=False)

@@ -1,0 +1,48 @@
+"""What a process prints, kept in a file: it is there when the process is not."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def printing_to(file: Path) -> Iterator[None]:
+    """While open, what this process prints, logs and says when it crashes goes to the end of `file`, and nowhere else.
+
+    It is the operating system's output that is led there, so that libraries written in C have their say too.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    before = [os.dup(number) for number in (1, 2)]
+    with file.open("ab", buffering=0) as opened:
+        _flush()
+        for number in (1, 2):
+            os.dup2(opened.fileno(), number)
+        watched = faulthandler.is_enabled()
+        faulthandler.enable(opened)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            _flush()
+            logging.getLogger().removeHandler(handler)
+            faulthandler.disable()
+            for number, former in zip((1, 2), before, strict=True):
+                os.dup2(former, number)
+                os.close(former)
+            if watched:
+                faulthandler.enable()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
