@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,10 +23,12 @@ from benchmarks import (
     ray_overhead,
     references,
     rivals,
+    startup,
     step_scaling,
 )
 from benchmarks.circumstances import circumstances
 from benchmarks.measure import Figure, Measured
+from benchmarks.pool_bytes import BASE
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.table import page
 
@@ -46,6 +49,7 @@ REHEARSALS: dict[str, Benchmark] = {
     "broker": (broker.FIGURES, broker.measure),
     "pool_bytes": (pool_bytes.FIGURES, pool_bytes.measure),
     "many_workers": (many_workers.FIGURES, many_workers.measure),
+    "startup": (startup.FIGURES, startup.measure),
 }
 """Of what a cluster has and this machine has not; beside those of `make bench`."""
 RESULTS = Path(__file__).parent / "results"
@@ -59,6 +63,8 @@ def main() -> None:
     for name, (_, measure) in chosen(arguments.all, arguments.only or ()).items():
         if measure is gpu_decode.measure and not (arguments.quick or torch.cuda.is_available()):
             print(f"{name}: left out, torch finds no CUDA device")
+        elif measure is startup.measure and not os.environ.get(BASE):
+            print(f"{name}: left out, {BASE} names no worktree of a40b5d5 to compare with")
         else:
             started = time.perf_counter()
             found[name] = measure(scale, arguments.threads)

@@ -15,7 +15,7 @@ from haps_search.candidates.sample import sample
 from haps_search.candidates.score import Row, score
 from haps_search.candidates.suffix import decoder_layers
 from haps_search.config.routing import LoraConfig
-from haps_search.engines.assembly import prepare_torch
+from haps_search.engines.torch_process import prepare_torch
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import Adapter, Sampling
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,12 +58,13 @@ def measure(scale: Scale, threads: int, started: Callable[[], AbstractContextMan
 
 @dataclass(frozen=True, slots=True)
 class _Met:
-    """Bytes of one step, and the tickets that it took."""
+    """Bytes of one step, and the tickets that it took; `polls` are those of calls that brought nothing."""
 
     payload: Payload
     tickets: int
     broker: int
     store: int
+    polls: int
 
     @property
     def per_ticket(self) -> float:
@@ -107,30 +108,40 @@ def _serialized(value: object) -> int:
 
 
 class MeteredBroker(Broker):
+    """Counts what calls carry for tickets. Polls that end with nothing are as many as seconds pass, whatever is asked:
+    they are counted apart."""
+
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self._meter = Meter()
+        self._meter, self._polls = Meter(), Meter()
 
     async def submit(self, *given: Any) -> Any:
-        return await self._carried(super().submit, given)
-
-    async def collect(self, *given: Any) -> Any:
-        return await self._carried(super().collect, given)
-
-    async def exchange(self, *given: Any) -> Any:
-        return await self._carried(super().exchange, given)
+        self._meter.carried(given)
+        return await super().submit(*given)
 
     async def withdraw(self, *given: Any) -> Any:
-        return await self._carried(super().withdraw, given)
+        self._meter.carried(given)
+        return await super().withdraw(*given)
+
+    async def collect(self, *given: Any) -> Any:
+        found = await super().collect(*given)
+        (self._meter if found else self._polls).carried(given, found)
+        return found
+
+    async def exchange(self, worker: str, session: int, done: Any, *given: Any) -> Any:
+        # When it is handed in, since the call comes back with the next step's work.
+        (self._polls if done is None else self._meter).carried((worker, session, done, *given))
+        found = await super().exchange(worker, session, done, *given)
+        (self._polls if found is None else self._meter).carried(found)
+        return found
 
     async def met(self) -> tuple[int, int]:
-        """Bytes put by Ray itself, and carried."""
+        """Bytes put by Ray itself, and carried for tickets."""
         return self._meter.put, self._meter.called
 
-    async def _carried(self, method: Any, given: Sequence[Any]) -> Any:
-        found = await method(*given)
-        self._meter.carried(given, found)
-        return found
+    async def polled(self) -> int:
+        """Bytes of polls that brought nothing."""
+        return self._polls.called
 
 
 class MeteredRouter(NumbersRouter):
@@ -172,15 +183,14 @@ def _metered(payload: Payload, started: Callable[[], AbstractContextManager[None
             after = _seen(run, meter)
         finally:
             meter.remove()
-    tickets, broker, store = (b - a for a, b in zip(before, after, strict=True))
-    return _Met(payload, tickets, broker, store)
+    return _Met(payload, *(b - a for a, b in zip(before, after, strict=True)))
 
 
-def _seen(run: Any, meter: Meter) -> tuple[int, int, int]:
-    """Tickets, bytes carried by the broker's calls, and bytes put by anyone."""
+def _seen(run: Any, meter: Meter) -> tuple[int, int, int, int]:
+    """Tickets, bytes carried by the broker's calls, bytes put by anyone, and those of idle polls."""
     told = [ray.get(actor.met.remote()) for actor in (run.broker, run.router, run.worker)]
     tickets: int = ray.get(run.broker.status.remote())["tickets"]
-    return tickets, told[0][1], meter.put + sum(put for put, _ in told)
+    return tickets, told[0][1], meter.put + sum(put for put, _ in told), ray.get(run.broker.polled.remote())
 
 
 def _against(base: Path, payload: Payload, rounds: int) -> dict[str, list[float]]:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,12 @@ try:
     from haps_search.engines.cluster.ray_engine import RayEngine
 except ImportError:  # a40b5d5
     from haps_search.engines.cluster.engine import RayEngine  # type: ignore[import-not-found,no-redef]
+
+adapter_norm: Any
+try:
+    from haps_search.lora.adapter import adapter_norm
+except ImportError:  # a40b5d5, where the trial takes it
+    adapter_norm = None
 
 NAME, RANK = "lm", 8
 Layout: Any = getattr(types, "AdapterLayout", None) or types.DeltaLayout  # type: ignore[attr-defined]
@@ -59,7 +65,8 @@ class NumbersLearner:
         count = len(questions)
         adapters = {(q, NAME): Adapter(self.layouts[NAME], self._rows[q]) for q in range(count)}
         choices = (((NAME,),) * episodes,) * count
-        return types.Routes(0, choices, ((0.0,) * episodes,) * count, (((1.0,),),) * count, adapters)
+        routes = types.Routes(0, choices, ((0.0,) * episodes,) * count, (((1.0,),),) * count, adapters)
+        return routes if adapter_norm is None else replace(routes, adapter_norm=adapter_norm(adapters.values()))
 
     def update(self, questions: Sequence[Any], signal: Any) -> Any:
         gradients = getattr(signal, "adapter_gradients", None) or signal.delta_gradients

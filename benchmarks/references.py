@@ -18,8 +18,9 @@ from haps_search.candidates import stored
 from haps_search.candidates.candidate import Candidate
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.run import Experiment
-from haps_search.engines.assembly import build_learner, prepare_torch
+from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
+from haps_search.engines.torch_process import prepare_torch
 from haps_search.search.reference_step import read_once, reference_step
 from haps_search.types import Question
 

@@ -219,7 +219,9 @@ class ScoreRequest:
     (None: the frozen model), and what that needs of each completion. `every`: also the log-likelihood of those that
     weigh nothing; `kl`: the KL of all, whatever they weigh; `match`: whether greedy decoding would say them. What is
     neither weighed nor asked for costs nothing, but with `keep`: these will be scored again and again, by this trial
-    or others, so what scoring needs of the frozen model is read now and stored.
+    or others, so what scoring needs of the frozen model is read now and stored. `shortlist` > 0: of those that are
+    kept, and without a KL, likelihoods are over each completion's own tokens, those that end a turn, and so many that
+    the frozen model finds likeliest at each place.
     """
 
     completions: tuple[GivenCompletion, ...]
@@ -230,6 +232,7 @@ class ScoreRequest:
     kl: bool = False
     keep: bool = False
     match: bool = False
+    shortlist: int = 0
 
     def __post_init__(self) -> None:
         if self.adapter is None and any(c.weighs for c in self.completions):
@@ -339,7 +342,8 @@ class Routes:
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
     k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses (for every one
-    where that was asked for), and for none where the low level is off.
+    where that was asked for), and for none where the low level is off; `adapter_norm` is the mean relative norm of
+    their updates. `references` are those that the KL is taken to, none where it is the frozen model.
     """
 
     version: int
@@ -347,6 +351,8 @@ class Routes:
     log_probabilities: tuple[tuple[float, ...], ...]
     marginals: tuple[tuple[tuple[float, ...], ...], ...]
     adapters: Mapping[tuple[int, str], Adapter]
+    references: Mapping[tuple[int, str], Adapter] = field(default_factory=dict)
+    adapter_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +403,11 @@ class UpdateReport:
 
     version: int
     metrics: Mapping[str, float]
+
+
+POOLED, START = "pooled.", "start."
+"""Before the names of what a snapshot has fitted: how the low level's input is standardised, and the low level that the
+KL holds to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from haps_search.lora.adapter import adapter_norm
 from haps_search.types import (
     Adapter,
     AdapterLayout,
@@ -73,6 +74,7 @@ def routes(
         log_probabilities=tuple(tuple(-1.0 for _ in row) for row in assignments),
         marginals=tuple(tuple(tuple(role) for role in row) for row in marginals),
         adapters=adapters or {},
+        adapter_norm=adapter_norm((adapters or {}).values()),
     )
 
 

@@ -274,7 +274,7 @@ def described(steps: int, profile: Path, sources: Mapping[str, Any] | None = Non
     return study | {"tracking": {"mlflow": False}}
 
 
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 
 
 def assert_undisturbed(sweep: Sweep, folder: Path) -> None:

@@ -48,7 +48,18 @@ STUDIES: dict[str, dict[str, Any]] = {
         "balanced": ["llama-70b"],
         "backbone": "llama-3.2-1b",
         "trials": 2,
+        # Plain LoRA, all of whose numbers travel: what a large candidate's adapters weigh.
+        "routing": {
+            "low_level": {"type": "static"},
+            "lora": {"rank": 16, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"], "layers": "all"},
+        },
         "profile": {"candidates": {"llama-8b": {"cpus": 4, "gpus": 1, "threads": 4}}},
+    },
+    "thousand-workers": {
+        "pool": {f"small-{i}": "llama-3.2-1b" if i % 2 else "smollm2-135m" for i in range(10)},
+        "trials": 100,
+        "profile": {"replicas": {f"small-{i}": 100 for i in range(10)}},
+        "routing": {"lora": {"rank": 8, "targets": ["o_proj"]}},
     },
     "fractional-gpus": {"pool": {f"small-{i}": "smollm2-135m" for i in range(1, 7)}, "trials": 2},
     "cpu-router": {"pool": {"llama": "llama-3.1-8b", "qwen": "qwen2.5-7b"}, "trials": 4, "router_device": "cpu"},

@@ -22,7 +22,7 @@ from haps_search.candidates.reuse import Group, collecting, groups, keep
 from haps_search.candidates.sample import sample
 from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.stack import on_several_devices
-from haps_search.candidates.stored import read
+from haps_search.candidates.stored import LikelyWords, read
 from haps_search.candidates.suffix import decoder_layers, patched_modules
 from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError
@@ -51,6 +51,7 @@ class FrozenLM:
         with exact(lm.model.dtype):
             self._decoder = Decoder(lm.model, layers, stops, pad, cache, _plans(config, lm))
         self._activations = ActivationCache(int(config.activation_gb * 1e9) if layers is not None else 0)
+        self._likely = LikelyWords()
         self._batches = Batches(config.name, config.batch_tokens, config.batch_rows, lm.device, self._clear)
         self._shapes = {(m.name, m.d_in, m.d_out) for m in self.table.modules}
 
@@ -115,7 +116,7 @@ class FrozenLM:
                 self._check(adapter, len(prompt), len(tokens))
             kl = request.kl or one.kl_weight != 0.0
             weights = one.weight, one.kl_weight
-            of = request.adapter, *weights, kl, request.reference, request.match
+            of = request.adapter, *weights, kl, request.reference, request.match, request.shortlist
             rows.append(Row(prompt, tokens, request.distribution, *of))
         return rows
 
@@ -141,8 +142,11 @@ class FrozenLM:
         """Score these places of a group; returns which rows they are."""
         numbers = [group.rows[i] for i in picked]
         with exact(self._lm.model.dtype):
-            activations = group.activations(self._decoder, rows, picked)
-            return numbers, score(self._decoder, [rows[i] for i in numbers], activations)
+            activations, some = group.activations(self._decoder, rows, picked), [rows[i] for i in numbers]
+            likely = None
+            if group.shortlist and activations is not None:
+                likely = self._likely.of(self._decoder, some, activations, group.shortlist)
+            return numbers, score(self._decoder, some, activations, likely)
 
     def _sample(self, requests: list[SampleRequest], prompts: list[Ids]) -> list[Sampled]:
         adapters = [request.adapter for request in requests]

@@ -44,13 +44,15 @@ def keep(
 @dataclass(frozen=True, slots=True)
 class Group:
     """Rows, by their places, that are scored alike: from layer `first` on, 0 for the whole model. `tail`: without the
-    positions of their prompts; `attended`: without attention. `kept` are their activations, None where they are to be
+    positions of their prompts; `attended`: without attention; `shortlist`: over fewer words, which so many likely ones
+    of each place are among. `kept` are their activations, None where they are to be
     computed."""
 
     rows: list[int]
     first: int
     tail: bool
     attended: bool = False
+    shortlist: int = 0
     kept: list[Activations] | None = None
 
     def lengths(self, rows: Sequence[Row]) -> list[int]:
@@ -72,7 +74,7 @@ def groups(
     decoder: Decoder, cache: ActivationCache, rows: Sequence[Row], stored: Sequence[Activations | None]
 ) -> list[Group]:
     """All rows, those together that may share a batch. `stored` are activations that are at hand."""
-    found: dict[tuple[int, bool, bool, bool], Group] = {}
+    found: dict[tuple[int, bool, bool, int, bool], Group] = {}
     for place, (row, kept) in enumerate(zip(rows, stored, strict=True)):
         first, tail = (0, False) if decoder.layers is None else _enters(row, len(decoder.layers))
         if kept is None and first:
@@ -80,8 +82,10 @@ def groups(
         if kept is not None:
             first, tail = kept.first, kept.past is not None
         attended = kept is not None and kept.attended is not None
-        new = Group([], first, tail, attended, None if kept is None else [])
-        group = found.setdefault((first, tail, attended, kept is None), new)
+        fewer = row.shortlist > 0 and kept is not None and not row.kl and decoder.head.narrows
+        shortlist = row.shortlist if fewer else 0
+        new = Group([], first, tail, attended, shortlist, None if kept is None else [])
+        group = found.setdefault((first, tail, attended, shortlist, kept is None), new)
         group.rows.append(place)
         if kept is not None and group.kept is not None:
             group.kept.append(kept)

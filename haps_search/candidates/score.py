@@ -36,6 +36,7 @@ class Row:
     kl: bool = False
     reference: Adapter | None = None
     match: bool = False
+    shortlist: int = 0
 
     @property
     def length(self) -> int:
@@ -51,12 +52,18 @@ class RowScores:
     gradients: list[Tensor]
 
 
-def score(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations] | None = None) -> RowScores:
+def score(
+    decoder: Decoder,
+    rows: Sequence[Row],
+    activations: Sequence[Activations] | None = None,
+    likely: Sequence[Tensor] | None = None,
+) -> RowScores:
     """A second pass over the completions (design section 3a), and one backward for their weighted sum.
 
     With `activations`, which enter at one layer, only the layers from there on are run; without them the whole model.
     Logits are formed, and their gradient taken, a few positions at a time, so that a large vocabulary does not decide
-    the memory.
+    the memory. With `likely` tokens of each row (any shape), its likelihoods are over these, its own tokens and those
+    that end a turn.
     """
     model, weights = decoder.model, _Weights.of(rows, decoder.model.device)
     hidden = _final_states(decoder, rows, activations)
@@ -65,7 +72,8 @@ def score(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activatio
         adapters.require_gradients()
     with torch.set_grad_enabled(weights.any), injected(model, adapters):
         states = hidden()
-    found = _through_head(decoder, rows, weights, states, _reference_states(decoder, rows, hidden))
+    words = None if likely is None else Words.of(decoder, rows, likely)
+    found = _through_head(decoder, rows, weights, states, _reference_states(decoder, rows, hidden), words)
     numbers = zip(rows, found.log_p.tolist(), found.kl.tolist(), found.matches.tolist(), strict=True)
     scores = [
         Score(tuple(log_p[: len(row.tokens)]), kl if row.kl else None, match if row.match else None)
@@ -110,7 +118,12 @@ class _Found:
 
 
 def _through_head(
-    decoder: Decoder, rows: Sequence[Row], weights: _Weights, states: Tensor, reference: Tensor | None
+    decoder: Decoder,
+    rows: Sequence[Row],
+    weights: _Weights,
+    states: Tensor,
+    reference: Tensor | None,
+    words: Words | None = None,
 ) -> _Found:
     device, head = states.device, decoder.head
     policy = Policy([row.distribution for row in rows], device)
@@ -120,12 +133,15 @@ def _through_head(
     kls = torch.zeros(len(rows), dtype=torch.float64, device=device)
     matches = torch.ones(len(rows), dtype=torch.bool, device=device)
     ends = torch.tensor(decoder.stop_ids, dtype=torch.long, device=device) if any(row.match for row in rows) else None
-    for part in _parts(tokens.shape, head.width):
+    if words is not None:
+        tokens = words.places(tokens)
+        ends = None if ends is None else words.places(ends)
+    for part in _parts(tokens.shape, head.width if words is None else len(words.ids)):
         given = _Given(policy, head, tokens[:, part], mask[:, part])
         # Of a slice that is not contiguous torch makes a product per row, each of which reads the whole head.
         leaf = states[:, part].detach().contiguous().requires_grad_(weights.any)
         with torch.set_grad_enabled(weights.any):
-            tempered = policy.tempered(head.logits(leaf))
+            tempered = policy.tempered(head.logits(leaf) if words is None else words.logits(head, leaf))
             log_p = given.log_p(tempered)
             total = (weights.likelihood.to(log_p) * log_p.sum(-1)).sum()
             log_ps.append(log_p.detach())
@@ -138,6 +154,45 @@ def _through_head(
             if weights.any:
                 along += torch.autograd.grad(total, leaf)
     return _Found(torch.cat(log_ps, 1), kls, matches, torch.cat(along, 1) if along else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Fewer words than the vocabulary has: all that a batch needs (v,), ascending, and which of them each row knows
+    (n, v), so that rows do not influence one another."""
+
+    ids: Tensor
+    known: Tensor
+
+    @classmethod
+    def of(cls, decoder: Decoder, rows: Sequence[Row], likely: Sequence[Tensor]) -> Words:
+        device = decoder.model.device
+        ends = torch.tensor(decoder.stop_ids, dtype=torch.long)
+        own = [
+            torch.cat([ends, torch.tensor(r.tokens), some.flatten().long().cpu()])
+            for r, some in zip(rows, likely, strict=True)
+        ]
+        ids = torch.cat(own).unique()
+        known = torch.stack([torch.isin(ids, each) for each in own])
+        return cls(ids.to(device), known.to(device))
+
+    def places(self, tokens: Tensor) -> Tensor:
+        """Where these tokens, or paddings, stand among the words."""
+        return torch.searchsorted(self.ids, tokens).clamp_max(len(self.ids) - 1)
+
+    def logits(self, head: Head, hidden: Tensor) -> Tensor:
+        return head.logits(hidden, self.ids).masked_fill(~self.known.unsqueeze(1), float("-inf"))
+
+
+@torch.no_grad()
+def likeliest(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations], count: int) -> list[Tensor]:
+    """Of each row (T, count): the tokens that the frozen model finds likeliest at each of its places."""
+    states = _final_states(decoder, rows, activations)()
+    parts = [
+        decoder.head.logits(states[:, part].contiguous()).topk(count, -1).indices
+        for part in _parts(states.shape[:2], decoder.head.width)
+    ]
+    return [each[: len(row.tokens)].int().cpu() for row, each in zip(rows, torch.cat(parts, 1), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

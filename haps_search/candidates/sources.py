@@ -20,7 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from haps_search.candidates.load_errors import explained, refusal
-from haps_search.config.candidates import Dtype, GgufSource, HubSource, PathSource, Source
+from haps_search.config.candidates import BALANCED, Dtype, GgufSource, HubSource, PathSource, Source
 from haps_search.errors import CandidateError
 
 DTYPES = {
@@ -29,8 +29,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-BALANCED = "balanced"
-"""The device of an LLM whose layers lie on all GPUs of its process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ number stays right, and masks, rotary embeddings and windows stay the model's ow
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,12 +61,39 @@ class Head:
         out = self._body(**inputs)
         return out.last_hidden_state, out.past_key_values
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, only: Tensor | None = None) -> Tensor:
+        """`only`: of these tokens (v,), where `narrows`: (n, t, v)."""
         if self._body is None:
             return hidden
-        with _answering(self._body, hidden):
+        with _answering(self._body, hidden), nullcontext() if only is None else _narrowed(self._model, only):
             logits: Tensor = self._model(inputs_embeds=hidden, use_cache=False).logits
         return logits
+
+    @cached_property
+    def narrows(self) -> bool:
+        """Whether the logits of some tokens can be had without the others', tried on two."""
+        if self._body is None or self._model.get_output_embeddings() is None:
+            return False
+        only, size = torch.arange(2, device=self._model.device), self._model.config.get_text_config().hidden_size
+        hidden = torch.ones(1, 2, size, dtype=self._model.dtype, device=self._model.device)
+        with torch.no_grad():
+            whole, some = self.logits(hidden), self.logits(hidden, only)
+        return some.shape == (1, 2, 2) and torch.allclose(some.float(), whole[..., :2].float(), rtol=1e-2, atol=1e-2)
+
+
+@contextmanager
+def _narrowed(model: PreTrainedModel, only: Tensor) -> Iterator[None]:
+    """While open, the output embeddings are those of some tokens."""
+    whole: Any = model.get_output_embeddings()
+    some = nn.Linear(whole.in_features, len(only), bias=whole.bias is not None, device="meta")
+    some.weight = nn.Parameter(whole.weight[only], requires_grad=False)
+    if whole.bias is not None:
+        some.bias = nn.Parameter(whole.bias[only], requires_grad=False)
+    model.set_output_embeddings(some)
+    try:
+        yield
+    finally:
+        model.set_output_embeddings(whole)
 
 
 @contextmanager

@@ -5,10 +5,12 @@ What was stored for a placement further down serves those above it: a few layers
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from haps_search.candidates.activation_store import ActivationStore, key_of
 from haps_search.candidates.activations import Activations, Kept, keeping
@@ -16,7 +18,7 @@ from haps_search.candidates.batches import Batches
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
 from haps_search.candidates.prefill import recomputed
-from haps_search.candidates.score import Row
+from haps_search.candidates.score import Row, likeliest
 from haps_search.candidates.suffix import Replay, first_patched, patched_modules, tail_suffices
 
 
@@ -63,6 +65,27 @@ def read(decoder: Decoder, store: ActivationStore, rows: Sequence[Row], batches:
         for key, entered in _of_kind(decoder, store, wanted, asked, batches).items()
     }
     return [None if place is None else found[place] for place in places]
+
+
+class LikelyWords:
+    """What the frozen model finds likeliest at each place of a reference, looked up once; of `MOST` references."""
+
+    MOST = 100_000
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
+
+    def of(self, decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations], count: int) -> list[Tensor]:
+        """Of each row (T, count)."""
+        keys = [(key_of(row.prompt, row.tokens), count) for row in rows]
+        new = [i for i, key in enumerate(keys) if key not in self._known]
+        if new:
+            found = likeliest(decoder, [rows[i] for i in new], [activations[i] for i in new], count)
+            self._known |= {keys[i]: words for i, words in zip(new, found, strict=True)}
+        likely = [self._known[key] for key in keys]
+        while len(self._known) > self.MOST:
+            self._known.popitem(last=False)
+        return likely
 
 
 def _of_kind(

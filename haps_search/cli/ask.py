@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import CostWeight, RunPath, Runs
+from haps_search.cli.options import CostWeight, OnProfile, RunPath, Runs
 
 
 def ask(
@@ -16,6 +16,7 @@ def ask(
     context: Annotated[str, typer.Option(help="Its context, for tasks that have one.")] = "",
     task: Annotated[str, typer.Option(help="The name of its task, for routers of a table that read it.")] = "",
     cost_weight: CostWeight = None,
+    profile: OnProfile = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Route one question: assignment with probabilities, adapter norms, and the answer beside the frozen one.
@@ -26,7 +27,8 @@ def ask(
     from haps_search.verbs.loaded_run import load_run
 
     asked = Question("asked", question, "", context, {"task": task} if task else {})
-    found = load_run(run, runs).ask(asked, cost_weight)
+    with load_run(run, runs, profile) as loaded:
+        found = loaded.ask(asked, cost_weight)
     decision = found.decision
     for role, chosen, chances in zip(found.roles, decision.assignment, decision.probabilities, strict=True):
         shares = ", ".join(f"{name} {p:.3f}" for name, p in chances.items())

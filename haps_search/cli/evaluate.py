@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import RunPath, Runs
+from haps_search.cli.options import OnProfile, RunPath, Runs
 
 
 class MeasuredSplit(StrEnum):
@@ -31,6 +31,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Replay: what the router would have earned on a log with one outcome per question."),
     ] = None,
+    profile: OnProfile = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Measure every row of a sweep's table at once, on the same questions; of a single run or trial its best
@@ -49,7 +50,7 @@ def evaluate(
     from haps_search.verbs.logged import JudgedByLog
 
     with Terminal() as terminal:
-        found = verb.evaluate(run, split.value, again, runs, terminal, table=table, logged=logged)
+        found = verb.evaluate(run, split.value, again, runs, terminal, table=table, logged=logged, profile=profile)
     if isinstance(found, JudgedByLog):
         show_log(terminal, found)
         return

@@ -71,7 +71,7 @@ GROUPS: dict[str, dict[Callable[..., None], str]] = {
     "Use": {
         ask.ask: "route one question and answer it",
         route.route: "whom to ask, for a file of questions",
-        export.export: "generated adapters as PEFT folders",
+        export.export: "adapters as PEFT folders, merged, or for vLLM",
     },
     "Data": {
         inspect.inspect: "is this pool of models worth routing?",

@@ -28,6 +28,12 @@ TrackingUri = Annotated[str | None, typer.Option(help="An MLflow server; default
 Profile = Annotated[
     str | None, typer.Option(help="A name in clusters/profiles/ or a path; default: the file's or the sweep's.")
 ]
+OnProfile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", help="Load the candidates on the cluster of this profile; default: all of them in this process."
+    ),
+]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="URL", help="A cluster's dashboard, as in http://127.0.0.1:8265.")
 ]

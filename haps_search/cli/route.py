@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import CostWeight, RunPath, Runs
+from haps_search.cli.options import CostWeight, OnProfile, RunPath, Runs
 
 
 def route(
@@ -17,14 +17,16 @@ def route(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A JSONL file for the decisions.")],
     cost_weight: CostWeight = None,
+    profile: OnProfile = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a line per question: its assignment, and each candidate's probability. No candidate is asked."""
     from haps_search.tasks.question_lines import read_questions
     from haps_search.verbs.loaded_run import load_run
 
-    loaded, asked = load_run(run, runs), read_questions(questions)
-    found = loaded.route(asked, cost_weight)
+    asked = read_questions(questions)
+    with load_run(run, runs, profile) as loaded:
+        found = loaded.route(asked, cost_weight)
     found.write(out)
     for chosen, share in found.shares.items():
         typer.echo(f"{share:6.1%}  {chosen}")

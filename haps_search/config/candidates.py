@@ -6,6 +6,9 @@ from pydantic import Field, NonNegativeFloat
 
 from haps_search.config.base import Config, Name
 
+BALANCED = "balanced"
+"""The device of an LLM whose layers lie on all GPUs of its process."""
+
 
 class ZooSource(Config):
     """An LM that ships with haps_search."""

@@ -6,6 +6,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from haps_search.config.base import Config
 
+OBJECT_STORE, OBJECT_STORE_MOST_GB = 0.3, 200.0
+"""The share of a machine's memory that Ray gives to objects, and the most."""
+
 
 class Resources(Config):
     """Logical Ray resources and CPU threads of one process."""
@@ -33,6 +36,15 @@ class Nodes(Config):
     """Of one GPU; null: what sits on GPUs is not compared with their memory."""
     memory_gb: PositiveFloat | None = None
     """Of one machine; null: what sits on CPUs is not compared with it."""
+    object_store_gb: PositiveFloat | None = None
+    """Of that, what Ray was given for objects (`ray start --object-store-memory`); null: its own choice, 30 % of
+    `memory_gb`."""
+
+    @property
+    def store_gb(self) -> float | None:
+        """Of one machine, where it is known."""
+        own = None if self.memory_gb is None else min(OBJECT_STORE * self.memory_gb, OBJECT_STORE_MOST_GB)
+        return self.object_store_gb or own
 
 
 class Leases(Config):

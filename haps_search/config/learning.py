@@ -1,10 +1,14 @@
 """The objective and the optimiser."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from haps_search.config.base import Config
+
+COST_WEIGHT = "cost_weight"
+"""The attribute of a question that says what its cost weighs, for routers that read it."""
 
 
 class LearningRates(Config):
@@ -74,6 +78,11 @@ class CostRange(Config):
             raise ValueError(f"high: got {self.high:g}, needs more than low, {self.low:g}")
         return self
 
+    def told(self, weight: float) -> float:
+        """A weight of cost as a router reads it, from -1 to 1; below the lowest it is the lowest."""
+        low, high = math.log(self.low), math.log(self.high)
+        return 2 * (math.log(max(weight, self.low)) - low) / (high - low) - 1
+
 
 class ReferencesConfig(Config):
     """What `signal: references` teaches the low level: the likelihood of the questions' references, by teacher forcing.
@@ -87,6 +96,10 @@ class ReferencesConfig(Config):
     never chooses costs nothing."""
     text: str = "{reference}"
     """How an answer is written; as the task's reward reads it."""
+    shortlist: NonNegativeInt = 0
+    """While learning, take likelihoods over a reference's own tokens, those that end an answer, and so many that the
+    frozen model finds likeliest at each of its places, 64 for instance, instead of the whole vocabulary (0): less to
+    compute where the vocabulary is large. Held-out references are always measured over all of it."""
 
     @model_validator(mode="after")
     def _names_the_reference(self) -> Self:
@@ -124,6 +137,9 @@ class LearningConfig(Config):
     """Weight of KL(adapted || frozen candidate), nats per completion: reverse, over the whole vocabulary at each
     sampled (or taught) token, summed. Its gradient takes the tokens before as given, so it leaves out that a token
     decides which tokens come after it and what the KL is there."""
+    kl_to: Literal["frozen", "start"] = "frozen"
+    """What `kl_weight` holds to: the frozen candidate; or, in a run that begins with the low level of another
+    (`run.warm_start_low`), the candidate under the adapters that it began with."""
     learning_rate: LearningRates = LearningRates()
     schedule: ScheduleConfig = ScheduleConfig()
     weight_decay: NonNegativeFloat = 0.0

@@ -25,7 +25,8 @@ class Opponent(Config):
     """A comparison that learns: with the best trial's settings but for what it is, searched in a space of its own."""
 
     settings: dict[str, Any] = {}
-    """Dotted path inside `experiment` -> value, such as fewer steps; over the best trial's."""
+    """Dotted path inside `experiment` -> value, such as fewer steps; over the best trial's. Adapters of another run
+    that the study begins with (`run.warm_start_low`) are not its own: it begins with those named here, or with none."""
     space: dict[str, Distribution] | None = Field(default=None, min_length=1)
     """Dotted path inside `experiment` -> distribution. null: its learning rates; that of adapters from 3e-4 to 3e-2,
     which is about what a step adds to each of their numbers, and that of the high level as the study's own space has

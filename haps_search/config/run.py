@@ -176,6 +176,10 @@ class Experiment(Config):
             raise ValueError(f"run.staleness: with learning.signal {signal} nothing is played ahead; leave it at 0")
         if self.run.warm_start_low and (self.run.warm_start is None or low.type == "none"):
             raise ValueError("run.warm_start_low: needs run.warm_start and a low level that begins there")
+        if self.learning.kl_to == "start" and not self.run.warm_start_low:
+            raise ValueError(
+                "learning.kl_to: start needs run.warm_start_low; without it a run begins at the frozen model"
+            )
         if isinstance(low, GeneratedLowLevel) and not low.static_learns and low.residual_of is None:
             raise ValueError("routing.low_level.static_learns: false without residual_of: static")
         high = self.routing.high_level

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-
-import torch
 
 from haps_search.config.routing import FeaturesBackboneConfig, ReadingLowLevel
 from haps_search.config.run import Experiment
@@ -21,25 +18,6 @@ from haps_search.types import CandidateCard, ModuleTable, Question
 
 STANDARD = 256
 """So many training questions, at most, say what a pooled state is like."""
-
-
-def prepare_torch(threads: int | None, gpus: float | None = None) -> None:
-    """Set up torch in a process that holds models, before it computes anything.
-
-    A process that was given no GPU (`gpus` 0) sees none: Ray leaves all of a machine's visible to it, and device
-    `auto` would take the first, where a candidate sits. One that was given a fraction of a GPU gets no more of its
-    memory, or batches that grow while they fit would take it from the neighbours.
-
-    Numbers below the smallest normal float become zero: optimiser moments get there, and a CPU then needs
-    a hundred times as long for a step (seen: 12.7 s instead of 0.14 s).
-    """
-    if gpus == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif gpus is not None and gpus < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(gpus)
-    torch.set_flush_denormal(True)
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def build_learner(experiment: Experiment, task: Task, tables: Mapping[str, ModuleTable]) -> Learner:

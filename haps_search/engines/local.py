@@ -11,11 +11,13 @@ from haps_search.candidates.table import TableCandidate
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
-from haps_search.engines.assembly import build_learner, prepare_torch
+from haps_search.engines.assembly import build_learner
+from haps_search.engines.torch_process import prepare_torch
 from haps_search.errors import CheckpointError
 from haps_search.learning.update import Learner
+from haps_search.records.checkpoint import Checkpoint
 from haps_search.records.run_folder import RunFolder
-from haps_search.search.engine import finished
+from haps_search.search.engine import OpenEngine, finished
 from haps_search.tasks.build import build_task
 from haps_search.tasks.replay import ReplayTask
 from haps_search.tasks.task import Tabled, Task
@@ -83,6 +85,9 @@ class LocalEngine:
     async def restore(self, snapshot: Snapshot) -> None:
         self._learner.restore(snapshot)
 
+    async def adapters_of(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        return self.all_adapters(questions)
+
     def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question, whoever the router would choose."""
         return self._learner.router.all_adapters(questions)
@@ -97,7 +102,7 @@ class LoadedRun:
 
     experiment: Experiment
     task: Task
-    engine: LocalEngine
+    engine: OpenEngine
     step: int
 
     def worded(self, question: Question) -> Question:
@@ -106,7 +111,15 @@ class LoadedRun:
 
     def adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question; empty where the low level is off."""
-        return self.engine.all_adapters(questions)
+        return finished(self.engine.adapters_of(questions))
+
+
+def best_of(folder: Path, experiment: Experiment) -> Checkpoint:
+    """Raises CheckpointError where a run has none yet."""
+    best = RunFolder(folder, experiment).best()
+    if best is None:
+        raise CheckpointError(f"{folder}: no validated checkpoint yet; let the run reach its first validation")
+    return best
 
 
 def load_run(folder: Path, experiment: Experiment) -> LoadedRun:
@@ -115,10 +128,7 @@ def load_run(folder: Path, experiment: Experiment) -> LoadedRun:
     Raises:
         CheckpointError: the run has no checkpoint yet. CandidateError: a candidate does not load.
     """
-    best = RunFolder(folder, experiment).best()
-    if best is None:
-        raise CheckpointError(f"{folder}: no validated checkpoint yet; let the run reach its first validation")
-    task = build_task(experiment.task)
+    best, task = best_of(folder, experiment), build_task(experiment.task)
     engine = LocalEngine.build(experiment, task)
     finished(engine.restore(best.snapshot))
     return LoadedRun(experiment, task, engine, best.step)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 Rows = NDArray[np.intp]
 
@@ -53,6 +52,8 @@ def seed_interval(values: Sequence[float]) -> Interval:
     middle, count = float(np.mean(values)), len(values)
     if count == 1:
         return Interval(middle, math.nan, math.nan, 1)
+    from scipy.stats import t  # takes seconds, and trials and drivers that have yet to begin need none of it
+
     half = float(t.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / math.sqrt(count)
     return Interval(middle, middle - half, middle + half, count)
 

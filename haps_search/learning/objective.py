@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from haps_search.config.learning import LearningConfig
 from haps_search.learning.advantage import Advantages
@@ -20,6 +20,9 @@ from haps_search.types import (
     ScoreRequest,
     Scores,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Requests = Mapping[str, Mapping[int, ScoreRequest]]
 """Per candidate and question what is to be scored."""
@@ -46,7 +49,8 @@ def score_requests(
                     given.setdefault((q, said.candidate), []).append(one)
     found: dict[str, dict[int, ScoreRequest]] = {}
     for (q, name), completions in given.items():
-        request = ScoreRequest(tuple(completions), routes.adapters[q, name], distribution)
+        reference = routes.references.get((q, name))
+        request = ScoreRequest(tuple(completions), routes.adapters[q, name], distribution, reference)
         found.setdefault(name, {})[q] = request
     return found
 
@@ -97,13 +101,18 @@ def _gradients(asked: Mapping[int, ScoreRequest], scores: Scores) -> dict[tuple[
     adapters = {q: request.adapter for q, request in asked.items() if request.adapter is not None}
     found = zip(learnt_tensors(adapters.values()), scores.gradients, strict=True)
     gradients = {id(tensor): gradient for tensor, gradient in found}
-    zeros: dict[torch.Size, Tensor] = {}
+    zeros: dict[tuple[int, ...], Tensor] = {}
     first = {id(tensor): q for q, adapter in reversed(adapters.items()) for tensor in adapter.learnt}
     by_question = {}
     for q, adapter in adapters.items():
         for place, tensor in enumerate(adapter.learnt):
             if first[id(tensor)] == q:
-                nothing = zeros.setdefault(tensor.shape, torch.zeros_like(tensor))
+                nothing = zeros.setdefault(tuple(tensor.shape), _zeros(tensor))
                 gradient = gradients[id(tensor)]
                 by_question[q, place] = nothing if gradient is None else gradient
     return by_question
+
+
+def _zeros(like: Any) -> Any:
+    """In a trial's process on Ray numbers are arrays, without torch."""
+    return np.zeros_like(like) if isinstance(like, np.ndarray) else like.new_zeros(like.shape)

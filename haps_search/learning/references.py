@@ -92,7 +92,11 @@ def reference_requests(
                 continue
             share = weight / (len(texts) * len(questions)) if learns else 0.0
             one = [GivenCompletion(messages, text, -share, share * learning.kl_weight) for text in texts]
-            found[name][q] = ScoreRequest(tuple(one), routes.adapters[q, name], keep=True, match=True)
+            reference = routes.references.get((q, name)) if learns else None
+            shortlist = learning.references.shortlist if learns else 0
+            found[name][q] = ScoreRequest(
+                tuple(one), routes.adapters[q, name], reference=reference, keep=True, match=True, shortlist=shortlist
+            )
     return {name: asked for name, asked in found.items() if asked}
 
 

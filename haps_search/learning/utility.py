@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haps_search.config.candidates import CandidateConfig, Price
-from haps_search.config.learning import CostRange, LearningConfig
+from haps_search.config.learning import COST_WEIGHT, CostRange, LearningConfig
 from haps_search.errors import ConfigError
-from haps_search.routing.features_backbone import COST_WEIGHT
 from haps_search.seeds import derive_seed
 from haps_search.tasks.task import KnownOutcomes
 from haps_search.types import Episode, Question

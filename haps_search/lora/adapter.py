@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from haps_search.types import Adapter, AdapterLayout, LinearModule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def learnt_tensors(adapters: Iterable[Adapter | None]) -> list[Tensor]:
@@ -63,6 +65,26 @@ def relative_norms(layout: AdapterLayout, values: Tensor) -> Tensor:
     return torch.stack(norms, -1)
 
 
+def adapter_norm(adapters: Iterable[Adapter]) -> float:
+    """Mean relative norm of the updates; 0 where there are none."""
+    import torch
+
+    by_layout: dict[AdapterLayout, list[Tensor]] = {}
+    for adapter in map(flattened, adapters):
+        by_layout.setdefault(adapter.layout, []).append(adapter.values)
+    norms = [norm for layout, values in by_layout.items() for norm in _norms(layout, values)]
+    return float(torch.cat(norms).mean()) if norms else 0.0
+
+
+def _norms(layout: AdapterLayout, values: Sequence[Tensor]) -> Iterable[Tensor]:
+    """Large adapters one by one, which copies none of them; small ones are quicker together."""
+    import torch
+
+    alone = layout.size > 2**16
+    some = [each.unsqueeze(0) for each in values] if alone else [torch.stack(list(values))]
+    return (relative_norms(layout, each).mean(-1) for each in some)
+
+
 def relative_spectral_norms(layout: AdapterLayout, values: Tensor) -> Tensor:
     """Largest singular value of each update over that of its weight: (..., targets) from (..., P).
 
@@ -94,7 +116,7 @@ def _largest_pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (of_b.Q @ u[..., :1]).squeeze(-1), (of_a.Q @ v_t[..., :1, :].mT).squeeze(-1)
 
 
-Limit = float | Tensor | None
+Limit: TypeAlias = "float | Tensor | None"
 """Of a relative norm, one for all targets or (targets,)."""
 
 

@@ -15,12 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
-
 from haps_search.errors import CheckpointError
 from haps_search.records import sealed
 from haps_search.records.fingerprint import differences, fingerprint
 from haps_search.records.sealed import DamagedCheckpoint
+from haps_search.records.sealed_tensors import SealedTensors
 from haps_search.types import Snapshot
 from haps_search.version import __version__
 
@@ -84,7 +83,7 @@ class CheckpointStore:
         self._drop_damaged_above(step)
         target = self._path(step)
         aside = sealed.open_aside(target)
-        save_file(_storable(snapshot.tensors), aside / TENSORS)
+        (aside / TENSORS).write_bytes(SealedTensors.of(snapshot.tensors).data)
         if snapshot.fitted:
             self._keep_fitted(snapshot.fitted, aside / FITTED)
         (aside / STATE).write_text(json.dumps(self._head(step, snapshot, state), indent=1) + "\n")
@@ -109,7 +108,7 @@ class CheckpointStore:
         self._check(path, head)
         return Checkpoint(
             step=head["step"],
-            snapshot=Snapshot(load_file(path / TENSORS), head["snapshot"], _fitted(path)),
+            snapshot=Snapshot(SealedTensors((path / TENSORS).read_bytes()), head["snapshot"], _fitted(path)),
             state=head["run"],
             path=path,
         )
@@ -156,7 +155,7 @@ class CheckpointStore:
                 except OSError:
                     break  # a file system without links
                 return
-        save_file(_storable(fitted), target)
+        target.write_bytes(SealedTensors.of(fitted).data)
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:06d}"
@@ -237,18 +236,5 @@ class CheckpointStore:
         return "Restore the file, or resume from the newest intact checkpoint (skip_damaged)."
 
 
-def _fitted(path: Path) -> dict[str, Tensor]:
-    return load_file(path / FITTED) if (path / FITTED).exists() else {}
-
-
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and none sharing memory with another, as safetensors asks."""
-    seen: set[int] = set()
-    kept: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        if tensor.untyped_storage().data_ptr() in seen:
-            tensor = tensor.clone()
-        seen.add(tensor.untyped_storage().data_ptr())
-        kept[name] = tensor
-    return kept
+def _fitted(path: Path) -> Mapping[str, Tensor]:
+    return SealedTensors((path / FITTED).read_bytes()) if (path / FITTED).exists() else {}

@@ -11,13 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from haps_search.config.learning import CostRange, LearningConfig
+from haps_search.config.learning import COST_WEIGHT, CostRange, LearningConfig
 from haps_search.config.routing import FeaturesBackboneConfig
 from haps_search.routing.features.block import FeatureBlock
 from haps_search.types import Question
-
-COST_WEIGHT = "cost_weight"
-"""The attribute of a question that says what its cost weighs, for routers that read it."""
 
 
 class FeaturesBackbone(nn.Module):
@@ -93,10 +90,4 @@ class FeaturesBackbone(nn.Module):
 
     def _weights(self, questions: Sequence[Question], limits: CostRange) -> Tensor:
         said = [float(question.attributes.get(COST_WEIGHT, self._weight)) for question in questions]
-        return torch.tensor([[told(weight, limits)] for weight in said])
-
-
-def told(weight: float, limits: CostRange) -> float:
-    """A weight of cost as a router reads it, from -1 to 1; below the lowest it is the lowest."""
-    low, high = math.log(limits.low), math.log(limits.high)
-    return 2 * (math.log(max(weight, limits.low)) - low) / (high - low) - 1
+        return torch.tensor([[limits.told(weight)] for weight in said])

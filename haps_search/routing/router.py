@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from haps_search.config.routing import (
     ReadingLowLevel,
     RoutingConfig,
 )
+from haps_search.lora.adapter import adapter_norm
 from haps_search.lora.spec import resolve
 from haps_search.routing.distribution import Distribution
 from haps_search.routing.features_backbone import FeaturesBackbone
@@ -25,14 +27,14 @@ from haps_search.routing.high_level import Constant, Head, Lm, build_high_level
 from haps_search.routing.hypernetwork import Part, build_low_level
 from haps_search.routing.low_input import LowInput
 from haps_search.routing.prompt import RoutingPrompt
-from haps_search.types import Adapter, AdapterLayout, Assignment, ModuleTable, Question, Routes
+from haps_search.types import POOLED, START, Adapter, AdapterLayout, Assignment, ModuleTable, Question, Routes
 
 if TYPE_CHECKING:
     from haps_search.routing.backbone import Backbone
     from haps_search.routing.lm import LmBackbone
 
 Level = str
-_PRIOR, POOLED = "prior", "pooled."
+_PRIOR = "prior"
 """Names of what was taken at the start; what features were fitted on has the number of its block before it."""
 CHUNK = 32
 """Questions that are read at once where many are."""
@@ -80,6 +82,8 @@ class Router(nn.Module):
             self.low_backbone = None if config.share_backbone else self.backbone.apart()
             width, dtype = self.backbone.width, self.backbone.head_dtype
             self.low = nn.ModuleDict(_low_levels(config.low_level, width, self.layouts))
+        self.start: nn.ModuleDict | None = None
+        """The low level as a run began with it, where the KL is taken to that."""
         self.low_input = LowInput(_pooled(config), width)
         for part in (self.high, self.low, self.low_input):
             part.to(self.backbone.device, dtype)
@@ -134,12 +138,7 @@ class Router(nn.Module):
 
     def parts(self, reading: Reading, name: str, rows: Sequence[int]) -> list[Part]:
         """The parts of candidate `name`'s adapters for those questions of the reading."""
-        return self._parts(reading.pooled, name, rows)
-
-    def _parts(self, pooled: Tensor, name: str, rows: Sequence[int]) -> list[Part]:
-        low: Any = self.low[_key(name)]
-        found: list[Part] = low.parts(pooled[torch.tensor(list(rows), device=pooled.device)])
-        return found
+        return _parts(self.low, reading.pooled, name, rows)
 
     @torch.no_grad()
     def route(
@@ -157,24 +156,30 @@ class Router(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         distribution = reading.distribution
         drawn = distribution.sample(episodes, generator) if episodes else distribution.best()
+        used = [[self.names]] * len(questions) if everyone else drawn
+        adapters = self._adapters(self.low, reading.pooled, used)
         return Routes(
             version=version,
             assignments=tuple(tuple(row) for row in drawn),
             log_probabilities=_nested(distribution.log_probability(drawn)),
             marginals=_nested(distribution.marginals()),
-            adapters=self._adapters(reading.pooled, [[self.names]] * len(questions) if everyone else drawn),
+            adapters=adapters,
+            references={} if self.start is None else self._adapters(self.start, reading.pooled, used),
+            adapter_norm=adapter_norm(adapters.values()),
         )
 
     @torch.no_grad()
     def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Adapters of every candidate for every question."""
         everyone = [[self.names]] * len(questions)
-        return self._adapters(self._low_input(self._low_states(questions), None), everyone)
+        return self._adapters(self.low, self._low_input(self._low_states(questions), None), everyone)
 
-    def _adapters(self, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]) -> dict[tuple[int, str], Adapter]:
+    def _adapters(
+        self, low: nn.ModuleDict, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]
+    ) -> dict[tuple[int, str], Adapter]:
         adapters: dict[tuple[int, str], Adapter] = {}
         for name, rows in users(drawn, self.layouts):
-            parts = self._parts(pooled, name, rows)
+            parts = _parts(low, pooled, name, rows)
             for row, adapter in zip(rows, _assembled(self.layouts[name], parts, len(rows)), strict=True):
                 adapters[row, name] = adapter
         return adapters
@@ -195,6 +200,8 @@ class Router(nn.Module):
         low level's input is standardised."""
         self._standardise()
         found = {f"{POOLED}{name}": value for name, value in self.low_input.fitted().items()}
+        if self.start is not None:
+            found |= {f"{START}{name}": value.cpu() for name, value in self.start.state_dict().items()}
         if isinstance(self.backbone, FeaturesBackbone):
             found |= self.backbone.fitted()
         if isinstance(self.high, Lm) and self.high.calibrated:
@@ -206,8 +213,12 @@ class Router(nn.Module):
 
         Without statistics of the low level's input, which a router that has none can lend, they are taken anew.
         """
-        rest = {name: value for name, value in fitted.items() if not name.startswith(POOLED)}
-        pooled = {name.removeprefix(POOLED): fitted[name] for name in fitted.keys() - rest.keys()}
+        rest = {name: value for name, value in fitted.items() if not name.startswith((POOLED, START))}
+        pooled, began = (
+            {name.removeprefix(kind): value for name, value in fitted.items() if name.startswith(kind)}
+            for kind in (POOLED, START)
+        )
+        self._restart(began)
         if pooled:
             self.low_input.refit(pooled)
         else:
@@ -222,6 +233,24 @@ class Router(nn.Module):
         if prior is not None:
             assert isinstance(self.high, Lm)
             self.high.prior = prior.to(self.high.prior)
+
+    def _restart(self, began: Mapping[str, Tensor]) -> None:
+        """Raises ValueError where these are not the low level's."""
+        self.start = None
+        if not began:
+            return
+        start = copy.deepcopy(self.low).requires_grad_(False)
+        try:
+            start.load_state_dict(dict(began))
+        except RuntimeError as error:
+            raise ValueError(f"the low level that it began with is another ({error})") from error
+        self.start = start
+
+
+def _parts(low: nn.ModuleDict, pooled: Tensor, name: str, rows: Sequence[int]) -> list[Part]:
+    module: Any = low[_key(name)]
+    found: list[Part] = module.parts(pooled[torch.tensor(list(rows), device=pooled.device)])
+    return found
 
 
 def _low_levels(config: LowLevel, width: int, layouts: Mapping[str, AdapterLayout]) -> dict[str, nn.Module]:

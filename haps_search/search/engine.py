@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from haps_search.types import (
+    Adapter,
     Question,
     Routes,
     Sampled,
@@ -64,4 +65,12 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Give back what the engine holds; safe to call twice."""
+        ...
+
+
+class OpenEngine(Engine, Protocol):
+    """One whose adapters can be had."""
+
+    async def adapters_of(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        """Adapters of every candidate for every question, whoever the router would choose, as torch tensors."""
         ...

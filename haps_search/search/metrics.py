@@ -7,14 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-import torch
-from torch import Tensor
-
 from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.lora.adapter import flattened, relative_norms
 from haps_search.tasks.question_rows import CONTEXT_CUT
-from haps_search.types import Adapter, AdapterLayout, Episode, Question, Routes, Scores
+from haps_search.types import Episode, Question, Routes, Scores
 
 
 def step_metrics(
@@ -42,7 +38,7 @@ def step_metrics(
         "prompt_tokens": float(sum(u.sampled.prompt_tokens for u in completions)),
         "completion_tokens": float(sum(u.sampled.completion_tokens for u in completions)),
         "log_likelihood": fmean(u.sampled.log_likelihood for u in completions),
-        "adapter_norm": adapter_norm(routes.adapters.values()),
+        "adapter_norm": routes.adapter_norm,
     }
     scored = [score for some in scores.values() for row in some.completions for score in row if score is not None]
     kls = [score.kl for score in scored if score.kl is not None]
@@ -92,22 +88,6 @@ def alarms(measured: dict[str, float], top_share: float, limits: CollapseConfig,
 def route_collapse(entropy: float, top_share: float, limits: CollapseConfig, candidates: int) -> bool:
     """Whether nearly everything goes to one of several choices, and the router is sure of it."""
     return candidates > 1 and entropy < limits.route_entropy and top_share > limits.assignment_share
-
-
-def adapter_norm(adapters: Iterable[Adapter]) -> float:
-    """Mean relative norm of the updates; 0 where there are none."""
-    by_layout: dict[AdapterLayout, list[Tensor]] = {}
-    for adapter in map(flattened, adapters):
-        by_layout.setdefault(adapter.layout, []).append(adapter.values)
-    norms = [norm for layout, values in by_layout.items() for norm in _norms(layout, values)]
-    return float(torch.cat(norms).mean()) if norms else 0.0
-
-
-def _norms(layout: AdapterLayout, values: Sequence[Tensor]) -> Iterable[Tensor]:
-    """Large adapters one by one, which copies none of them; small ones are quicker together."""
-    alone = layout.size > 2**16
-    some = [each.unsqueeze(0) for each in values] if alone else [torch.stack(list(values))]
-    return (relative_norms(layout, each).mean(-1) for each in some)
 
 
 def entropy(probabilities: Sequence[float]) -> float:

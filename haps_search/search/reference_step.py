@@ -24,7 +24,7 @@ from haps_search.learning.references import (
     taught,
 )
 from haps_search.search.engine import Engine
-from haps_search.search.metrics import adapter_norm, entropy
+from haps_search.search.metrics import entropy
 from haps_search.search.step import score
 from haps_search.search.validation import CHUNK
 from haps_search.seeds import derive_seed
@@ -46,11 +46,10 @@ async def reference_step(
     requests = reference_requests(task, questions, routes, _names(experiment), learning)
     scores = await score(engine, requests)
     report = await engine.update(questions, taught(routes, requests, scores))
-    used = [routes.adapters[q, name] for name, asked in requests.items() for q in asked]
     return {
         **reference_metrics(known(requests, scores)),
         "route_entropy": fmean(entropy(role) for row in routes.marginals for role in row),
-        "adapter_norm": adapter_norm(used),
+        "adapter_norm": routes.adapter_norm,
         **report.metrics,
         "step_seconds": time.perf_counter() - began,
     }

@@ -9,7 +9,7 @@ from statistics import fmean
 from haps_search.config.run import SamplingConfig
 from haps_search.episodes.play import Play, play
 from haps_search.search.engine import Engine
-from haps_search.search.metrics import adapter_norm, contexts_cut, failure_shares, route_shares
+from haps_search.search.metrics import contexts_cut, failure_shares, route_shares
 from haps_search.tasks.task import Task, earned
 from haps_search.types import Adapter, Assignment, Episode, Question
 
@@ -51,7 +51,7 @@ async def score_router(engine: Engine, task: Task, questions: Sequence[Question]
         part = questions[start : start + CHUNK]
         routes = await engine.route(part, 0, 0)
         episodes += await _greedy(engine, task, part, [row[0] for row in routes.assignments], routes.adapters, sampling)
-        norms.append(adapter_norm(routes.adapters.values()))
+        norms.append(routes.adapter_norm)
         sizes.append(len(routes.adapters))
     norm = fmean(norms, weights=sizes) if any(sizes) else 0.0
     return _scored(task, episodes, norm)

@@ -13,10 +13,8 @@ from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.standing import standing
-from haps_search.routing.features_backbone import told
-from haps_search.routing.router import POOLED
 from haps_search.search.engine import Engine
-from haps_search.types import Snapshot
+from haps_search.types import POOLED, START, Snapshot
 
 _log = logging.getLogger(__name__)
 _TAKEN, _LOW = ("router.high.", "router.backbone."), ("router.low.", "router.low_backbone.")
@@ -117,7 +115,8 @@ async def warm_start(engine: Engine, experiment: Experiment, folder: Path) -> No
     taken = best.snapshot
     if experiment.learning.cost_conditioned is None:
         taken = unconditioned(taken, RunFolder.experiment_of(source).learning)
-    await engine.restore(warmed(await engine.snapshot(), taken, experiment.run.warm_start_low))
+    begun = warmed(await engine.snapshot(), taken, experiment.run.warm_start_low)
+    await engine.restore(held(begun) if experiment.learning.kl_to == "start" else begun)
     _log.info("started from %s, step %d", source, best.step)
 
 
@@ -130,7 +129,7 @@ def unconditioned(snapshot: Snapshot, learning: LearningConfig) -> Snapshot:
         return snapshot
     first = next(name for name in _READS_FIRST if f"{name}.weight" in snapshot.tensors)
     weight, bias = snapshot.tensors[f"{first}.weight"], snapshot.tensors[f"{first}.bias"]
-    moved = bias + told(learning.cost_weight, learning.cost_conditioned) * weight[:, -1]
+    moved = bias + learning.cost_conditioned.told(learning.cost_weight) * weight[:, -1]
     folded = {f"{first}.weight": weight[:, :-1].contiguous(), f"{first}.bias": moved}
     return replace(snapshot, tensors={**snapshot.tensors, **folded})
 
@@ -155,8 +154,16 @@ def warmed(fresh: Snapshot, source: Snapshot, low: bool = False) -> Snapshot:
             f"({named}): set routing.high_level, routing.backbone.tuning{', routing.low_level' if low else ''} and the "
             "task's roles as they are there, or warm_start: null"
         )
-    fitted = {n: value for n, value in source.fitted.items() if not n.startswith(POOLED) or (low and n in fresh.fitted)}
+    own = [n for n in source.fitted if n.startswith((POOLED, START))]
+    stays = [n for n in own if low and n in fresh.fitted]
+    fitted = {n: value for n, value in source.fitted.items() if n not in own or n in stays}
     return Snapshot({**fresh.tensors, **taken}, fresh.state, fitted)
+
+
+def held(begun: Snapshot) -> Snapshot:
+    """The same, and the low level that it begins with for the KL to hold to."""
+    low = {n.removeprefix("router.low."): v for n, v in begun.tensors.items() if n.startswith("router.low.")}
+    return replace(begun, fitted={**begun.fitted, **{f"{START}{name}": value for name, value in low.items()}})
 
 
 def _place(name: str, fresh: Snapshot) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from haps_search import errors
+from haps_search.errors import Kind as ErrorKind
 from haps_search.records.remote import pulled
 from haps_search.records.result import has_steps_left
 
@@ -278,7 +278,7 @@ def _take(trial: _Trial, event: TrialEvent) -> None:
 def _broken(record: TrialRecord, event: AttemptBroke) -> TrialRecord:
     """Deaths in a row count: what was got further in between makes those before forgotten."""
     deaths = 0 if event.step > record.reached else record.deaths
-    deaths += event.kind == errors.Kind.UNKNOWN
+    deaths += event.kind == ErrorKind.UNKNOWN
     reached = max(record.reached, event.step)
     return replace(record, deaths=deaths, reached=reached, broke=event.error, log=tuple(event.log))
 

@@ -9,6 +9,7 @@ from typing import Any
 from haps_search.config.conditions import canonical
 from haps_search.config.distributions import Distribution, LogRange
 from haps_search.config.opponents import BASES, Learning, Opponent
+from haps_search.config.routing import GeneratedLowLevel
 from haps_search.config.samplers import RandomSampler, TpeSampler
 from haps_search.config.search_checks import within
 from haps_search.config.sweep import Study
@@ -108,15 +109,20 @@ def _search(study: Study, best: TrialRecord, name: Learning, opponent: Opponent)
 
 def _fixed(study: Study, best: TrialRecord, name: Learning, opponent: Opponent) -> dict[str, Any]:
     """The best trial's parameters without those of its low level, what makes the opponent itself, and its settings."""
-    routing = experiment_of(study, best).routing
+    experiment = experiment_of(study, best)
+    routing, low = experiment.routing, experiment.routing.low_level
     fixed = {k: v for k, v in best.parameters.items() if k != _LEVEL and not k.startswith(f"{_LEVEL}.")}
     if name == "plain_lora":
         fixed = {k: v for k, v in fixed.items() if k not in BASES[name]}
     if not routing.share_backbone:  # no opponent has a low level that reads one
         fixed["routing.share_backbone"] = True
+    if experiment.run.warm_start_low:  # its adapters are not the opponent's; `settings` may name others
+        fixed |= {"run.warm_start_low": False, "learning.kl_to": "frozen"}
+    if name != "architecture_only" and isinstance(low, GeneratedLowLevel) and low.residual_of is not None:
+        fixed["routing.lora.rank"] = 2 * routing.lora.rank  # what a static adapter and its residual have together
     base = {path: dict(value) if isinstance(value, dict) else value for path, value in BASES[name].items()}
     if name == "static":
-        leash = {bound: getattr(routing.low_level, bound) for bound in _BOUNDS if hasattr(routing.low_level, bound)}
+        leash = {bound: getattr(low, bound) for bound in _BOUNDS if hasattr(low, bound)}
         base[_LEVEL] |= leash
     return {**fixed, **base, **opponent.settings}
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,13 +20,15 @@ from haps_search.config.distributions import Choice
 from haps_search.config.samplers import CmaEsSampler, GpSampler, GridSampler, RandomSampler, TpeSampler
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
-from haps_search.report.parameters import Importance
 from haps_search.seeds import derive_seed
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.prior import Known
 from haps_search.sweep.repeats import searched
 from haps_search.sweep.space import encoded, grid, suggest
 from haps_search.sweep.telling import optuna_study, placed, quiet, told
+
+if TYPE_CHECKING:
+    from haps_search.report.parameters import Importance
 
 
 def suggestion(
@@ -127,6 +128,11 @@ def importances(study: Study, trials: Sequence[TrialRecord]) -> tuple[Importance
     PED-ANOVA (Watanabe et al., IJCAI 2023, arXiv 2304.10255) compares the distribution of each parameter among the
     best trials with its distribution among all.
     """
+    # scikit-learn and matplotlib, which no suggestion needs
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    from haps_search.report.parameters import Importance
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     built = optuna_study(_all_complete(study), trials)
     complete = [t for t in built.trials if t.state == TrialState.COMPLETE]

@@ -20,12 +20,12 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from haps_search import errors
 from haps_search.config.samplers import Asha
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.failures import reason_of
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS, run_trial
+from haps_search.errors import Kind as ErrorKind
 from haps_search.errors import PoolError
 from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import Again, Failures, Over, Policy
@@ -94,8 +94,8 @@ def fit(
             scheduler=_scheduler(asked, journal, kind),
             num_samples=-1,  # the search says when it is over: an attempt more is a trial more of Tune's
             max_concurrent_trials=study.sweep.concurrency,
-            # A replay trial takes seconds, as long as a process takes to start.
-            reuse_actors=study.experiment.task.type == "replay",
+            # A trial's process, and the router actor that it keeps, take seconds of CPU to start.
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             # Never one that was there, also where another machine made it: every fit leaves events.
@@ -292,7 +292,7 @@ class _JournalSearch(Searcher):
             if not (self._pool_ended or self._session.gone or self._journal.leaving):
                 self._follow(number, kind_of(error))
 
-    def _follow(self, number: int, kind: errors.Kind) -> None:
+    def _follow(self, number: int, kind: ErrorKind) -> None:
         before = self._record(number)
         folder = run_folder(self._journal.folder, before)
         step, log = newest_step(folder), last_lines(folder)
@@ -301,7 +301,7 @@ class _JournalSearch(Searcher):
         if step > before.reached:
             failures.forget()
         deaths = self._record(number).deaths
-        match failures.follow(kind, deaths if kind is errors.Kind.UNKNOWN else None):
+        match failures.follow(kind, deaths if kind is ErrorKind.UNKNOWN else None):
             case Again(pause_s):
                 self._due[number] = time.monotonic() + pause_s
             case Over(final=True):

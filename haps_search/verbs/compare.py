@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from haps_search.config.engines import RayEngineConfig
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError
 from haps_search.evaluation.comparison import ArmRow, arm_rows
@@ -78,9 +79,14 @@ class ArmsComparison:
 
 
 def compare(
-    name: str, split: Held, again: bool = False, runs: str | Path = "runs", report: Report = silent
+    name: str,
+    split: Held,
+    again: bool = False,
+    runs: str | Path = "runs",
+    report: Report = silent,
+    profile: str | None = None,
 ) -> ArmsComparison:
-    """Measure every arm and seed, and the frozen candidates, on a pool of the sweep's study.
+    """Measure every arm and seed, and the frozen candidates, on a pool under the sweep's profile or another one.
 
     Raises:
         ConfigError: the study has no arms, or the test split was read before and nobody asked for it `again`.
@@ -88,6 +94,9 @@ def compare(
     """
     journal = sweep_journal(runs, name)
     study, ended = all_at_hand(journal.study(), journal.folder), journal.ended()
+    if profile is not None:
+        placed = study.experiment.model_copy(update={"engine": RayEngineConfig(profile=profile)})
+        study = study.model_copy(update={"experiment": placed})
     if not study.arms:
         raise ConfigError(
             f"sweep {name} has no arms to compare; `haps evaluate {name} --split {split}` measures its best trial"

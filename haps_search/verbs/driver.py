@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import ray
 
-from haps_search import errors
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.features import EncoderFeatures
 from haps_search.config.load import load_profile
@@ -20,6 +19,7 @@ from haps_search.config.sweep import Study
 from haps_search.config.tasks import TaskConfig
 from haps_search.engines.cluster.session import Session, session
 from haps_search.errors import ConfigError, HapsError, Interrupted, PoolError, TrackerError, Unfinished
+from haps_search.errors import Kind as ErrorKind
 from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import Failures, Over, Policy, first_line
 from haps_search.records.remote import storage
@@ -156,10 +156,10 @@ def driven(
         except HapsError as error:
             if _progress(folder) > before:
                 failures.forget()
-            passes = kind_of(error) is errors.Kind.TRANSIENT and not getattr(error, "asked", False)
+            passes = kind_of(error) is ErrorKind.TRANSIENT and not getattr(error, "asked", False)
             if isinstance(error, TrackerError) and not before:
                 passes = False  # its address may be wrong, and nothing is lost yet
-            follows = failures.follow(errors.Kind.TRANSIENT) if passes else Over(final=True)
+            follows = failures.follow(ErrorKind.TRANSIENT) if passes else Over(final=True)
             if isinstance(follows, Over) or ray.is_initialized():  # a Ray that could not be left is no place to begin
                 raise
             report(Said(f"{first_line(error)}; begun again in {follows.pause_s:.0f} s"))

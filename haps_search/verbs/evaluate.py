@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from haps_search.config.base import NAME
 from haps_search.errors import ConfigError
-from haps_search.evaluation.comparison import Row
 from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
 from haps_search.records.readings import note_reading
 from haps_search.records.remote import pushed
@@ -29,6 +28,7 @@ from haps_search.version import __version__
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from haps_search.evaluation.comparison import Row
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
@@ -80,9 +80,11 @@ def evaluate(
     *,
     table: str | Path | None = None,
     logged: str | Path | None = None,
+    profile: str | None = None,
 ) -> Evaluation | TableOnSplit | Judged | JudgedByLog:
     """Measure every row of a sweep's table at once, paired; or the best checkpoint of a single run or trial, on the
     test split beside validation. The test split is read once, unless `again`, and a reading is written down.
+    Candidates are loaded in this process, or on the cluster of a `profile`.
 
     A sweep or run on an outcome table is judged beside all references instead; or on another `table` with the same
     models; or by what it would have earned on a log with one outcome per question (`logged`).
@@ -103,7 +105,9 @@ def evaluate(
 
         return judge_replay(run, split, again, runs, report, None if table is None else Path(table))
     journal = _searched(runs, run)
-    return _measured(found, split, again, report) if journal is None else _table(journal, split, again, report)
+    if journal is None:
+        return _measured(found, split, again, report, profile)
+    return _table(journal, split, again, report, profile)
 
 
 def _searched(runs: str | Path, name: str) -> Journal | None:
@@ -114,15 +118,17 @@ def _searched(runs: str | Path, name: str) -> Journal | None:
     return None if journal.started() is None or journal.study().arms else journal
 
 
-def _table(journal: Journal, split: Held, again: bool, report: Report) -> TableOnSplit:
-    from haps_search.verbs.table import OwnProcess, measured_rows
+def _table(journal: Journal, split: Held, again: bool, report: Report, profile: str | None) -> TableOnSplit:
+    from haps_search.verbs.hosting import rows_hosted
+    from haps_search.verbs.table import measured_rows
 
     folder = journal.folder
     study = all_at_hand(journal.study(), folder)
     best = best_first(study, journal.trials())[0]
     if split == "test":
         _note(folder, f"{folder.name}, all rows of its table", again, report)
-    rows, found = measured_rows(OwnProcess(), journal, study, best, split, report, fresh=split == "test")
+    with rows_hosted(folder, study.experiment, profile, report) as live:
+        rows, found = measured_rows(live, journal, study, best, split, report, fresh=split == "test")
     file = folder / f"table-{split}.json"
     content = {
         "code_version": __version__,
@@ -148,27 +154,28 @@ def _note(folder: Path, what: str, again: bool, report: Report) -> None:
         report(Said(f"the test split was read {len(earlier)} times before, first on {first.when}"))
 
 
-def _measured(found: FoundRun, split: Held, again: bool, report: Report) -> Evaluation:
-    from haps_search.engines.local import load_run
+def _measured(found: FoundRun, split: Held, again: bool, report: Report, profile: str | None) -> Evaluation:
     from haps_search.search.engine import finished
     from haps_search.search.validation import score_router
+    from haps_search.verbs.hosting import hosted
 
     if split == "test":
         sweep = sweep_of(found.folder)  # all its trials share the test questions
         where = sweep if Journal(sweep).started() is not None else found.folder
         _note(where, f"{found.folder.name} of {where.name}", again, report)
-    loaded = load_run(found.folder, found.experiment)
     rewards = {}
-    for each in dict.fromkeys(("validation", split)):
-        questions = reported(loaded.task, found.experiment, each)
-        report(Said(f"playing {len(questions)} {each} questions"))
-        scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
-        rewards[each] = scored.rewards
+    with hosted(found.folder, found.experiment, profile, report) as loaded:
+        for each in dict.fromkeys(("validation", split)):
+            questions = reported(loaded.task, found.experiment, each)
+            report(Said(f"playing {len(questions)} {each} questions"))
+            scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
+            rewards[each] = scored.rewards
+        step = loaded.step
     measured: dict[str, Interval] = {each: mean_interval(values) for each, values in rewards.items()}
     if split == "test":
         measured["test minus validation"] = difference_interval(rewards["test"], rewards["validation"])
-    keep_measured(found.folder / f"evaluation-{split}.json", loaded.step, measured)
-    return Evaluation(found.folder, loaded.step, found.experiment.run.seed, measured)
+    keep_measured(found.folder / f"evaluation-{split}.json", step, measured)
+    return Evaluation(found.folder, step, found.experiment.run.seed, measured)
 
 
 def keep_measured(file: Path, step: int, measured: Mapping[str, Interval]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from haps_search.engines.local import LoadedRun
     from haps_search.search.deciding import Decision
+    from haps_search.verbs.export_static import ExportedStatic, Form
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
@@ -132,19 +134,36 @@ class Exported:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and configuration; candidates and router are loaded when they are first needed."""
+    """A run's folder and configuration; candidates and router are loaded when they are first needed.
+
+    Under a `profile` they are on its cluster, until `close`, which leaving the run as a context calls too.
+    """
 
     name: str
     folder: Path
     experiment: Experiment
     runs: str | Path = "runs"
+    profile: str | None = None
+    report: Report = field(default=silent, repr=False)
+    _open: ExitStack = field(default_factory=ExitStack, init=False, repr=False, compare=False)
 
     @cached_property
     def loaded(self) -> LoadedRun:
-        """Raises CheckpointError, CandidateError."""
-        from haps_search.engines.local import load_run as load
+        """Raises as `verbs.hosting.hosted`."""
+        from haps_search.verbs.hosting import hosted
 
-        return load(self.folder, self.experiment)
+        return self._open.enter_context(hosted(self.folder, self.experiment, self.profile, self.report))
+
+    def close(self) -> None:
+        """Give back what a profile's cluster holds; what is loaded in this process goes with the run."""
+        self._open.close()
+        self.__dict__.pop("loaded", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def route(self, questions: Questions, cost_weight: float | None = None) -> Routing:
         """Decide for each question. Raises ConfigError for a weight of cost that this router cannot tell."""
@@ -158,8 +177,8 @@ class Run:
 
     def ask(self, question: str | Question, cost_weight: float | None = None) -> Answer:
         """Route one question and let its assignment answer, with its adapters and frozen. Raises as `route`."""
+        from haps_search.lora.adapter import adapter_norm
         from haps_search.search.engine import finished
-        from haps_search.search.metrics import adapter_norm
 
         asked = Question("asked", question, "") if isinstance(question, str) else question
         worded, engine = [self.loaded.worded(asked)], self.loaded.engine
@@ -167,10 +186,11 @@ class Run:
         roles = tuple(role.name for role in self.loaded.task.roles)
         if self.experiment.task.type == "replay":
             return Answer(asked, roles, decision, (), (), ())
-        routes = finished(engine.route(worded, 0, 0))
+        routes, adapters = finished(engine.route(worded, 0, 0)), self.loaded.adapters(worded)
         facts = tuple(
-            AdapterFacts(name, adapter_norm([adapter]), adapter.layout.size)
-            for (_, name), adapter in routes.adapters.items()
+            AdapterFacts(name, adapter_norm([adapters[key]]), adapters[key].layout.size)
+            for key in routes.adapters
+            for name in key[1:]
         )
         adapted = self._texts(worded, routes.assignments, routes.adapters)
         frozen = self._texts(worded, routes.assignments, {})
@@ -210,17 +230,24 @@ class Run:
                 export_adapter(adapters[index, c.name], folder / question.id / c.name, base, revision)
         return Exported(folder, len(asked) * len(self.experiment.candidates))
 
+    def export_static(self, out: str | Path, form: Form = "peft") -> ExportedStatic:
+        """As `verbs.export_static.export_static` of this run."""
+        from haps_search.verbs.export_static import export_static
+
+        return export_static(self, out, form)
+
     def evaluate(
         self, split: Held = "validation", again: bool = False, report: Report = silent
     ) -> Evaluation | TableOnSplit | Judged | JudgedByLog:
         """As `haps_search.evaluate` of this run."""
-        return evaluate(self.name, split, again, self.runs, report)
+        return evaluate(self.name, split, again, self.runs, report, profile=self.profile)
 
 
-def load_run(name: str, runs: str | Path = "runs") -> Run:
-    """The best trial of a sweep, NAME/NUMBER, a single run, or any run's folder. Raises ConfigError with near names."""
+def load_run(name: str, runs: str | Path = "runs", profile: str | None = None, report: Report = silent) -> Run:
+    """The best trial of a sweep, NAME/NUMBER, a single run, or any run's folder; with a `profile` on its cluster.
+    Raises ConfigError with near names."""
     found = find_run(runs, name)
-    return Run(name, found.folder, found.experiment, runs)
+    return Run(name, found.folder, found.experiment, runs, profile, report)
 
 
 def asked_questions(questions: Questions) -> list[Question]:

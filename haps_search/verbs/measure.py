@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from haps_search.config.references import (
     BestPerTaskReference,
@@ -20,7 +21,6 @@ from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.session import Session
-from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError
 from haps_search.evaluation.comparison import score_frozen
 from haps_search.records.run_folder import EXAMPLES, RunFolder, identity
@@ -35,6 +35,9 @@ from haps_search.tasks.build import build_task
 from haps_search.tasks.held_out import Held, reported
 from haps_search.types import Assignment
 from haps_search.verbs.measured_rows import MeasuredRows
+
+if TYPE_CHECKING:
+    from haps_search.engines.local import LocalEngine
 
 CHEAP = (RandomReference(), BestSingleReference(), BestPerTaskReference(), KnnReference(), RidgeReference())
 
@@ -86,9 +89,10 @@ async def score_trials(
     Raises:
         CheckpointError: a trial that left none.
     """
-    engine = await live.engine(experiment_of(study, trials[0]))
+    first = experiment_of(study, trials[0])
+    engine = await live.engine(first)
     try:
-        return await score_with(engine, sweep, study, trials, split, report)
+        return await score_with(engine, sweep, study, trials, split, report, first)
     finally:
         await engine.close()
 
@@ -100,12 +104,15 @@ async def score_with(
     trials: Sequence[TrialRecord],
     split: Held,
     report: Callable[[TrialRecord, Scored], None] | None = None,
+    loaded: Experiment | None = None,
 ) -> list[Scored]:
-    """As `score_trials`, with an engine whose router each trial's takes the place of."""
+    """As `score_trials`, with an engine whose router each trial's takes the place of; `loaded` says whose it has."""
     scored = []
     for trial in trials:
         experiment = experiment_of(study, trial)
-        await engine.load(experiment)
+        if experiment != loaded:
+            await engine.load(experiment)
+        loaded = experiment
         scored.append(await _score(engine, experiment, trial, trial_folder(sweep, trial.number), split))
         if report is not None:
             report(trial, scored[-1])

@@ -37,6 +37,8 @@ class Planned:
                 "gpus": ", ".join(map(str, row.seat.gpus)),
                 "weights": row.need.weights,
                 "optimiser": row.need.optimiser,
+                "adapters": row.need.adapters,
+                "kept": row.need.kept,
                 "working": row.need.working,
                 "needs": row.need.total,
                 "there": row.there,

@@ -35,7 +35,6 @@ from haps_search.verbs.driver import Driver, driven, no_result
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
-from haps_search.verbs.report import written_page
 from haps_search.verbs.table import measured_rows
 from haps_search.verbs.tracking import tracking_uri
 from haps_search.version import __version__
@@ -210,6 +209,8 @@ def _search(d: Driver, study: Study) -> SweepResult:
         d.fit("search", max(study.sweep.trials - begun, 0))
         best = best_trial(d.journal, study)
         _search_opponents(d, study, best)
+    from haps_search.verbs.report import written_page  # matplotlib, when there is something to draw
+
     d.go_on()
     rows = measured_rows(d.live, d.journal, study, best, "validation", d.report)[0]
     d.journal.append(SweepEnded("all trials ended", time.time()))
@@ -221,6 +222,10 @@ def _search_opponents(d: Driver, study: Study, best: TrialRecord) -> None:
     """Each in its own space, with as many trials or core-seconds as the study's own search had."""
     own = Search(study)
     for name, search in opponents(study, best).items():
+        if study.experiment.run.warm_start_low and not search.study.experiment.run.warm_start_low:
+            way_out = f"its own run may stand in sweep.opponents.{name}.settings, as run.warm_start and warm_start_low"
+            warm = study.experiment.run.warm_start
+            d.report(Said(f"{search.label} begins without the adapters of {warm}: {way_out}"))
         asked = study.sweep.opponents
         if asked.match == "trials" or asked.learning[name].trials is not None:
             most = trials_each(study, name, own.begun(d.journal.trials()))

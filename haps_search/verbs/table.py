@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from haps_search.config.opponents import Learning
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.ray_engine import RayEngine
-from haps_search.engines.local import LocalEngine
 from haps_search.errors import CandidateError
 from haps_search.evaluation.comparison import Row, comparison, score_frozen
 from haps_search.evaluation.labels import (
@@ -51,23 +50,27 @@ from haps_search.verbs.events import Report, Said
 from haps_search.verbs.measure import cheap_references, keep_texts, score_with
 from haps_search.verbs.measured_rows import MeasuredRows
 
+if TYPE_CHECKING:
+    from haps_search.engines.local import LocalEngine
+
 LEVELS = {"static": STATIC, "none": ARCHITECTURE_ONLY}
 """What a router is called by its low level; the others are joint."""
 CHOICES = "choices.json"
 """What the rows that train nothing were chosen to be, on the questions that choose."""
-Measuring = RayEngine | LocalEngine
 
 
 class Host(Protocol):
     """Who has the candidates: the session on Ray, or this process."""
 
-    async def engine(self, experiment: Experiment) -> Measuring: ...
+    async def engine(self, experiment: Experiment) -> RayEngine | LocalEngine: ...
 
 
 class OwnProcess:
     """Candidates are loaded here."""
 
     async def engine(self, experiment: Experiment) -> LocalEngine:
+        from haps_search.engines.local import LocalEngine  # torch, which drivers of a cluster do not need
+
         return LocalEngine.build(experiment, build_task(experiment.task))
 
 
@@ -199,7 +202,7 @@ async def _measured(
 
 
 async def _without_training(
-    engine: Measuring, task: Task, best: Experiment, split: Held, choices: Choices
+    engine: RayEngine | LocalEngine, task: Task, best: Experiment, split: Held, choices: Choices
 ) -> dict[str, Scored]:
     learnt, questions = task.questions("train"), reported(task, best, split)
     found = {MAJORITY: score_majority(task, majority_answers(task, learnt), questions)}
@@ -212,7 +215,13 @@ async def _without_training(
 
 
 async def _choices(
-    engine: Measuring, task: Task, study: Study, best: Experiment, folder: Path, split: Held, report: Report
+    engine: RayEngine | LocalEngine,
+    task: Task,
+    study: Study,
+    best: Experiment,
+    folder: Path,
+    split: Held,
+    report: Report,
 ) -> Choices:
     """Chosen at a sweep's end, and kept for later readings."""
     kept = stored_choices(folder / CHOICES) if split == "test" else None
@@ -235,7 +244,7 @@ async def _choices(
 
 
 async def _shown(
-    engine: Measuring, task: Task, study: Study, best: Experiment, folder: Path, report: Report
+    engine: RayEngine | LocalEngine, task: Task, study: Study, best: Experiment, folder: Path, report: Report
 ) -> Shown | None:
     """The best of all candidates and numbers of examples; None where no candidate takes any."""
     config, names = study.sweep.opponents.few_shot, takes_examples(task, best)

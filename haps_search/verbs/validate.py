@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from haps_search.config.base import hooks
 from haps_search.config.sweep import Study
+from haps_search.sweep.opponents import LABELS
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.space import describe
 
@@ -43,10 +44,24 @@ def validate(study: Study) -> Validated:
     if study.arms:
         facts.append(("seeds", f"{len(study.arms)} arms x seeds {', '.join(map(str, sweep.seeds))}"))
     facts += [("space", line) for line in describe(study.space)]
+    facts += [("opponent", line) for line in _opponents(study)]
     facts += [("runs code", f"{where}: {code}") for where, code in _code(study)]
     if study.expected:
         facts.append(("expected", study.expected.strip()))
     return Validated(study.name, tuple(facts))
+
+
+def _opponents(study: Study) -> list[str]:
+    """Those that learn, with how many trials, and the space they search where the study says it."""
+    if study.arms or not study.sweep.comparison or study.experiment.task.type == "replay":
+        return []
+    matched = "core-seconds of the search" if study.sweep.opponents.match == "core_seconds" else None
+    found = []
+    for name, opponent in study.sweep.opponents.learning.items():
+        much = matched if matched and opponent.trials is None else f"{opponent.trials or study.sweep.trials} trials"
+        space = "; ".join(describe(opponent.space)) if opponent.space is not None else "its learning rates"
+        found.append(f"{LABELS[name]}: {much}, {space}")
+    return found
 
 
 def _code(study: Study) -> list[tuple[str, str]]:

@@ -15,7 +15,8 @@ from haps_search.config.routing import NoLowLevel
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.config.tables import TableConfig
-from haps_search.engines.assembly import build_learner, prepare_torch
+from haps_search.engines.assembly import build_learner
+from haps_search.engines.torch_process import prepare_torch
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.evaluation.warmup_table import WarmupRow, warmup_rows
 from haps_search.learning.from_tables import TaughtRows, held_out_split, learn, scores, taught_rows
@@ -65,9 +66,12 @@ def warmup_experiment(experiment: Experiment, questions: int) -> Experiment:
     It is an architecture-only run like any other, so its folder is read by everything that reads runs.
     """
     steps = experiment.run.warmup.epochs * _steps_per_epoch(experiment, questions)
-    run = experiment.run.model_copy(update={"steps": steps, "warm_start": None})
+    run = experiment.run.model_copy(update={"steps": steps, "warm_start": None, "warm_start_low": False})
     routing = experiment.routing.model_copy(update={"low_level": NoLowLevel(), "share_backbone": True})
-    return experiment.model_copy(update={"run": run, "routing": routing})
+    # What teaches adapters alone, or holds to them, says nothing of the high level.
+    signal = "rollouts" if experiment.learning.signal == "references" else experiment.learning.signal
+    learning = experiment.learning.model_copy(update={"signal": signal, "kl_to": "frozen"})
+    return experiment.model_copy(update={"run": run, "routing": routing, "learning": learning})
 
 
 def claim(folder: Path, table: Path) -> None:

@@ -32,7 +32,7 @@ from haps_search.tasks.task import Task
 from haps_search.types import Rollouts, Snapshot
 
 pytestmark = pytest.mark.ray
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 
 
 def played(
@@ -124,12 +124,17 @@ def test_references_are_the_same_on_both_engines_and_read_once_by_all(
         tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
         for low in lows
     ]
+    # And rewards from there, held to where references led.
+    begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
+    held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
+    taught.append(tiny_experiment(tiny_lms, **begins, **held))
     local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
     with on_ray(taught[0], replicas={"llama": 2}) as live:
         apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
     for one, other in zip(local, apart, strict=True):
-        assert one[0][-1]["reference_log_likelihood"] > one[0][0]["reference_log_likelihood"]
         same(one, other)
+    for metrics, _, _ in local[:3]:
+        assert metrics[-1]["reference_log_likelihood"] > metrics[0]["reference_log_likelihood"]
 
 
 def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:

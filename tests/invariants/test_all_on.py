@@ -19,7 +19,7 @@ from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.types import Snapshot
 
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 OFF = {"suffix_replay": False, "batch_rows": 1, "prompt_cache_gb": 0.0, "activation_gb": 0.0, "decode": "eager"}
 ON = {
     "suffix_replay": True,

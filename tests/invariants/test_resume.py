@@ -25,7 +25,7 @@ from haps_search.search.validation import Scored
 from haps_search.tasks.task import Task
 from haps_search.types import Question, Rollouts, Snapshot, UpdateReport
 
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 
 
 class Interrupted(Exception):
@@ -162,7 +162,8 @@ def test_where_cost_weighs_the_best_step_is_the_one_worth_most(
     rewards, costs, score = iter([0.5, 0.9]), iter([0.1, 0.4]), loop.score_router
 
     async def scored(*parts: Any) -> Scored:
-        return replace(await score(*parts), rewards=(next(rewards),) * 6)
+        found = await score(*parts)
+        return replace(found, rewards=(next(rewards),) * len(found.rewards))
 
     monkeypatch.setattr(loop, "score_router", scored)
     monkeypatch.setattr(loop, "mean_cost", lambda *parts: next(costs))
@@ -193,3 +194,19 @@ def test_what_learns_from_references_goes_on_as_if_nothing_had_been(
     assert resumed.best_step == whole.best_step
     for name, tensor in weights.tensors.items():
         assert torch.equal(again.tensors[name], tensor), name
+
+
+def test_seconds_of_a_run_go_on_where_they_were_saved(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    broken = InterruptedEngine.build(experiment, DenseTask())
+    broken.updates_left = 5
+    with pytest.raises(Interrupted):
+        finished(broken, experiment, tmp_path)
+    saved = RunFolder(tmp_path, experiment).latest()
+    assert saved is not None
+    seconds = saved.state["seconds"]
+    (validated,) = [r.metrics["run_seconds"] for r in read_records(tmp_path / "metrics.jsonl") if r.step == 3]
+    assert 0 < validated <= seconds
+    finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    (last,) = [r.metrics["run_seconds"] for r in read_records(tmp_path / "metrics.jsonl") if r.step == 6]
+    assert last > seconds

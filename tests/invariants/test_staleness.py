@@ -32,7 +32,7 @@ from haps_search.types import (
     UpdateReport,
 )
 
-TIMES = {"step_seconds", "rollout_seconds", "tokens_per_second"}
+TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 SETTINGS: dict[str, Any] = {
     "run__steps": 8, "run__checkpoint_every": 4, "run__validation": {"every": 8, "questions": 4},
 }  # fmt: skip

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 from families import AFTER, FAMILIES, build_family
+from torch.func import functional_call
 
 from haps_search.candidates import stored
 from haps_search.candidates.activation_store import ActivationStore, _size, weights_digest
 from haps_search.candidates.activations import Activations
+from haps_search.candidates.exact import exact
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig, RoutingConfig
 from haps_search.engines.placement.memory import stored_bytes
+from haps_search.lora.adapter import matrices
 from haps_search.lora.spec import resolve
 from haps_search.types import Adapter, GivenCompletion, Message, ScoreRequest, Scores
 
@@ -193,6 +196,61 @@ def test_other_weights_and_another_precision_are_stored_apart(folders: dict[str,
     with torch.no_grad():
         same_again.model.layers[0].mlp.up_proj.weight[3, 5] += 1e-9
     assert weights_digest(one) != weights_digest(same_again)
+
+
+# Fewer words than the vocabulary has.
+
+
+def over_fewer_words(adapter: Adapter, count: int) -> list[ScoreRequest]:
+    return [replace(request, shortlist=count) for request in references(adapter)]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "granite"])
+def test_a_shortlist_of_all_words_is_the_vocabulary(folders: dict[str, Path], family: str) -> None:
+    lm = load(folders[family])
+    adapter = under(lm, placements(family)["after"])
+    assert lm._decoder.head.narrows
+    same(lm.score(over_fewer_words(adapter, lm._decoder.head.width)), lm.score(references(adapter)))
+
+
+def test_a_shortlist_is_a_softmax_over_each_rows_own_words(folders: dict[str, Path]) -> None:
+    """By hand from the whole vocabulary's logits, gradient included; and whoever shares the batch."""
+    lm = load(folders["llama"])
+    model, ids = lm._lm.model, lm._lm.tokenizer
+    before = [id(module) for module in model.modules()]
+    adapter = under(lm, placements("llama")["output"])
+    together = lm.score(over_fewer_words(adapter, 3))
+    (target,), values = adapter.layout.targets, adapter.values.clone().requires_grad_()
+    ((a, b),) = matrices(adapter.layout, values)
+    merged = {f"{target.name}.weight": model.get_submodule(target.name).weight + adapter.layout.scaling * b @ a}
+    total, found = torch.zeros((), dtype=torch.float64), []
+    for request in references(adapter):
+        for given in request.completions:
+            prompt = ids(given.messages[0].content)["input_ids"]
+            said = [*ids(given.completion)["input_ids"], ids.eos_token_id]
+            inputs = {"input_ids": torch.tensor([[*prompt, *said]])}
+            with exact(torch.float64):
+                frozen = model(**inputs).logits[0, len(prompt) - 1 : -1]
+                logits = functional_call(model, merged, kwargs=inputs).logits[0, len(prompt) - 1 : -1]
+            words = {*said, *lm._decoder.stop_ids, *frozen.topk(3, -1).indices.flatten().tolist()}
+            other = torch.tensor([word not in words for word in range(logits.shape[-1])])
+            log_p = logits.masked_fill(other, float("-inf")).log_softmax(-1)
+            log_p = log_p.gather(-1, torch.tensor(said).unsqueeze(-1)).squeeze(-1)
+            total = total + given.weight * log_p.sum()
+            found.append(log_p.tolist())
+    total.backward()
+    rows = [score for row in together.completions for score in row]
+    assert [s.log_probabilities for s in rows if s is not None] == [pytest.approx(log_p, abs=1e-9) for log_p in found]
+    torch.testing.assert_close(together.gradients[0], values.grad, rtol=1e-9, atol=1e-9)
+    alone = [lm.score([request]).completions[0] for request in over_fewer_words(adapter, 3)]
+    for one, other_one in zip(alone, together.completions, strict=True):
+        for x, y in zip(one, other_one, strict=True):
+            assert x is not None
+            assert y is not None
+            assert x.log_probabilities == pytest.approx(y.log_probabilities, abs=1e-12)
+    assert [id(module) for module in model.modules()] == before
+    whole = load(folders["llama"], suffix_replay=False)
+    same(whole.score(over_fewer_words(adapter, 3)), whole.score(references(adapter)))
 
 
 # The store alone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from haps_search.engines.assembly import prepare_torch
+from haps_search.engines.torch_process import prepare_torch
 
 
 @pytest.mark.parametrize(("gpus", "fractions"), [(0.25, [0.25]), (1.0, []), (2.0, []), (None, [])])

@@ -82,8 +82,10 @@ def test_validate_says_what_would_run(monkeypatch: pytest.MonkeyPatch, tmp_path:
     lines = haps("validate", "skills").splitlines()
     assert lines[0] == "skills: valid"
     assert "  candidates  adder (zoo), reverser (zoo), sorter (zoo)" in lines
-    assert "  run         200 steps x 32 questions x 4 episodes" in lines
+    assert "  run         160 steps x 32 questions x 4 episodes" in lines
     assert "  space       routing.lora.rank: one of 2, 4, 8" in lines
+    assert "  opponent    architecture-only: 3 trials, its learning rates" in lines
+    assert "  opponent    plain LoRA: 3 trials, learning.learning_rate.low: log from 0.003 to 0.03" in lines
 
 
 def test_validate_counts_a_changed_value() -> None:

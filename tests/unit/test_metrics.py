@@ -13,7 +13,8 @@ from experiments import tiny_experiment
 from made import episode, layout, module, normal, question, routes, said
 
 from haps_search.config.run import CollapseConfig, Experiment
-from haps_search.search.metrics import adapter_norm, alarms, failure_shares, route_shares, step_metrics
+from haps_search.lora.adapter import adapter_norm
+from haps_search.search.metrics import alarms, failure_shares, route_shares, step_metrics
 from haps_search.tasks.question_rows import CONTEXT_CUT
 from haps_search.types import Adapter, Routes, Score, Scores
 

@@ -92,6 +92,30 @@ def test_the_static_adapter_has_the_bounds_of_the_best_trial() -> None:
     assert (low.max_relative_norm, low.max_relative_spectral_norm) == (4.0, 0.3)  # type: ignore[union-attr]
 
 
+def test_against_a_residual_an_opponent_has_the_rank_of_both_parts() -> None:
+    found = opponents(a_study(SPACE), best(**{"routing.low_level.residual_of": "static"}))
+    ranks = {name: experiment_of(a_study(SPACE), s.setting(drawn(s), 1)).routing.lora.rank for name, s in found.items()}
+    assert ranks == {"architecture_only": 8, "static": 16, "plain_lora": 16}
+
+
+def test_an_opponent_does_not_begin_with_the_adapters_of_another_low_level() -> None:
+    run = {"warm_start": "/runs/stage-1", "warm_start_low": True}
+    study = a_study(SPACE, experiment={"run": run, "learning": {"kl_to": "start"}})
+    for search in opponents(study, best()).values():
+        experiment = experiment_of(study, search.setting(drawn(search), 1))
+        assert (experiment.run.warm_start, experiment.run.warm_start_low) == ("/runs/stage-1", False)
+        assert experiment.learning.kl_to == "frozen"
+    own = {"settings": {"run.warm_start": "/runs/static-stage-1", "run.warm_start_low": True}}
+    study = a_study(SPACE, experiment={"run": run}, opponents={"static": own})
+    static = opponents(study, best())["static"]
+    assert experiment_of(study, static.setting(drawn(static), 1)).run.warm_start_low
+
+
+def test_what_teaches_adapters_cannot_teach_a_router_without_any() -> None:
+    study = a_study(SPACE, experiment={"learning": {"signal": "references"}})
+    assert list(opponents(study, best())) == ["static", "plain_lora"]
+
+
 @pytest.mark.parametrize(("level", "own"), [("none", "architecture_only"), ("static", "static")])
 def test_the_best_trial_is_no_opponent_of_its_own(level: str, own: str) -> None:
     trial = a_trial(3, 0.9, parameters={"routing.low_level.type": level})

@@ -10,14 +10,13 @@ import pytest
 import torch
 from replays import MODELS, replay_experiment, row, skilled, write_table
 
-from haps_search.config.learning import CostRange, LearningConfig
+from haps_search.config.learning import COST_WEIGHT, CostRange, LearningConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError
 from haps_search.learning.utility import utility, weighted, with_cost_weight
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
-from haps_search.routing.features_backbone import COST_WEIGHT
 from haps_search.search.loop import batch, run
 from haps_search.search.outcome_step import expected, likeliest, outcome_metrics, outcome_step, score_known
 from haps_search.tasks.build import build_task

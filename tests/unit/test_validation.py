@@ -10,7 +10,7 @@ import torch
 from made import NumberTask, ScriptedEngine, layout, normal, question
 
 from haps_search.config.run import SamplingConfig
-from haps_search.search.metrics import adapter_norm
+from haps_search.lora.adapter import adapter_norm
 from haps_search.search.validation import Scored, score_assignment, score_router, validation_metrics
 from haps_search.types import Adapter, Episode
 

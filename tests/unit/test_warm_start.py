@@ -21,6 +21,7 @@ from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.learning.update import Learner
 from haps_search.lora.adapter import flattened, relative_norms
+from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.search.warm_start import warm_source, warm_start
@@ -93,6 +94,30 @@ def test_what_references_taught_is_where_the_low_level_begins(
     other = tiny_experiment(tiny_lms, run__warm_start="taught", routing__lora__rank=2, **changes)
     with pytest.raises(ConfigError, match=r"routing\.lora"):
         warm_source(other, tmp_path / "new")
+
+
+@pytest.mark.parametrize("low", [{"type": "static"}, {**RESIDUAL, "static_learns": True}], ids=lambda low: low["type"])
+def test_the_kl_is_taken_to_where_the_run_began_also_after_a_resume(
+    tiny_lms: dict[str, Path], tmp_path: Path, low: dict[str, Any]
+) -> None:
+    taught = tiny_experiment(tiny_lms, run__steps=3, routing__low_level={"type": "static", "init": "xavier"}, **TAUGHT)
+    asyncio.run(run(LocalEngine.build(taught, TaughtTask()), TaughtTask(), taught, RunFolder(tmp_path / "a", taught)))
+    changes = TAUGHT | {"learning__signal": "rollouts", "routing__low_level": low, "run__warm_start_low": True}
+    learning = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "learning__learning_rate__low": 0.05}
+    experiment = tiny_experiment(tiny_lms, run__warm_start="a", run__steps=4, **changes, **learning)
+    engine = LocalEngine.build(experiment, DenseTask())
+    asyncio.run(run(engine, DenseTask(), experiment, RunFolder(tmp_path / "b", experiment)))
+    first, *_, last = [r.metrics["kl"] for r in read_records(tmp_path / "b" / "metrics.jsonl")]
+    assert first == pytest.approx(0.0, abs=1e-9)
+    assert last > 1e-4
+    resumed = LocalEngine.build(experiment, DenseTask())
+    asyncio.run(resumed.restore(asyncio.run(engine.snapshot())))
+    one, other = (asyncio.run(e.route(QUESTIONS, 2, 0)) for e in (engine, resumed))
+    assert set(one.references) == set(one.adapters)
+    for key, reference in one.references.items():
+        began = [part.values for part in reference.parts]
+        assert all(torch.equal(a, b.values) for a, b in zip(began, other.references[key].parts, strict=True))
+        assert not all(torch.equal(a, b.values) for a, b in zip(began, one.adapters[key].parts, strict=True))
 
 
 class Interrupted(Exception):
@@ -222,3 +247,11 @@ def test_how_the_low_levels_input_is_standardised_is_taken_by_the_warmed_backbon
         found = engine._learner.router.read(QUESTIONS).pooled
     torch.testing.assert_close(found.mean(0), torch.zeros_like(found[0]), atol=1e-9, rtol=0)
     torch.testing.assert_close(found.std(0, correction=0), torch.ones_like(found[0]))
+
+
+def test_a_warm_up_of_what_references_teach_is_a_run_of_its_own(tiny_lms: dict[str, Path]) -> None:
+    taught = tiny_experiment(tiny_lms, routing__low_level={"type": "static"}, **TAUGHT)
+    held = tiny_experiment(tiny_lms, run__warm_start="a", run__warm_start_low=True, learning__kl_to="start")
+    for experiment in (taught, held):
+        warmed = warmup_experiment(experiment, len(QUESTIONS))
+        assert Experiment.model_validate(warmed.model_dump(mode="json")) == warmed

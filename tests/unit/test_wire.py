@@ -99,14 +99,15 @@ def test_score_requests_come_out_as_they_went_in_and_in_order() -> None:
     sent = [
         to_score(residual, static),
         to_score(None, kl=True, every=True),
-        to_score(bank, keep=True),
+        to_score(bank, keep=True, match=True, shortlist=7),
         to_score(Adapter(SMALL, residual.values, static), every=True),
     ]
     parcel = pack_score(sent)
     found = unpack_score(through_a_process(parcel))  # type: ignore[arg-type]
     for got, gave in zip(found, sent, strict=True):
         assert got.completions == gave.completions
-        assert (got.distribution, got.every, got.kl, got.keep) == (gave.distribution, gave.every, gave.kl, gave.keep)
+        for name in ("distribution", "every", "kl", "keep", "match", "shortlist"):
+            assert getattr(got, name) == getattr(gave, name)
         assert same_adapter(got.adapter, gave.adapter)
         assert same_adapter(got.reference, gave.reference)
     assert parcel.rows == 8
@@ -142,7 +143,9 @@ def test_scores_come_out_as_they_went_in() -> None:
     )
     found = unpack_scores(through_a_process(pack_scores(sent)))  # type: ignore[arg-type]
     assert found.completions == sent.completions
-    assert all(same(got, gave) for got, gave in zip(found.gradients, sent.gradients, strict=True))
+    assert all(g is None or isinstance(g, np.ndarray) for g in found.gradients), "a trial passes them on without torch"
+    again = unpack_tensors(through_a_process(pack_tensors(found.gradients)))  # type: ignore[arg-type]
+    assert all(same(got, gave) for got, gave in zip(again, sent.gradients, strict=True))
 
 
 def test_lengths_and_precisions_stay_apart() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.backend import Backend
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile, Resources
@@ -23,6 +23,7 @@ from haps_search.engines.placement.seating import Crew, crews
 from haps_search.records.remote import storage
 
 _log = logging.getLogger(__name__)
+_UNUSED = "DatasetsCallback", "PlacementGroupCleanerCallback"
 MOST_SAID = 500
 """Characters of Train's own reason; the log has all of it."""
 
@@ -36,12 +37,19 @@ class HostingBackend(Backend):
 
 
 @dataclass
-class HostingConfig(TorchConfig):
-    """A TorchConfig whose backend sets up nothing, so each rank sees its own GPU only."""
+class HostingConfig(BackendConfig):
+    """Its backend sets up nothing: each rank sees its own GPU only, and neither driver nor controller needs torch."""
 
     @property
     def backend_cls(self) -> type[Backend]:
         return HostingBackend
+
+
+class HostingTrainer(DataParallelTrainer):
+    """Without the process that hands out Ray datasets, of which there are none; each takes seconds of CPU to start."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if type(each).__name__ not in _UNUSED]
 
 
 class Pool:
@@ -74,9 +82,9 @@ class Pool:
         self._threads.append(thread)
         thread.start()
 
-    def _trainer(self, crew: Crew, number: int, avoided: Collection[str]) -> TorchTrainer:
+    def _trainer(self, crew: Crew, number: int, avoided: Collection[str]) -> HostingTrainer:
         retries = self._profile.retries
-        return TorchTrainer(
+        return HostingTrainer(
             host,
             train_loop_config={
                 "seats": [c.model_dump(mode="json") for c in crew.seats],
@@ -87,7 +95,7 @@ class Pool:
                 "gpus": crew.resources.gpus,
                 "retries": {"within_s": retries.within_s, "longest_s": retries.longest_pause_s},
             },
-            torch_config=HostingConfig(),
+            backend_config=HostingConfig(),
             scaling_config=ScalingConfig(
                 num_workers=len(crew.seats),
                 use_gpu=crew.resources.gpus > 0,
@@ -103,7 +111,7 @@ class Pool:
             ),
         )
 
-    def _fit(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: HostingTrainer) -> None:
         reason = "the pool ended"
         try:
             trainer.fit()

@@ -8,6 +8,9 @@ from typing import Any
 
 from haps_search.errors import CandidateError, HapsError
 
+BROKER = "broker"
+"""The broker's name in the session's namespace."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:

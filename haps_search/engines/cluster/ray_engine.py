@@ -15,11 +15,12 @@ from haps_search.config.tasks import ObjectTask
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.remote_candidates import RemoteCandidates
 from haps_search.engines.cluster.router_actor import RouterActor, opened
-from haps_search.engines.cluster.store import LOST, Places, stored
-from haps_search.engines.cluster.wire import pack_tensors
+from haps_search.engines.cluster.store import LOST, Places, fetched, stored
+from haps_search.engines.cluster.wire import pack_tensors, unpack_adapters
 from haps_search.errors import PoolError
 from haps_search.tasks.own import passed
 from haps_search.types import (
+    Adapter,
     Outcomes,
     Question,
     Rollouts,
@@ -44,17 +45,18 @@ class RayEngine:
         self._candidates = RemoteCandidates(broker, profile, self._places)
 
     @classmethod
-    async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any) -> RayEngine:
-        """Wait for the pool, then start this trial's router actor.
+    async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any, router: Any = None) -> RayEngine:
+        """Start this trial's router actor while the pool loads, or go on with the `router` that an earlier one kept.
 
         Raises:
             CandidateError, ConfigError, PoolError: what the pool or the router could not load.
         """
-        await RemoteCandidates(broker, profile).tables()
-        remote: Any = ray.remote(RouterActor)
-        router = remote.options(num_cpus=profile.router.cpus, num_gpus=profile.router.gpus).remote()
-        engine = cls(broker, router, profile)
-        await engine.load(experiment)
+        engine = cls(broker, _started(experiment, profile) if router is None else router, profile)
+        try:
+            await engine.load(experiment)
+        except BaseException:
+            await engine.close()
+            raise
         return engine
 
     async def load(self, experiment: Experiment) -> None:
@@ -69,11 +71,18 @@ class RayEngine:
         await self._routed("load", described, tables, resources.threads, resources.gpus, own)
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
-        bare, keys, packed = await self._routed("route", list(questions), episodes, seed, everyone)
+        bare, adapters, references = await self._routed("route", list(questions), episodes, seed, everyone)
         try:
-            return await asyncio.to_thread(opened, bare, keys, packed, self._places)
+            return await asyncio.to_thread(opened, bare, adapters, references, self._places)
         except LOST as error:
             raise PoolError(f"the router's adapters were lost ({error})") from error
+
+    async def adapters_of(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
+        """Of every candidate for every question, as torch tensors."""
+        keys, packed = await self._routed("all_adapters", list(questions))
+        (tensors,) = await asyncio.to_thread(fetched, [packed.tensors])
+        pairs = zip(keys, unpack_adapters(replace(packed, tensors=tensors)), strict=True)
+        return {key: adapter for key, adapter in pairs if adapter is not None}
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return await self._candidates.sample(candidate, requests)
@@ -104,10 +113,21 @@ class RayEngine:
         await self._routed("restore", snapshot)
 
     async def close(self) -> None:
+        ray.kill(self.released())
+
+    def released(self) -> Any:
+        """The router actor, for another engine; this one is done."""
         self._candidates.leave()
-        ray.kill(self._router)
+        return self._router
 
     async def _routed(self, method: str, *arguments: Any) -> Any:
         """A call of the router, which may take as long as loading a model."""
         limit_s = max(self._profile.worker_start_timeout_s, self._profile.leases.deadline_s)
         return await answer(getattr(self._router, method).remote(*arguments), limit_s)
+
+
+def _started(experiment: Experiment, profile: ClusterProfile) -> Any:
+    remote: Any = ray.remote(RouterActor)
+    router = remote.options(num_cpus=profile.router.cpus, num_gpus=profile.router.gpus).remote()
+    router.begin.remote(experiment.model_dump(mode="json"))  # `load` comes when the pool has
+    return router

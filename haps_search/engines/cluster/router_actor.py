@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from haps_search.config.routing import BackboneConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.store import Places, fetched, stored
 from haps_search.engines.cluster.wire import (
@@ -13,11 +15,15 @@ from haps_search.engines.cluster.wire import (
     PackedTensors,
     pack_adapters,
     unpack_adapters,
+    unpack_arrays,
     unpack_tensors,
 )
+from haps_search.engines.lean_imports import import_lean
+from haps_search.records.sealed_tensors import SealedTensors
 from haps_search.tasks.own import hold_task
 from haps_search.tasks.task import Task
 from haps_search.types import (
+    Adapter,
     ModuleTable,
     Outcomes,
     Question,
@@ -28,15 +34,24 @@ from haps_search.types import (
     UpdateReport,
 )
 
-Keys = tuple[tuple[int, str], ...]
+Held = tuple[tuple[tuple[int, str], ...], PackedAdapters]
+"""Adapters by question and candidate."""
 GradientKeys = tuple[tuple[int, str] | tuple[int, str, int], ...]
 
 
 class RouterActor:
     """A `Learner` behind calls whose tensors are packed. Made an actor by the engine.
 
-    `load` comes first; it is a call, since an error in `__init__` would only say that the actor died.
+    `load` comes first; it is a call, since an error in `__init__` would only say that the actor died. It may come again
+    for another run. What `begin` did before need not be done then.
     """
+
+    def begin(self, experiment: Mapping[str, Any]) -> None:
+        """Import what a router needs."""
+        backbone = Experiment.model_validate(experiment).routing.backbone
+        if isinstance(backbone, BackboneConfig):
+            import_lean(backbone)
+        importlib.import_module("haps_search.engines.assembly")
 
     def load(
         self,
@@ -50,7 +65,8 @@ class RouterActor:
 
         Raises CandidateError, ConfigError.
         """
-        from haps_search.engines.assembly import build_learner, prepare_torch
+        from haps_search.engines.assembly import build_learner
+        from haps_search.engines.torch_process import prepare_torch
         from haps_search.tasks.build import build_task
 
         if own_task is not None:
@@ -62,13 +78,13 @@ class RouterActor:
 
     def route(
         self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False
-    ) -> tuple[Routes, Keys, PackedAdapters]:
+    ) -> tuple[Routes, Held, Held]:
+        """The routes bare, and their adapters and references."""
         routes = self._learner.route(questions, episodes, seed, everyone)
-        keys = tuple(routes.adapters)
-        packed = pack_adapters([routes.adapters[key] for key in keys])
-        packed = replace(packed, tensors=stored(packed.tensors))
-        bare = Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, {})
-        return bare, keys, packed
+        return replace(routes, adapters={}, references={}), _packed(routes.adapters), _packed(routes.references)
+
+    def all_adapters(self, questions: Sequence[Question]) -> Held:
+        return _packed(self._learner.router.all_adapters(questions))
 
     def update(
         self,
@@ -88,17 +104,29 @@ class RouterActor:
         return self._learner.update(questions, signal)
 
     def snapshot(self) -> Snapshot:
-        return self._learner.snapshot()
+        taken = self._learner.snapshot()
+        fitted = SealedTensors.of(taken.fitted) if taken.fitted else {}
+        return replace(taken, tensors=SealedTensors.of(taken.tensors), fitted=fitted)
 
     def restore(self, snapshot: Snapshot) -> None:
         self._learner.restore(snapshot)
 
 
-def opened(routes: Routes, keys: Keys, packed: PackedAdapters, places: Places) -> Routes:
-    """The routes with their adapters, as the loop sees them. Raises one of `store.LOST`."""
-    (tensors,) = fetched([packed.tensors])
-    found = [adapter for adapter in unpack_adapters(replace(packed, tensors=tensors)) if adapter is not None]
-    held = [t for adapter in found for part in adapter.parts for t in (part.values, part.mix) if t is not None]
-    places.remember(held, packed.tensors)
-    adapters = dict(zip(keys, found, strict=True))
-    return Routes(routes.version, routes.assignments, routes.log_probabilities, routes.marginals, adapters)
+def _packed(adapters: Mapping[tuple[int, str], Adapter]) -> Held:
+    packed = pack_adapters(list(adapters.values()))
+    return tuple(adapters), replace(packed, tensors=stored(packed.tensors))
+
+
+def opened(bare: Routes, adapters: Held, references: Held, places: Places) -> Routes:
+    """The routes as the loop sees them, their numbers arrays, which it passes on. Raises one of `store.LOST`."""
+    return replace(bare, adapters=_opened(adapters, places), references=_opened(references, places))
+
+
+def _opened(held: Held, places: Places) -> dict[tuple[int, str], Adapter]:
+    keys, packed = held
+    (at_hand,) = fetched([packed.tensors])
+    opened_parts = unpack_adapters(replace(packed, tensors=at_hand), unpack_arrays)
+    found = [adapter for adapter in opened_parts if adapter is not None]
+    tensors = [t for adapter in found for part in adapter.parts for t in (part.values, part.mix) if t is not None]
+    places.remember(tensors, packed.tensors)
+    return dict(zip(keys, found, strict=True))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -22,16 +22,18 @@ from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.failures import got, refused
 from haps_search.engines.cluster.meters import BrokerMeters
 from haps_search.engines.cluster.pool import Pool
+from haps_search.engines.cluster.protocol import BROKER
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.watch import Watch, alive, ended_by
-from haps_search.engines.local import LocalEngine
 from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError, PoolError
 from haps_search.sweep.leaving import SIGTERM, unfinished
 from haps_search.tasks.build import build_task
 
+if TYPE_CHECKING:
+    from haps_search.engines.local import LocalEngine
+
 _log = logging.getLogger(__name__)
-BROKER = "broker"
 LEFTOVER_S = 60.0
 MOST_CALLS = 10_000
 """So many calls of the broker may be open at once. Each trial and each worker has one or two, whatever is queued; those
@@ -120,6 +122,8 @@ class TableSession(Session):
         return {"ended": None}
 
     async def engine(self, experiment: Experiment) -> LocalEngine:
+        from haps_search.engines.local import LocalEngine  # torch
+
         return LocalEngine.build(experiment, build_task(experiment.task))
 
 
@@ -171,6 +175,11 @@ def _end(broker: Any, pool: Pool, watch: Watch) -> bool:
     left = pool.join(LEAVING_S)
     ray.kill(broker)
     return stopped and not left
+
+
+def name_here(wanted: str) -> str:
+    """A name for a session in this process: that of the Ray it is connected to, where it is."""
+    return ray.get_runtime_context().namespace.removeprefix("haps-") if ray.is_initialized() else wanted
 
 
 def room_for(
@@ -252,7 +261,13 @@ def _environment() -> dict[str, str]:
     """Variables of every process of the session. Under `ray job submit` what the job was given goes first."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     given = (job.get("runtime_env") or {}).get("env_vars") or {}
-    own = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": _path()}
+    own = {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": _path(),
+        # A trial that its scheduler stopped leaves its process to the next one; Tune fails that where it takes longer.
+        "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    }
     return {name: value for name, value in own.items() if name not in given}
 
 

@@ -15,12 +15,11 @@ from ray import tune
 
 from haps_search.config.anchors import renamed_in
 from haps_search.config.engines import ClusterProfile
+from haps_search.config.routing import AnyBackbone
 from haps_search.config.run import Experiment
 from haps_search.config.tables import TableConfig
-from haps_search.engines.assembly import prepare_torch
+from haps_search.engines.cluster.protocol import BROKER
 from haps_search.engines.cluster.ray_engine import RayEngine
-from haps_search.engines.cluster.session import BROKER
-from haps_search.engines.local import LocalEngine
 from haps_search.errors import HapsError, Interrupted, Kind, PoolError
 from haps_search.records.printed import printing_to
 from haps_search.records.remote import pulled, remote_of, working_folder_at
@@ -39,6 +38,8 @@ from haps_search.tasks.tables.reading import hold
 from haps_search.tasks.task import Task
 
 _log = logging.getLogger(__name__)
+_routers: list[tuple[AnyBackbone, Any]] = []
+"""At most one, between two trials of this process: what it imported and loaded need not be again."""
 METRICS = "metrics/"
 """Before the names of our metrics, as Tune flattens them, to tell them from its own."""
 
@@ -65,10 +66,7 @@ def run_trial(
 def _attempt(
     config: Mapping[str, Any], place: Path, table: tuple[TableConfig, OutcomeTable] | None, own_task: Task | None
 ) -> None:
-    import torch
-
     profile = ClusterProfile.model_validate(config["profile"])
-    torch.set_num_threads(profile.trial.threads)
     experiment = Experiment.model_validate(config["experiment"])
     if own_task is not None:
         hold_task(own_task)
@@ -114,11 +112,20 @@ async def _run(experiment: Experiment, profile: ClusterProfile, namespace: str, 
     if leaves():
         return
     task = build_task(experiment.task)
-    engine = await _engine(experiment, profile, namespace, task)
+    if experiment.task.type == "replay":
+        await run(_table_engine(experiment, profile, task), task, experiment, folder, _report, leaves)
+        return
+    broker = _broker(namespace)
+    engine = await RayEngine.start(experiment, profile, broker, _kept_router(experiment))
     try:
         await run(engine, task, experiment, folder, _report, leaves, folder.doing)
-    finally:
+    except Exception:
         await engine.close()
+        raise
+    except SystemExit:  # Tune's word for a trial that its scheduler stopped
+        _keep_router(experiment, engine)
+        raise
+    _keep_router(experiment, engine)
 
 
 def _leaves(sweep: Path) -> Callable[[], bool]:
@@ -127,12 +134,27 @@ def _leaves(sweep: Path) -> Callable[[], bool]:
     return partial(told_to_leave, lock_file(sweep)) if remote is None else listener(remote.objects, sweep.name)
 
 
-async def _engine(experiment: Experiment, profile: ClusterProfile, namespace: str, task: Task) -> Engine:
-    if experiment.task.type == "replay":
-        gpus = profile.trial.gpus + profile.router.gpus if experiment.routing.reads_by_a_model else 0.0
-        prepare_torch(profile.router.threads, gpus)
-        return LocalEngine.build(experiment, task)
-    return await RayEngine.start(experiment, profile, _broker(namespace))
+def _table_engine(experiment: Experiment, profile: ClusterProfile, task: Task) -> Engine:
+    from haps_search.engines.local import LocalEngine  # torch, which no other trial needs
+    from haps_search.engines.torch_process import prepare_torch
+
+    gpus = profile.trial.gpus + profile.router.gpus if experiment.routing.reads_by_a_model else 0.0
+    prepare_torch(profile.router.threads, gpus)
+    return LocalEngine.build(experiment, task)
+
+
+def _kept_router(experiment: Experiment) -> Any:
+    """The router actor that the trial before this one in this process left, where it loaded the same backbone."""
+    while _routers:
+        backbone, router = _routers.pop()
+        if backbone == experiment.routing.backbone:
+            return router
+        ray.kill(router)
+    return None
+
+
+def _keep_router(experiment: Experiment, engine: RayEngine) -> None:
+    _routers.append((experiment.routing.backbone, engine.released()))
 
 
 def _report(step: int, metrics: Mapping[str, float]) -> None:

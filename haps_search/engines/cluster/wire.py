@@ -1,7 +1,8 @@
 """Payloads of tickets: batches packed so that their tensors travel as a few arrays, each once.
 
 Objects dominate the cost of a request, so a parcel holds many requests and each distinct adapter once. An array that
-lies in Ray's object store already stands as a reference to it. Nothing here needs torch where there are no tensors.
+lies in Ray's object store already stands as a reference to it. A trial only passes tensors on: there they stay arrays,
+and nothing needs torch.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class BareScoreRequest:
     kl: bool
     keep: bool
     match: bool
+    shortlist: int
 
     @property
     def length(self) -> int:
@@ -150,6 +152,9 @@ Placed = Callable[["Tensor"], Place | None]
 """Where a tensor lies already, None where it has to travel."""
 
 
+Opened = Callable[[PackedTensors], list[Any]]
+
+
 def _nowhere(tensor: Tensor) -> Place | None:
     return None
 
@@ -170,7 +175,9 @@ def unpack_sample(parcel: SampleParcel) -> list[SampleRequest]:
 
 
 def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> ScoreParcel:
-    bare = tuple(BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep, r.match) for r in requests)
+    bare = tuple(
+        BareScoreRequest(r.completions, r.distribution, r.every, r.kl, r.keep, r.match, r.shortlist) for r in requests
+    )
     adapters = [adapter for r in requests for adapter in (r.adapter, r.reference)]
     return ScoreParcel(bare, pack_adapters(adapters, placed))
 
@@ -178,7 +185,9 @@ def pack_score(requests: Sequence[ScoreRequest], placed: Placed = _nowhere) -> S
 def unpack_score(parcel: ScoreParcel) -> list[ScoreRequest]:
     adapters = iter(unpack_adapters(parcel.adapters))
     return [
-        ScoreRequest(r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep, r.match)
+        ScoreRequest(
+            r.completions, next(adapters), r.distribution, next(adapters), r.every, r.kl, r.keep, r.match, r.shortlist
+        )
         for r in parcel.requests
     ]
 
@@ -188,7 +197,8 @@ def pack_scores(scores: Scores) -> ScoredParcel:
 
 
 def unpack_scores(parcel: ScoredParcel) -> Scores:
-    return Scores(parcel.completions, tuple(unpack_tensors(parcel.gradients)))
+    """As the trial has them: gradients are arrays."""
+    return Scores(parcel.completions, tuple(unpack_arrays(parcel.gradients)))
 
 
 def pack_adapters(adapters: Sequence[Adapter | None], placed: Placed = _nowhere) -> PackedAdapters:
@@ -204,8 +214,9 @@ def pack_adapters(adapters: Sequence[Adapter | None], placed: Placed = _nowhere)
     return PackedAdapters(tuple(parts), pack_tensors(tensors, placed))
 
 
-def unpack_adapters(packed: PackedAdapters) -> list[Adapter | None]:
-    tensors = iter(unpack_tensors(packed.tensors))
+def unpack_adapters(packed: PackedAdapters, opened: Opened | None = None) -> list[Adapter | None]:
+    """`opened` makes their tensors, or in a trial the arrays that stand for them."""
+    tensors = iter((opened or unpack_tensors)(packed.tensors))
     return [None if parts is None else _assembled(parts, tensors) for parts in packed.parts]
 
 
@@ -235,7 +246,16 @@ def unpack_tensors(packed: PackedTensors) -> list[Tensor | None]:
         return [None] * len(packed.where)
     import torch
 
-    rows = {at: torch.from_numpy(packed.arrays[at[0]][at[1]]) for at in set(packed.where) if at is not None}
+    return _rows(packed, torch.from_numpy)
+
+
+def unpack_arrays(packed: PackedTensors) -> list[Any]:
+    """The same as the arrays that they are, which pack as tensors do."""
+    return _rows(packed, lambda array: array)
+
+
+def _rows(packed: PackedTensors, made: Callable[[Array], Any]) -> list[Any]:
+    rows = {at: made(packed.arrays[at[0]][at[1]]) for at in set(packed.where) if at is not None}
     return [None if at is None else rows[at] for at in packed.where]
 
 
@@ -249,7 +269,7 @@ class _Packing:
     def add(self, tensor: Tensor, placed: Placed) -> tuple[int, int]:
         if id(tensor) not in self._seen:
             place = placed(tensor)
-            self._seen[id(tensor)] = self._stacked(tensor.numpy()) if place is None else self._refer(place)
+            self._seen[id(tensor)] = self._refer(place) if place else self._stacked(_array(tensor))
         return self._seen[id(tensor)]
 
     def arrays(self) -> tuple[Any, ...]:
@@ -269,6 +289,11 @@ class _Packing:
             self._arrays.append([])
         self._arrays[number].append(array)
         return number, len(self._arrays[number]) - 1
+
+
+def _array(tensor: Any) -> Array:
+    found: Array = tensor if isinstance(tensor, np.ndarray) else tensor.numpy()
+    return found
 
 
 def _stack(rows: Sequence[Array]) -> Array:

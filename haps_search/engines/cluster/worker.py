@@ -27,6 +27,7 @@ from haps_search.engines.cluster.wire import (
     unpack_sample,
     unpack_score,
 )
+from haps_search.engines.lean_imports import import_lean
 from haps_search.errors import CandidateError, Kind, PoolError
 from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import Again, Failures, Over, Policy, first_line, persistently
@@ -46,13 +47,14 @@ def host(settings: Mapping[str, Any]) -> None:
     """
     from ray.train import get_context
 
-    from haps_search.candidates.frozen_lm import FrozenLM
-    from haps_search.engines.assembly import prepare_torch
-    from haps_search.engines.cluster.meters import Metered
-
-    prepare_torch(settings["threads"], settings["gpus"])
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
+    import_lean(config)
+    from haps_search.candidates.frozen_lm import FrozenLM
+    from haps_search.engines.cluster.meters import Metered
+    from haps_search.engines.torch_process import prepare_torch
+
+    prepare_torch(settings["threads"], settings["gpus"])
     broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     worker, node = f"{config.name}/{settings['crew']}.{rank}", ray.get_runtime_context().get_node_id()
     start = ray.get(broker.arrive.remote(worker, config.name, node), timeout=CALL_S)

@@ -9,12 +9,13 @@ from torch import nn
 
 from haps_search.candidates.attention import Attention, output_of
 from haps_search.candidates.score import LOGITS
-from haps_search.candidates.sources import BALANCED, meta_encoder, meta_lm
+from haps_search.candidates.sources import meta_encoder, meta_lm
 from haps_search.candidates.suffix import tail_suffices
-from haps_search.config.candidates import CandidateConfig, TableSource
+from haps_search.config.candidates import BALANCED, CandidateConfig, TableSource
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
     BackboneConfig,
+    BankLowLevel,
     FrozenTuning,
     LmHighLevel,
     NoLowLevel,
@@ -61,13 +62,14 @@ def candidate_need(
     whole = rows * min(new_tokens, tokens) * text.vocab_size
     # On several devices the head is not had apart, so all logits of a batch are formed at once.
     logits = whole if config.device == BALANCED else max(min(LOGITS, whole), rows * text.vocab_size)
-    beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0)) + int(config.prompt_cache_gb * 1e9)
+    beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0))
+    kept = int((config.prompt_cache_gb + config.activation_gb) * 1e9)
     table = module_table(config.name, model)
     stored = 0
     if learning.signal == "references":
         stored = stored_bytes(model, table, routing, prompt_tokens, new_tokens) if config.suffix_replay else 0
-        beside += int(config.stored_gb * 1e9) if config.device == "cpu" else 0  # a GPU's machine holds it elsewhere
-    return Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside, stored), table
+        kept += int(config.stored_gb * 1e9) if config.device == "cpu" else 0  # a GPU's machine holds it elsewhere
+    return Need(weight_bytes(model), 0, per_row, rows, tokens, True, beside, stored, kept), table
 
 
 def stored_bytes(
@@ -125,6 +127,15 @@ def router_need(experiment: Experiment, tables: dict[str, ModuleTable], prompt_t
         tokens=tokens,
         halves=False,
     )
+
+
+def adapter_bytes(routing: RoutingConfig, table: ModuleTable) -> int:
+    """Of what is one question's own in an adapter as it travels, or of what all questions share where nothing is, in
+    the router's precision, which is float32 or more; 0 without a low level."""
+    if isinstance(routing.low_level, NoLowLevel) or not table.modules:
+        return 0
+    low, precision = routing.low_level, 8 if getattr(routing.backbone, "dtype", "float32") == "float64" else 4
+    return precision * resolve(routing.lora, table).size * (low.size if isinstance(low, BankLowLevel) else 1)
 
 
 def weight_bytes(model: nn.Module, learned_only: bool = False) -> int:

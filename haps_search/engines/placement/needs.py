@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,8 +25,10 @@ DECIDING = ("torch", "transformers", "haps-search")
 @dataclass(frozen=True, slots=True)
 class Need:
     """Bytes of one process: what it holds, per row of a batch of `tokens` what it takes while computing, and `beside`
-    what does not grow with rows: the logits formed at a time, caches of prompts and of references. `stored` is what one
-    reference takes in that cache, and on disk.
+    what does not grow with rows: the logits formed at a time. `kept` are caches of prompts and of references and the
+    activations of what was sampled, each under the candidate's own bound, and `stored` is what one reference takes
+    there, and on disk; `adapters` are the adapters and gradients that it has at a time, of which `least_adapters`
+    cannot be fewer.
 
     A candidate that runs out of memory answers a batch in halves, so one row has to fit. A router (`halves` false)
     reads all its questions at once, and nobody knows before how long their prompts are.
@@ -40,14 +42,17 @@ class Need:
     halves: bool
     beside: int = 0
     stored: int = 0
+    kept: int = 0
+    adapters: int = 0
+    least_adapters: int = 0
 
     @property
     def held(self) -> int:
-        return PROCESS_BYTES + self.weights + self.optimiser + self.beside
+        return PROCESS_BYTES + self.weights + self.optimiser + self.adapters + self.kept + self.beside
 
     @property
     def working(self) -> int:
-        return self.total - PROCESS_BYTES - self.weights - self.optimiser
+        return self.beside + self.per_row * self.rows
 
     @property
     def total(self) -> int:
@@ -56,7 +61,8 @@ class Need:
     @property
     def least(self) -> int:
         """Below this it cannot run."""
-        return self.held + (self.per_row if self.halves else 0)
+        spare = self.adapters - self.least_adapters
+        return self.held - spare + (self.per_row if self.halves else 0)
 
     def rows_in(self, there: float) -> int:
         """How many rows of a batch fit into so many bytes."""
@@ -69,10 +75,13 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Memory per candidate worker, by name, and of one router."""
+    """Memory per candidate worker, by name, and of one router. `adapters` are the bytes of one adapter of each
+    candidate as it travels, 0 without a low level; `shared` says that all questions have the same one."""
 
     candidates: Mapping[str, Need]
     router: Need
+    adapters: Mapping[str, int] = field(default_factory=dict)
+    shared: bool = False
 
 
 def kept(experiment: Experiment, prompt_tokens: int, work_out: Callable[[], Needs]) -> Needs:
@@ -86,7 +95,8 @@ def kept(experiment: Experiment, prompt_tokens: int, work_out: Callable[[], Need
     file = _folder() / f"{hashlib.sha256(described).hexdigest()}.json"
     try:
         found = json.loads(file.read_text())
-        return Needs({name: Need(**need) for name, need in found["candidates"].items()}, Need(**found["router"]))
+        candidates = {name: Need(**need) for name, need in found["candidates"].items()}
+        return Needs(candidates, Need(**found["router"]), found["adapters"], found["shared"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, or half written by who was killed
         needs = work_out()
     try:
@@ -113,7 +123,9 @@ def _described(experiment: Experiment, prompt_tokens: int) -> bytes | None:
             return None
         shapes.append(hashlib.sha256(file.read_bytes()).hexdigest())
     parts = experiment.model_dump(mode="json", include={"candidates", "routing", "learning", "run"})
-    return json.dumps([parts, shapes, prompt_tokens, [version(name) for name in DECIDING]], sort_keys=True).encode()
+    versions = [version(name) for name in DECIDING]
+    known = [each.name for kind in (Needs, Need) for each in fields(kind)]
+    return json.dumps([parts, shapes, prompt_tokens, versions, known], sort_keys=True).encode()
 
 
 def _folder() -> Path:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from haps_search.config.candidates import CandidateConfig, TableSource
 from haps_search.config.engines import ClusterProfile, Nodes, Resources
-from haps_search.config.routing import BackboneConfig
+from haps_search.config.routing import BackboneConfig, BankLowLevel, StaticLowLevel
 from haps_search.config.run import Experiment
 from haps_search.engines.placement.needs import Need, Needs, kept
 from haps_search.engines.placement.seating import Crew, Node, Seat, crews, nodes_of, seat_pool, seat_routers
 from haps_search.types import ModuleTable
 
 GB = 1_000_000_000
+LIGHT_BYTES, TICKET_BYTES = 400_000_000, 1024
+"""Of a process without torch, about; and of a ticket at the broker, at most."""
 PROMPT_TOKENS = 1024
 
 
@@ -28,11 +30,24 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What is on a node beside workers and routers, in bytes of its memory, of which `least` cannot be fewer; `there`
+    where that is bounded and known."""
+
+    who: str
+    node: int
+    bytes: int
+    least: int
+    there: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """`problems` say why it cannot run, `remarks` what should be known where it can."""
 
     machines: tuple[Nodes, ...]
     rows: tuple[Row, ...]
+    beside: tuple[Beside, ...]
     remarks: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -43,7 +58,7 @@ def needs_of(experiment: Experiment, prompt_tokens: int) -> Needs:
 
 
 def _worked_out(experiment: Experiment, prompt_tokens: int) -> Needs:
-    from haps_search.engines.placement.memory import candidate_need, router_need  # transformers and torch
+    from haps_search.engines.placement.memory import adapter_bytes, candidate_need, router_need  # transformers, torch
 
     found: dict[str, Need] = {}
     tables: dict[str, ModuleTable] = {}
@@ -52,7 +67,9 @@ def _worked_out(experiment: Experiment, prompt_tokens: int) -> Needs:
         found[candidate.name], tables[candidate.name] = candidate_need(
             candidate, experiment.learning, experiment.routing, prompt_tokens, new
         )
-    return Needs(found, router_need(experiment, tables, prompt_tokens))
+    adapters = {name: adapter_bytes(experiment.routing, table) for name, table in tables.items()}
+    shared = isinstance(experiment.routing.low_level, StaticLowLevel | BankLowLevel)
+    return Needs(found, router_need(experiment, tables, prompt_tokens), adapters, shared)
 
 
 def plan(experiment: Experiment, trials: int, profile: ClusterProfile, needs: Needs) -> Plan:
@@ -60,19 +77,61 @@ def plan(experiment: Experiment, trials: int, profile: ClusterProfile, needs: Ne
     hosted = [c for c in experiment.candidates if not isinstance(c.source, TableSource)]
     pool, machines = crews(hosted, profile), profile.machines()
     nodes = nodes_of(machines) or [_anything(pool, profile, trials)]
+    travels = _Travels(experiment, trials, profile, needs)
     seats = seat_pool(pool, nodes)
-    workers = [_row(s, needs.candidates[c.name], c.device, nodes) for s, c in zip(seats, _sitting(pool), strict=True)]
+    workers = [_row(s, travels.with_lease(c.name), c.device, nodes) for s, c in zip(seats, _sitting(pool), strict=True)]
     backbone = experiment.routing.backbone
     device = backbone.device if isinstance(backbone, BackboneConfig) else "cpu"
-    routers = [_row(s, needs.router, device, nodes) for s in seat_routers(profile, trials, nodes)]
+    routers = [_row(s, travels.with_step(), device, nodes) for s in seat_routers(profile, trials, nodes)]
     problems = [_no_room(row.seat, nodes) for row in [*workers, *routers[:1]] if not row.seat.node]
     problems += _devices(hosted, profile)
     rows = [row for row in (*workers, *routers) if row.seat.node]
+    beside = _beside(rows, nodes, travels.tickets) if hosted else []
     problems += [_too_large(row) for row in rows if row.there is not None and row.need.least > row.there]
-    problems += _full_nodes(rows, nodes)
+    problems += [*_full_nodes(rows, beside, nodes), *_full_stores(beside, nodes)]
     remarks = [*_strangers(experiment, profile), *_waiting(routers), *_tight([*workers, *routers])]
     remarks += _stored(hosted, needs)
-    return Plan(machines, tuple(rows), tuple(remarks), tuple(dict.fromkeys(problems)))
+    return Plan(machines, tuple(rows), tuple(beside), tuple(remarks), tuple(dict.fromkeys(problems)))
+
+
+class _Travels:
+    """Bytes of adapters and gradients that processes have at a time, and tickets that the broker may have."""
+
+    def __init__(self, experiment: Experiment, trials: int, profile: ClusterProfile, needs: Needs) -> None:
+        self._needs, self._leases, run = needs, profile.leases, experiment.run
+        questions = 1 if needs.shared else run.questions_per_step
+        self._of_step = questions * sum(needs.adapters.values())
+        self._steps = 2 + run.staleness  # adapters and their gradients, and the adapters of a step that is played ahead
+        self._most = 1 if needs.shared else min(profile.leases.rows, trials * run.questions_per_step)
+        self.tickets = trials * run.questions_per_step * run.episodes_per_question
+
+    def with_lease(self, candidate: str) -> Need:
+        """A worker has those of one lease, which are bounded in bytes and by rows, but a single ticket's at least."""
+        pair = 2 * self._needs.adapters.get(candidate, 0)
+        lease = min(self._most * pair, max(int(self._leases.gb * GB), pair))
+        return replace(self._needs.candidates[candidate], adapters=lease, least_adapters=pair)
+
+    def with_step(self) -> Need:
+        """A router has those of its step, where every candidate answers every question."""
+        step = self._steps * self._of_step
+        return replace(self._needs.router, adapters=step, least_adapters=step)
+
+
+def _beside(rows: Sequence[Row], nodes: Sequence[Node], tickets: int) -> list[Beside]:
+    """Driver and broker on the head, a trial's process beside its router, and on every node what its processes have in
+    the object store: a trial maps there what its router made and its workers answered, and copies nothing."""
+    head = 2 * LIGHT_BYTES + tickets * TICKET_BYTES
+    found = [Beside("driver, broker", 1, head, head)]
+    for node in nodes:
+        own = [row for row in rows if row.seat.node == node.number]
+        trials = sum(not row.need.halves for row in own)
+        if trials:
+            found.append(Beside("trials", node.number, trials * LIGHT_BYTES, trials * LIGHT_BYTES))
+        stored, least = sum(row.need.adapters for row in own), sum(row.need.least_adapters for row in own)
+        if stored:
+            there = node.kind.store_gb
+            found.append(Beside("object store", node.number, stored, least, None if there is None else there * GB))
+    return found
 
 
 def _sitting(pool: Sequence[Crew]) -> list[CandidateConfig]:
@@ -110,23 +169,43 @@ def _too_large(row: Row) -> str:
     way_out = "give it more of a GPU, or tune the backbone by lora or not at all"
     if row.need.halves:
         way_out = "give it more GPUs and `device: balanced`, a larger GPU, or a smaller dtype"
+        if row.need.least - row.need.kept <= row.there:
+            way_out = "keep less (activation_gb and prompt_cache_gb of the candidate), or " + way_out
     return (
         f"{row.seat.who} needs {gigabytes(row.need.least)} GB at least (weights {gigabytes(row.need.weights)}, "
-        f"gradients and optimiser {gigabytes(row.need.optimiser)}), its {row.seat.resources.gpus:g} GPUs have "
+        f"{_parts(row.need)}), its {row.seat.resources.gpus:g} GPUs have "
         f"{gigabytes(row.there)}: {way_out}"
     )
 
 
-def _full_nodes(rows: Sequence[Row], nodes: Sequence[Node]) -> list[str]:
+def _parts(need: Need) -> str:
+    if not need.halves:
+        return f"gradients and optimiser {gigabytes(need.optimiser)}, adapters {gigabytes(need.adapters)}"
+    return f"activations and prompts kept {gigabytes(need.kept)}, adapters and gradients {gigabytes(need.adapters)}"
+
+
+def _full_nodes(rows: Sequence[Row], beside: Sequence[Beside], nodes: Sequence[Node]) -> list[str]:
     problems = []
     for node in nodes:
         needed = sum(row.need.least for row in rows if row.seat.node == node.number and not row.on_gpu)
+        needed += sum(each.least for each in beside if each.node == node.number)
         if node.kind.memory_gb is not None and needed > node.kind.memory_gb * GB:
             problems.append(
                 f"node {node.number}: what sits on its CPUs needs {gigabytes(needed)} GB at least, it has "
                 f"{node.kind.memory_gb:g}: fewer trials at a time (sweep.concurrency), a smaller router, more memory"
             )
     return problems
+
+
+def _full_stores(beside: Sequence[Beside], nodes: Sequence[Node]) -> list[str]:
+    return [
+        f"node {each.node}: adapters and gradients need {gigabytes(each.least)} GB at least of its object store, which "
+        f"has {gigabytes(each.there)}: fewer trials at a time (sweep.concurrency), fewer questions a step, a lower "
+        "rank or fewer targets (routing.lora), or a larger store (ray start --object-store-memory, and the profile's "
+        "nodes.object_store_gb)"
+        for each in beside
+        if each.there is not None and each.least > each.there
+    ]
 
 
 def _devices(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> list[str]:
