@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from haps_search.errors import Unfinished
 
+LOOK_S = 0.5
 GRACE_S, SLACK_S = 60.0, 30.0
 """How long a step may take to end and be saved where no profile says it; and then the driver's own last words."""
 STATUS = 75
@@ -40,6 +42,29 @@ class Leaving(Protocol):
     def leave(self, why: str) -> None:
         """Ask whatever runs to save and leave."""
         ...
+
+
+class Pause:
+    """Nothing runs: whoever asks ends the waiting."""
+
+    def __init__(self) -> None:
+        self.why = ""
+
+    @property
+    def leaving(self) -> bool:
+        return bool(self.why)
+
+    def leave(self, why: str) -> None:
+        self.why = self.why or why
+
+
+def paused(seconds: float, folder: Path) -> str:
+    """Wait so long; who wanted to leave meanwhile, "" where nobody did."""
+    pause, until = Pause(), time.monotonic() + seconds
+    with ready_to_leave(pause, folder):
+        while not pause.leaving and time.monotonic() < until:
+            time.sleep(min(max(until - time.monotonic(), 0.0), LOOK_S))
+    return pause.why
 
 
 @contextmanager

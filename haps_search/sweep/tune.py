@@ -279,7 +279,9 @@ class _JournalSearch(Searcher):
 
     def broke(self, trial_id: str, error: BaseException) -> None:
         """A trial's process raised or died: journalled, and what follows is the policy's."""
-        number = self._numbers.pop(trial_id)
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return  # it had returned already, and Tune itself stumbled over it
         with self._keeping():
             end = self._written(number)
             if end is not None:

@@ -28,7 +28,7 @@ from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import JOURNAL
-from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
+from haps_search.sweep.leaving import grace_of, paused, ready_to_leave, unfinished
 from haps_search.sweep.opponents import Search
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
@@ -163,7 +163,9 @@ def driven(
             if isinstance(follows, Over) or ray.is_initialized():  # a Ray that could not be left is no place to begin
                 raise
             report(Said(f"{first_line(error)}; begun again in {follows.pause_s:.0f} s"))
-        time.sleep(follows.pause_s)
+            why = paused(follows.pause_s, folder)
+            if why:
+                raise unfinished(why, str(error)) from error
         resume = resume or Journal(folder).started() is not None
 
 

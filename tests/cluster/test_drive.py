@@ -58,7 +58,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
-    monkeypatch.setattr(drive.time, "sleep", pauses.append)
+    monkeypatch.setattr(drive, "paused", lambda seconds, folder: pauses.append(seconds) or "")
     return pauses
 
 

@@ -17,9 +17,20 @@ from typer.testing import CliRunner
 from haps_search.cli import main
 from haps_search.cli.main import app
 from haps_search.errors import ConfigError, Unfinished
+from haps_search.sweep import leaving
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import lock_file, sweep_of, trial_folder
-from haps_search.sweep.leaving import ASKED, CTRL_C, SIGTERM, STATUS, STOP, grace_of, ready_to_leave, unfinished
+from haps_search.sweep.leaving import (
+    ASKED,
+    CTRL_C,
+    SIGTERM,
+    STATUS,
+    STOP,
+    grace_of,
+    paused,
+    ready_to_leave,
+    unfinished,
+)
 from haps_search.sweep.lock import Lock, holder, told_to_leave
 
 
@@ -147,3 +158,9 @@ def test_stopping_a_sweep_here_asks_its_driver(journal: Journal, monkeypatch: py
     assert "tiny is stopped" in done.output
     with pytest.raises(ConfigError, match="no driver is at it"):
         CliRunner().invoke(app, ["stop", "tiny", "--runs", runs], catch_exceptions=False)
+
+
+def test_who_waits_to_begin_again_leaves_at_once_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert paused(0.01, tmp_path) == ""
+    monkeypatch.setattr(leaving.time, "sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    assert paused(3600, tmp_path) == SIGTERM

@@ -33,7 +33,7 @@ def reason_of(error: BaseException) -> str:
         return reason_of(error.cause)
     if isinstance(error, RayActorError):
         said = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
-        return " ".join(dict.fromkeys(said))[:MOST_SAID]
+        return " ".join(dict.fromkeys(said)).partition(" Some common causes include")[0][:MOST_SAID]
     text = " ".join(str(error).split())[:MOST_SAID]
     return text if isinstance(error, HapsError) and text else f"{type(error).__name__}: {text}"
 
