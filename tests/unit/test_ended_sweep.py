@@ -39,7 +39,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def driver(*_: object) -> None:
         raise AssertionError("Ray was about to be started")
 
-    monkeypatch.setattr(verb, "driver", driver)
+    monkeypatch.setattr(verb, "driven", driver)
 
 
 def test_its_table_comes_from_what_was_measured(ended: tuple[Study, Path], without_ray: None) -> None:

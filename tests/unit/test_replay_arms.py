@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,12 +147,11 @@ def test_a_second_reading_is_refused_before_ray_is_started(
     _, sweep = made
     started: list[bool] = []
 
-    @contextmanager
-    def driver(*arguments: Any, **options: Any) -> Iterator[Any]:
+    def driven(*arguments: Any, **options: Any) -> Any:
         started.append(True)
-        yield Held(Journal(sweep))
+        return arguments[-1](Held(Journal(sweep)))
 
-    monkeypatch.setattr(measuring, "driver", driver)
+    monkeypatch.setattr(measuring, "driven", driven)
     measuring.compare("made", "test", again=False, runs=sweep.parent)
     with pytest.raises(ConfigError, match="--again"):
         measuring.compare("made", "test", again=False, runs=sweep.parent)

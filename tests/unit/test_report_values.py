@@ -147,7 +147,7 @@ def test_alarms_are_counted_with_their_first_and_last_step(tmp_path: Path) -> No
 
 
 def test_failures_have_their_reasons(tmp_path: Path) -> None:
-    assert failures(searched(tmp_path)).rows == ((6, "search", 1, 5, "Diverged: <b>loss</b> is nan & gone"),)
+    assert failures(searched(tmp_path)).rows == ((6, "search", 1, 5, "Diverged: <b>loss</b> is nan & gone", ""),)
 
 
 COMPARISON = {
