@@ -71,4 +71,4 @@ print(result.history[["reward", "validation_reward"]].dropna().tail())
 # %% Whom would it ask?
 run = haps.load_run("sums")
 print(run.route(["31+17=", "40+44="]).frame)
-print(run.evaluate("test").frame)
+print(run.evaluate("test", again=True).frame)  # read once is best; run again, this script says that it was read

@@ -17,6 +17,7 @@ from benchmarks.scale import SMALLEST, Payload
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.slow  # sessions of their own, and what they stand on is tested elsewhere
 @pytest.mark.parametrize("bench", [pytest.param(b, id=b.__name__) for b in (fair_share, ray_overhead, pool_sharing)])
 def test_a_benchmark_on_ray_says_what_it_announces(bench: Any, on_ray: Any) -> None:
     transformers_logging.disable_progress_bar()
