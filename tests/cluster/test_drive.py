@@ -59,6 +59,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
     monkeypatch.setattr(drive, "paused", lambda seconds, folder: pauses.append(seconds) or "")
+    monkeypatch.setattr(drive.ray, "is_initialized", lambda: False)  # other tests' Ray may run in this process
     return pauses
 
 
