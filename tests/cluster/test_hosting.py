@@ -33,15 +33,14 @@ def test_a_pool_with_gpus_gives_what_this_process_gives(
     tiny_lms: dict[str, Path], tmp_path: Path, running_ray: None
 ) -> None:
     sizes = {"train": 16, "validation": 6, "test": 8}
-    experiment = tiny_experiment(
-        tiny_lms, task__sizes=sizes, run__steps=2, run__validation={"every": 2, "questions": 6}
-    )
+    validation = {"every": 2, "questions": 6, "choosing_share": 1.0}
+    experiment = tiny_experiment(tiny_lms, task__sizes=sizes, run__steps=2, run__validation=validation)
     task = build_task(experiment.task)
     asyncio.run(run(LocalEngine.build(experiment, task), task, experiment, RunFolder(tmp_path / "own", experiment)))
     profile = tmp_path / "gpus.yaml"
     profile.write_text(yaml.safe_dump(ON_GPUS))
 
-    here, there = (evaluate("own", "test", runs=tmp_path, profile=p) for p in (None, str(profile)))
+    here, there = (evaluate("own", "test", again=True, runs=tmp_path, profile=p) for p in (None, str(profile)))
     assert isinstance(here, Evaluation)
     assert isinstance(there, Evaluation)
     assert there.measured == here.measured

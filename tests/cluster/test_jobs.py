@@ -273,7 +273,7 @@ def test_variables_that_a_job_brings_are_not_set_again(monkeypatch: pytest.Monke
     """Ray refuses a variable that job and driver both name."""
     given = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"OMP_NUM_THREADS": "8"}}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(given))
-    assert set(session._environment()) == {"TOKENIZERS_PARALLELISM", "PYTHONPATH"}
+    assert set(session._environment()) == {"TOKENIZERS_PARALLELISM", "PYTHONPATH", "TUNE_FUNCTION_THREAD_TIMEOUT_S"}
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     assert session._environment()["OMP_NUM_THREADS"] == "1"
 
