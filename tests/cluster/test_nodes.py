@@ -31,6 +31,7 @@ def nodes() -> Iterator[Nodes]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_lost_nodes_candidate_comes_back_on_another_and_the_others_stay(nodes: Nodes, tmp_path: Path) -> None:
     made = [nodes.add(num_gpus=1) for _ in range(3)]
     sweep = Sweep(nodes, tmp_path, steps=20)

@@ -90,7 +90,8 @@ def checkpoints_of(sweep: Path, number: int) -> list[str]:
     return sorted(path.name for path in folder.glob("step-*"))
 
 
-@pytest.mark.parametrize("kind", [replayed, pytest.param(played_by_a_pool, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [replayed, played_by_a_pool])
 def test_a_sweep_in_an_object_store_is_killed_and_resumed_from_elsewhere(
     kind: Callable[[Path], tuple[list[str], int]], tmp_path: Path, haps: Callable[..., Started],
     monkeypatch: pytest.MonkeyPatch,

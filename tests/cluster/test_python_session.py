@@ -52,6 +52,7 @@ def ran(folder: Path, ray_folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_python_session_gives_what_the_command_line_gives(tmp_path: Path, short_folder: Path) -> None:
     (tmp_path / "session.py").write_text(SESSION)
     found = json.loads(ran(tmp_path, short_folder, "session.py", json.dumps(SETTINGS)).splitlines()[-1])

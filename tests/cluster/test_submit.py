@@ -105,7 +105,8 @@ def _newest_checkpoint(sweep: Path, number: int) -> int:
     return max((int(path.name.removeprefix("step-")) for path in found), default=0)
 
 
-@pytest.mark.parametrize("kind", [replayed, pytest.param(played_by_a_pool, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [replayed, played_by_a_pool])
 def test_readme_s_commands_with_a_kill_between_end_with_every_trial_once(
     kind: Callable[[Path], Sent], head: Head
 ) -> None:
