@@ -55,7 +55,10 @@ def host(settings: Mapping[str, Any]) -> None:
     from haps_search.engines.torch_process import prepare_torch
 
     prepare_torch(settings["threads"], settings["gpus"])
-    broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    try:
+        broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
+    except ValueError:
+        return  # the session ended while this process was starting; an error would only start it again
     worker, node = f"{config.name}/{settings['crew']}.{rank}", ray.get_runtime_context().get_node_id()
     start = ray.get(broker.arrive.remote(worker, config.name, node), timeout=CALL_S)
     if not start:
