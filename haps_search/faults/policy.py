@@ -98,7 +98,8 @@ def persistently(
     say: Say = _log.warning,
     stop: Callable[[], bool] | None = None,
 ) -> T:
-    """Call until it comes back, as the policy says; raises its error where that is over, or `stop` says so."""
+    """Call until it comes back, where what stands in the way passes by itself, for as long as the policy says; raises
+    its error where that is over, or `stop` says so."""
     failures = Failures(policy)
     while True:
         try:
@@ -131,8 +132,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _pause(failures: Failures, error: Exception, what: str, say: Say) -> float | None:
-    """Said, and how long it is; None where it is over. Of what nobody knows only ours and the table's are tried: a
-    mistake in the program comes out the same way again."""
+    """Said, and how long it is; None where it is over. What nobody knows is not tried again here: a mistake in the
+    program comes out the same way again."""
     kind = kind_of(error)
     follows = failures.follow(kind) if kind is Kind.TRANSIENT else Over(final=True)
     if isinstance(follows, Over):

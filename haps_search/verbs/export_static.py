@@ -63,11 +63,15 @@ def export_static(run: Run, out: str | Path, form: Form = "peft") -> ExportedSta
     its whole weights with the static adapter merged in (`merged`). Each has a model card.
 
     Raises:
-        ConfigError: a run whose adapters are generated from nothing, or that has none; a bank is not merged.
+        ConfigError: a run whose adapters are generated from nothing, or that has none; a bank to be merged; a rank
+            beyond what vLLM takes. Nothing is written then.
     """
     folder, found = Path(out), list(shared_adapters(run))
     if form == "merged" and len({each.candidate.name for each in found}) < len(found):
         raise ConfigError("--as merged: a bank is several adapters of one LLM; use peft or vllm")
+    rank = max(each.adapter.layout.rank for each in found)
+    if form == "vllm" and rank > RANKS[-1]:
+        raise ConfigError(f"--as vllm: rank {rank}, and vLLM takes {RANKS[-1]} at most; use merged")
     folders = []
     for each in found:
         where = _peft(each, folder / each.name)
@@ -144,6 +148,11 @@ def model_card(run: Run, shared: Shared, form: Form) -> str:
         *(f"| {name} | {value:.4f} |" for name, value in _validated(run.folder, step)),
         f"| made by | haps_search {__version__}, run {run.name} |",
         "",
+        *(
+            ["What the run generates for a question on top of this adapter is not in it.", ""]
+            if level == "generated"
+            else []
+        ),
         "Validation is of the whole run, router and all candidates, on questions that chose its best step.",
     ]
     return "\n".join([*front, *facts]) + "\n"
@@ -190,9 +199,7 @@ def _commands(rows: list[dict[str, Any]]) -> Iterator[str]:
     for base in dict.fromkeys(row["base"] for row in rows):
         own = [row for row in rows if row["base"] == base]
         rank = max(row["rank"] for row in own)
-        allowed = next((r for r in RANKS if r >= rank), None)
-        if allowed is None:
-            raise ConfigError(f"--as vllm: rank {rank}, and vLLM takes {RANKS[-1]} at most; use merged")
+        allowed = next(each for each in RANKS if each >= rank)
         modules = " ".join(shlex.quote(f"{row['adapter']}={row['path']}") for row in own)
         loras = f"--enable-lora --max-lora-rank {allowed} --max-loras {len(own)} --lora-modules {modules}"
         yield f"vllm serve {shlex.quote(base)} {loras}"

@@ -24,6 +24,7 @@ from haps_search.lora.row_adapters import RowAdapters
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.types import Adapter, Question
+from haps_search.verbs import export_static as verb
 from haps_search.verbs.export_static import Form, export_static
 from haps_search.verbs.loaded_run import Run
 
@@ -87,6 +88,29 @@ def test_a_bank_becomes_an_adapter_each_and_a_command(tiny_lms: dict[str, Path],
     assert float(share) == pytest.approx(0.01, rel=1e-6), "the bound holds for one alone"
     with pytest.raises(ConfigError, match="a bank is several adapters"):
         export_static(made, tmp_path / "merged", "merged")
+
+
+def test_of_a_residual_the_static_part_is_exported_and_its_card_says_so(
+    tiny_lms: dict[str, Path], tmp_path: Path
+) -> None:
+    made = trained(tiny_lms, tmp_path / "run", type="generated", residual_of="static", hidden=[4], init="xavier")
+    folder = export_static(made, tmp_path / "out").folders[0]
+    whole = made.loaded.adapters([Question("", "whatever", "")])[0, "llama"]
+    static = Adapter(whole.parts[-1].layout, whole.parts[-1].values)
+    found = logits(PeftModel.from_pretrained(base(tiny_lms, "llama"), folder))
+    torch.testing.assert_close(found, logits(base(tiny_lms, "llama"), static), rtol=1e-9, atol=1e-9)
+    assert float((found - logits(base(tiny_lms, "llama"), whole)).abs().max()) > 1e-6
+    assert "on top of this adapter is not in it" in (folder / "README.md").read_text()
+
+
+def test_a_rank_that_vllm_does_not_take_is_refused_before_anything_is_written(
+    tiny_lms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trained(tiny_lms, tmp_path / "run", type="static", init="xavier")
+    monkeypatch.setattr(verb, "RANKS", (2,))
+    with pytest.raises(ConfigError, match="rank 3, and vLLM takes 2 at most"):
+        export_static(made, tmp_path / "out", "vllm")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_generated_is_exported_for_questions_only(tiny_lms: dict[str, Path], tmp_path: Path) -> None:

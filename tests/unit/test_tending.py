@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from brokers import answered, asked
 from made import table
 
 from haps_search.config.engines import ClusterProfile, Leases, Resources
+from haps_search.engines.cluster import broker as broker_module
 from haps_search.engines.cluster import watch as watch_module
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.protocol import Done, Failure, Refusal
-from haps_search.engines.cluster.watch import Node, Watch, ended_by, waits
+from haps_search.engines.cluster.watch import Node, Watch, ended_by, late_of, waits
 from haps_search.errors import CandidateError, HapsError, Kind, PoolError
 
 SILENCE_S = 100.0
@@ -240,7 +243,7 @@ def test_the_line_says_what_is_asked_for_and_when_it_ends() -> None:
     (line,) = waits({"llama": 59.6}, profile, [Node("a", "10.0.0.1", 4, 1)])
     assert "worker of llama: it needs 2 GPUs and 4 CPUs on one of 1 nodes; ends in 60 s" in line
     just_begun = profile.worker_start_timeout_s - 5
-    assert waits({"llama": just_begun}, profile, []) == (), "a normal start is not late"
+    assert late_of({"llama": just_begun, "qwen2": 59.6}, profile) == {"qwen2": 59.6}, "a normal start is not late"
 
 
 def test_a_broker_that_is_gone_has_ended() -> None:
@@ -255,3 +258,30 @@ def test_a_broker_that_is_gone_has_ended() -> None:
 
     assert ended_by(slow) is None, "who does not answer now may live"
     assert ended_by(lambda: {"ended": "too late"}) == "too late"
+
+
+def test_who_is_told_the_status_may_break_and_hears_of_workers_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "TICK_S", 0.001)
+    monkeypatch.setattr(broker_module, "TELL_S", 0.0)
+    heard: list[dict[str, bool]] = []
+
+    def told(status: Mapping[str, Any]) -> None:
+        heard.append({name: worker["serving"] for name, worker in status["workers"].items()})
+        if heard[-1] == {"llama/0": False}:
+            raise RuntimeError("no room for metrics")
+
+    async def story() -> None:
+        broker = Broker({"llama": 1}, Leases(deadline_s=1000), SILENCE_S, told=lambda: told)
+        await broker.register("llama/0", table("llama"), 1, "a", 1)
+        while not heard:
+            await asyncio.sleep(0.001)
+        await broker.tend([])
+        while heard[-1] != {"llama/0": False}:
+            await asyncio.sleep(0.001)
+        count = len(heard)
+        await asyncio.sleep(0.05)
+        assert (await broker.status())["ended"] is None, "the pool goes on"
+        assert len(heard) == count, "what broke is told no more"
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+    assert heard[0] == {"llama/0": True}

@@ -8,6 +8,7 @@ any moment is bounded by trials and workers, whatever is queued.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from haps_search.engines.cluster.tickets import Tickets
 from haps_search.errors import CandidateError, HapsError, Kind, PoolError
 from haps_search.types import ModuleTable
 
+_log = logging.getLogger(__name__)
 IDLE_POLL_S = 5.0
 """How long a worker's call waits for work before it comes back empty; shows that the worker lives."""
 TRIAL_POLL_S = 2.5
@@ -128,6 +130,7 @@ class Broker:
                     "node": w.node,
                     "registrations": w.registrations,
                     "room": w.room,
+                    "serving": w.session > 0,
                 }
                 for key, w in self._roster.workers.items()
             },
@@ -309,13 +312,23 @@ class Broker:
             while self._ended is None:
                 await asyncio.sleep(min(TICK_S, self._settings.deadline_s / 4))
                 await self._look(self._clock())
-                if self._told is not None and self._clock_of_loop() - told > TELL_S:
+                if self._clock_of_loop() - told > TELL_S:
                     told = self._clock_of_loop()
-                    self._told(await self.status())
+                    await self._tell()
         except Exception as error:
             # Without it no lease ends any more, and nobody would be told.
             await self.fail_all(f"the broker's clock stopped ({type(error).__name__}: {error})")
             raise
+
+    async def _tell(self) -> None:
+        """What it is told to may break, and nothing else with it."""
+        if self._told is None:
+            return
+        try:
+            self._told(await self.status())
+        except Exception:  # noqa: BLE001 - whatever it is, it is no reason to end the pool
+            _log.exception("the broker's status is told no more")
+            self._told = None
 
     async def _look(self, now: float) -> None:
         self._tickets.expire(now)

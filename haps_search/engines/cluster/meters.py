@@ -29,7 +29,7 @@ class BrokerMeters:
 
     def __init__(self) -> None:
         self._waiting = Gauge("haps_waiting", "Tickets that wait for a lease.", _BY_CANDIDATE)
-        self._workers = Gauge("haps_workers", "Workers that registered.", _BY_CANDIDATE)
+        self._workers = Gauge("haps_workers", "Workers that serve it.", _BY_CANDIDATE)
         self._leased = Gauge("haps_leased", "Leases that workers hold.")
         self._open = Gauge("haps_open", "Tickets without an outcome.")
         self._counts = {name: Counter(f"haps_{name}", f"The broker's count of {name}.") for name in COUNTS}
@@ -37,7 +37,7 @@ class BrokerMeters:
 
     def __call__(self, status: Mapping[str, Any]) -> None:
         """`status` is the broker's own."""
-        serving = [worker["candidate"] for worker in status["workers"].values()]
+        serving = [worker["candidate"] for worker in status["workers"].values() if worker["serving"]]
         for name, waiting in status["waiting"].items():
             self._waiting.set(waiting, {"candidate": name})
             self._workers.set(serving.count(name), {"candidate": name})

@@ -102,11 +102,12 @@ class Watch:
             end_process(hung)
         absent = {*tended.missing, *tended.loading}
         troubles = (line for name, line in self._troubles.items() if name in absent)
-        self.waits = (*waits(tended.missing, self._profile, nodes), *troubles)
-        starting = [name for name in tended.missing if name not in tended.loading]
+        late = late_of(tended.missing, self._profile)
+        self.waits = (*waits(late, self._profile, nodes), *troubles)
+        starting = [name for name in tended.missing if name not in {*late, *tended.loading}]
         self.loading = (
             *(f"{name} has been loading for {s:.0f} s" for name, s in tended.loading.items()),
-            *(f"a worker of {name} is being started" for name in starting if not self.waits),
+            *(f"a worker of {name} is being started" for name in starting),
         )
 
     def _tended(self, nodes: Sequence[Node]) -> Tended:
@@ -159,12 +160,16 @@ def _kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def late_of(missing: Mapping[str, float], profile: ClusterProfile) -> dict[str, float]:
+    """Of candidates without a worker those that have long had none; both give the seconds left."""
+    patience = min(LATE_S, profile.worker_start_timeout_s / 2)
+    return {name: left for name, left in missing.items() if profile.worker_start_timeout_s - left >= patience}
+
+
 def waits(missing: Mapping[str, float], profile: ClusterProfile, nodes: Sequence[Node]) -> tuple[str, ...]:
-    """A line per candidate whose requests wait and that has long had no worker; `missing` gives the seconds left."""
+    """A line per candidate whose requests wait and that no worker hosts; `missing` gives the seconds left."""
     lines = []
     for name, left in missing.items():
-        if profile.worker_start_timeout_s - left < min(LATE_S, profile.worker_start_timeout_s / 2):
-            continue
         wanted = profile.resources_of(name)
         lines.append(
             f"waiting for a worker of {name}: it needs {wanted.gpus:g} GPUs and {wanted.cpus:g} CPUs on one of "
