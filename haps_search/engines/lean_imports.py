@@ -12,12 +12,15 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
 from haps_search.config.candidates import BALANCED, CandidateConfig
 from haps_search.config.routing import BackboneConfig
 
+TRIED = {"torch": "2.13.", "transformers": "5.23."}
+"""Versions whose insides this knows; with any other everything is imported."""
 _COMPILER = "torch._dynamo"
 _NEEDED = f"{_COMPILER}._trace_wrapped_higher_order_op"
 """What masks of attention are made with; it needs nothing else of the compiler."""
@@ -28,8 +31,10 @@ over several devices."""
 
 def import_lean(model: CandidateConfig | BackboneConfig) -> None:
     """In a process that is to hold this model only, before transformers' models are imported. It changes nothing where
-    they are already, where the model brings code of its own, or lies on several devices."""
+    they are already, where the model brings code of its own, or lies on several devices, or with versions not tried."""
     if "transformers.modeling_utils" in sys.modules or model.trust_remote_code or model.device == BALANCED:
+        return
+    if not all(version(name).startswith(known) for name, known in TRIED.items()):
         return
     import torch
     import transformers.utils

@@ -111,6 +111,13 @@ def test_who_compiles_gets_the_whole_compiler() -> None:
     assert printed(LOADED + COMPILED, config().model_dump_json()) == "compiled"
 
 
+def test_with_versions_that_were_not_tried_everything_is_imported() -> None:
+    before, _, after = LOADED.partition("import_lean(config)")
+    untried = "import haps_search.engines.lean_imports as lean\nlean.TRIED = {'torch': '1.0.'}\n"
+    code = before + untried + "import_lean(config)" + after.partition("from test_lean")[0]
+    assert printed(code + 'print("torch" in sys.modules)', config().model_dump_json()) == "False"
+
+
 @pytest.mark.parametrize("changes", [{"trust_remote_code": True}, {"device": "balanced"}])
 def test_other_people_s_code_and_several_devices_get_all_there_is(changes: dict[str, object]) -> None:
     described = config(**changes).model_dump_json()
