@@ -34,7 +34,7 @@ def show_sweep(terminal: Terminal, result: SweepResult) -> None:
         terminal.say(f"next        haps compare {result.name} --split test")
         return
     terminal.show(ranking_table(result.study, result.ranked, result.records))
-    terminal.say(f"\n{comparison_title(result.rows, result.best)}")
+    terminal.say(f"\n{comparison_title(result.study, result.rows, result.best)}")
     show_comparison(terminal, result.rows)
     for line in ("", *closing(result, result.best)):
         terminal.say(line)
@@ -94,12 +94,11 @@ def ranking_table(study: Study, trials: Sequence[TrialRecord], everything: Seque
     return shown
 
 
-def comparison_title(rows: Sequence[Row], best: TrialRecord) -> str:
+def comparison_title(study: Study, rows: Sequence[Row], best: TrialRecord) -> str:
     """What the comparison was measured on."""
-    return (
-        f"greedy reward on {rows[-1].reward.count} validation questions that nothing was chosen on, seed {best.seed}, "
-        "95 % intervals"
-    )
+    parted = study.experiment.run.validation.choosing_share < 1
+    which = "that nothing was chosen on" if parted else "on which settings and checkpoints were chosen too"
+    return f"greedy reward on {rows[-1].reward.count} validation questions {which}, seed {best.seed}, 95 % intervals"
 
 
 def comparison_table(rows: Sequence[Row]) -> Table:

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 from experiments import tiny_experiment
 from rich.console import Console
-from sweeps import write
+from sweeps import a_study, a_trial, write
 from typer.testing import CliRunner
 
 from haps_search.cli.main import app
-from haps_search.cli.sweep_tables import comparison_table, cost_table, counted
+from haps_search.cli.sweep_tables import comparison_table, comparison_title, cost_table, counted
 from haps_search.config.load import parse_study
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError
 from haps_search.evaluation.comparison import Row
+from haps_search.evaluation.intervals import Interval
 from haps_search.records.readings import readings
 from haps_search.records.run_folder import RunFolder
 from haps_search.report.comparisons import comparison, on_test, standings_table
@@ -246,3 +247,13 @@ def test_an_opponent_without_a_result_has_no_row_and_that_is_said(made: Path) ->
     rows = verb.entries(study, best, broken)
     assert [row.label for row in rows] == ["architecture-only", "static adapter", "joint (best trial)"]
     assert verb._unmeasured(study, best, rows) == ["plain LoRA has no row: none of its trials ended with a result"]
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.5, "that nothing was chosen on"), (1.0, "on which settings and checkpoints were chosen too")],
+)
+def test_a_title_says_whether_anything_was_chosen_on_its_questions(share: float, said: str) -> None:
+    study = a_study(experiment={"run": {"steps": 20, "validation": {"choosing_share": share}}})
+    rows = [Row("joint (best trial)", Interval(0.5, 0.1, 0.9, 2), None)]
+    assert f"2 validation questions {said}, seed" in comparison_title(study, rows, a_trial(0, 0.5))
