@@ -542,8 +542,10 @@ async def test_status_counts_what_happened() -> None:
     }  # fmt: skip
     assert status["waiting"] == {"llama": 1}
     assert status["workers"] == {
-        "llama/0": {"candidate": "llama", "pid": 7, "node": "node", "registrations": 3, "room": math.inf}
-    }
+        "llama/0": {
+            "candidate": "llama", "pid": 7, "node": "node", "registrations": 3, "room": math.inf, "serving": True,
+        },
+    }  # fmt: skip
     assert status["ended"] is None
 
 
