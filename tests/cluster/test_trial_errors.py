@@ -269,7 +269,9 @@ class Broker:
         self._ended = False
 
     def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=lambda *given: partial(self._called, name, *given))
+        call = SimpleNamespace(remote=lambda *given: partial(self._called, name, *given))
+        call.options = lambda **options: call
+        return call
 
     def _called(self, name: str, *given: Any) -> Any:
         if name == "register":

@@ -39,19 +39,27 @@ from haps_search.types import (
 class RayEngine:
     """Implements `Engine`: a router actor of its own, and the pool shared with all other trials."""
 
-    def __init__(self, broker: Any, router: Any, profile: ClusterProfile) -> None:
-        self._router, self._profile = router, profile
+    def __init__(self, broker: Any, router: Any, profile: ClusterProfile, name: str) -> None:
+        self._router, self._profile, self._name = router, profile, name
         self._places = Places()
         self._candidates = RemoteCandidates(broker, profile, self._places)
 
     @classmethod
-    async def start(cls, experiment: Experiment, profile: ClusterProfile, broker: Any, router: Any = None) -> RayEngine:
+    async def start(
+        cls,
+        experiment: Experiment,
+        profile: ClusterProfile,
+        broker: Any,
+        router: Any = None,
+        name: str = "measuring",
+    ) -> RayEngine:
         """Start this trial's router actor while the pool loads, or go on with the `router` that an earlier one kept.
+        Ray's dashboard shows the router's work under the `name`.
 
         Raises:
             CandidateError, ConfigError, PoolError: what the pool or the router could not load.
         """
-        engine = cls(broker, _started(experiment, profile) if router is None else router, profile)
+        engine = cls(broker, _started(experiment, profile) if router is None else router, profile, name)
         try:
             await engine.load(experiment)
         except BaseException:
@@ -123,7 +131,8 @@ class RayEngine:
     async def _routed(self, method: str, *arguments: Any) -> Any:
         """A call of the router, which may take as long as loading a model."""
         limit_s = max(self._profile.worker_start_timeout_s, self._profile.leases.deadline_s)
-        return await answer(getattr(self._router, method).remote(*arguments), limit_s)
+        call = getattr(self._router, method).options(name=f"{self._name}: {method}")
+        return await answer(call.remote(*arguments), limit_s)
 
 
 def _started(experiment: Experiment, profile: ClusterProfile) -> Any:

@@ -116,7 +116,8 @@ async def _run(experiment: Experiment, profile: ClusterProfile, namespace: str, 
         await run(_table_engine(experiment, profile, task), task, experiment, folder, _report, leaves)
         return
     broker = _broker(namespace)
-    engine = await RayEngine.start(experiment, profile, broker, _kept_router(experiment))
+    named = f"trial {folder.path.name}"
+    engine = await RayEngine.start(experiment, profile, broker, _kept_router(experiment), named)
     try:
         await run(engine, task, experiment, folder, _report, leaves, folder.doing)
     except Exception:

@@ -107,12 +107,13 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int)
     session: int | None = None
     done: Done | None = None
     lost, failures = "", Failures(AWAY)
+    exchange = broker.exchange.options(name=f"{worker}: exchange")  # what Ray's dashboard tells candidates apart by
     while True:
         try:
             if session is None:
                 what = worker, candidate.table, os.getpid(), node, start, lost
                 session, done = ray.get(broker.register.remote(*what), timeout=CALL_S), None
-            asked = broker.exchange.remote(worker, session, done, candidate.room)
+            asked = exchange.remote(worker, session, done, candidate.room)
             work: Work | None = ray.get(asked, timeout=CALL_S)
             failures.forget()
             done = None if work is None else Done(work.lease, results(candidate, work))
