@@ -23,7 +23,10 @@ def export(
     run: RunPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the adapters.")],
     questions: Annotated[
-        Path | None, typer.Option(help="JSONL with a `question`, and `id` and `context`: the adapters of each.")
+        Path | None,
+        typer.Option(
+            help="JSONL, JSON, CSV or Parquet with a `question`, and `id` and `context`: the adapters of each."
+        ),
     ] = None,
     as_: Annotated[
         As, typer.Option("--as", help="Static adapters and banks: PEFT folders, merged weights, or for vLLM.")

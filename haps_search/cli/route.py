@@ -13,7 +13,10 @@ from haps_search.cli.options import CostWeight, OnProfile, RunPath, Runs
 def route(
     run: RunPath,
     questions: Annotated[
-        Path, typer.Option(help="JSONL with a `question`, and `id`, `context` and `task` if there are.")
+        Path,
+        typer.Option(
+            help="JSONL, JSON, CSV or Parquet with a `question`, and `id`, `context` and `task` if there are."
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A JSONL file for the decisions.")],
     cost_weight: CostWeight = None,

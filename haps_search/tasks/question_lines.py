@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from haps_search.errors import DataError
+from haps_search.tasks.rows import BadRow, Row, open_rows
 from haps_search.types import Question
 
 _SAFE = re.compile(r"[^\w.-]+")
 
 
 def read_questions(file: Path) -> list[Question]:
-    """One JSON object per line with `question`, optionally `id`, `context` and `task`.
+    """JSONL, a JSON array, CSV or Parquet: rows with `question`, optionally `id`, `context` and `task`.
 
     Raises:
-        DataError: file, line and field of the first malformed row.
+        ConfigError: no such file, or of another ending.
+        DataError: file, place and field of the first malformed row.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: no such file")
-    found: dict[str, Question] = {}
-    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-        if line.strip():
-            question = _question(line, file, number)
-            if question.id in found:
-                raise DataError(f"{file}:{number}: field id: {question.id!r} stands twice; ids name folders")
-            found[question.id] = question
+    rows, found = open_rows(file), dict[str, Question]()
+    for row in rows.stream:
+        where = rows.where(row.number)
+        question = _question(row, where)
+        if question.id in found:
+            raise DataError(f"{where}: field id: {question.id!r} stands twice; ids name folders")
+        found[question.id] = question
     if not found:
         raise DataError(f"{file}: no questions")
     return list(found.values())
 
 
-def _question(line: bytes, file: Path, number: int) -> Question:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{file}:{number}: not JSON ({error})") from error
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
-        raise DataError(f"{file}:{number}: field question: needs a text")
-    given = "" if row.get("id") is None else str(row["id"])
-    identity = _SAFE.sub("_", given).strip(".") or f"line-{number}"
-    task = {"task": str(row["task"])} if row.get("task") else {}
-    return Question(identity, row["question"], str(row.get("reference", "")), str(row.get("context") or ""), task)
+def _question(row: Row, where: str) -> Question:
+    value = row.value
+    if isinstance(value, BadRow):
+        raise DataError(f"{where}: {value}")
+    if not isinstance(value, Mapping) or not isinstance(value.get("question"), str) or not value["question"].strip():
+        raise DataError(f"{where}: field question: needs a text")
+    given = "" if value.get("id") is None else str(value["id"])
+    identity = _SAFE.sub("_", given).strip(".") or f"line-{row.number}"
+    task = {"task": str(value["task"])} if value.get("task") else {}
+    reference, context = (str(value.get(name) or "") for name in ("reference", "context"))
+    return Question(identity, value["question"], reference, context, task)

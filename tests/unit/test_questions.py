@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 from sweeps import a_study, a_trial, write
 
@@ -32,6 +33,18 @@ def test_rows_become_questions_in_their_order(tmp_path: Path) -> None:
     assert read_questions(file) == [Question("q1", "3+4?", "7", "sums"), Question("line-3", "abc", "", "")]
 
 
+@pytest.mark.parametrize("ending", ["json", "csv", "parquet"])
+def test_other_files_than_json_lines_are_read_too(tmp_path: Path, ending: str) -> None:
+    rows, file = pandas.DataFrame({"question": ["3+4?", "abc"], "id": ["q1", None]}), tmp_path / f"asked.{ending}"
+    if ending == "json":
+        rows.to_json(file, orient="records")
+    else:
+        getattr(rows, f"to_{ending}")(file, index=False)
+    first, second = read_questions(file)
+    assert (first, second.text) == (Question("q1", "3+4?", "", ""), "abc")
+    assert second.id.startswith("line-")
+
+
 @pytest.mark.parametrize("given", [None, "", "..", "."])
 def test_an_id_that_names_no_folder_is_replaced_by_the_line(tmp_path: Path, given: str | None) -> None:
     assert read_questions(written(tmp_path, {"question": "a", "id": given}))[0].id == "line-1"
@@ -52,7 +65,7 @@ def test_a_line_ends_where_json_lines_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("{not json", "not JSON"),
+        ("{not json", "bad JSON"),
         (["a"], "field question: needs a text"),
         ({"text": "a"}, "field question: needs a text"),
         ({"question": "  "}, "field question: needs a text"),
@@ -71,7 +84,7 @@ def test_a_malformed_row_is_named_by_file_line_and_field(tmp_path: Path, row: ob
 def test_bytes_that_are_not_utf_8_are_a_malformed_row(tmp_path: Path) -> None:
     file = tmp_path / "latin.jsonl"
     file.write_bytes('{"question": "é"}'.encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.jsonl:1: not JSON"):
+    with pytest.raises(DataError, match=r"latin\.jsonl:1: .*not UTF-8"):
         read_questions(file)
 
 
@@ -90,7 +103,7 @@ def test_an_empty_file_has_no_questions(tmp_path: Path, content: str) -> None:
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.jsonl", tmp_path):
-        with pytest.raises(DataError, match="no such file"):
+        with pytest.raises(ConfigError, match="no such file"):
             read_questions(path)
 
 
