@@ -24,9 +24,7 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="A folder for the adapters.")],
     questions: Annotated[
         Path | None,
-        typer.Option(
-            help="JSONL, JSON, CSV or Parquet with a `question`, and `id` and `context`: the adapters of each."
-        ),
+        typer.Option(help="Rows with a `question` (JSONL, JSON, CSV, Parquet): the adapters of each."),
     ] = None,
     as_: Annotated[
         As, typer.Option("--as", help="Static adapters and banks: PEFT folders, merged weights, or for vLLM.")

@@ -14,9 +14,7 @@ def route(
     run: RunPath,
     questions: Annotated[
         Path,
-        typer.Option(
-            help="JSONL, JSON, CSV or Parquet with a `question`, and `id`, `context` and `task` if there are."
-        ),
+        typer.Option(help="JSONL, JSON, CSV or Parquet with a `question`, `id`, `context`, `task`."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A JSONL file for the decisions.")],
     cost_weight: CostWeight = None,
