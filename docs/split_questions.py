@@ -1,6 +1,6 @@
 """Split a JSONL file of questions 60/20/20 by a hash of their text, so that equal texts stay together.
 
-python docs/examples/split_questions.py questions.jsonl FOLDER [--text question] [--most train=600 test=400]
+python docs/split_questions.py questions.jsonl FOLDER [--text question] [--most train=600 test=400]
 """
 
 from __future__ import annotations
