@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 
 NAME = f"t{os.getpid()}"
+# Ray makes its workers yield to everything else; on a machine where something else computes they would stand still.
+os.environ.setdefault("RAY_worker_niceness", "0")
 LOGICAL_GPUS = 3
 
 
@@ -73,12 +76,12 @@ def running_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.fixture
-def on_ray(running_ray: None, tmp_path: Path) -> Callable[..., AbstractContextManager[Any]]:
+@pytest.fixture(scope="session")
+def open_session(running_ray: None) -> Callable[..., AbstractContextManager[Any]]:
     """Open a session for an experiment on the running Ray; the profile's fields can be changed."""
     from haps_search.engines.cluster.session import session
 
-    def opened(experiment: Experiment, **changes: Any) -> AbstractContextManager[Any]:
+    def opened(experiment: Experiment, folder: Path, name: str = NAME, **changes: Any) -> AbstractContextManager[Any]:
         described = {
             "name": "test",
             "candidate": {"cpus": 0.25},
@@ -88,7 +91,12 @@ def on_ray(running_ray: None, tmp_path: Path) -> Callable[..., AbstractContextMa
             "worker_start_timeout_s": 900,
             **changes,
         }
-        profile = ClusterProfile.model_validate(described)
-        return session(NAME, experiment.candidates, profile, tmp_path / "pool")
+        return session(name, experiment.candidates, ClusterProfile.model_validate(described), folder)
 
     return opened
+
+
+@pytest.fixture
+def on_ray(open_session: Callable[..., Any], tmp_path: Path) -> Callable[..., AbstractContextManager[Any]]:
+    """Such a session with its files in the test's own folder."""
+    return partial(open_session, folder=tmp_path / "pool")
