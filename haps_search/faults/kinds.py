@@ -56,7 +56,6 @@ NAMES: dict[str, Kind] = {
     ),
     # the openai client: no answer, or one that is no chat completion
     **dict.fromkeys(("openai.APIConnectionError", "openai.APITimeoutError"), Kind.TRANSIENT),
-    "openai.APIResponseValidationError": Kind.UNKNOWN,
     # the hub: not in the cache, and why it could not be fetched lies beneath
     "huggingface_hub.errors.OfflineModeIsEnabled": Kind.PERMANENT,
     "huggingface_hub.errors.LocalEntryNotFoundError": Kind.UNKNOWN,

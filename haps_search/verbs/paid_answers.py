@@ -47,7 +47,7 @@ class PaidAnswers:
         }
         self._known = _read(file)
         self.spent, _ = paid_for(candidates, file)
-        self._promised = 0.0
+        self._promised, self._under_way = 0.0, 0
         self._failed: BaseException | None = None
         self._open: set[asyncio.Task[Sampled]] = set()
         self._back = asyncio.Event()
@@ -91,7 +91,7 @@ class PaidAnswers:
                 self._keep(key, name, sampled)
                 return sampled
             finally:
-                self._promised -= most
+                self._promised, self._under_way = self._promised - most, self._under_way - 1
                 self._wake()
 
     async def _promise(self, most: float) -> None:
@@ -102,9 +102,9 @@ class PaidAnswers:
             if self._held.leaving:
                 raise Interrupted(f"{self.spent:.6g} is paid, and the answers are kept")
             if self.spent + self._promised + most <= self._most:
-                self._promised += most
+                self._promised, self._under_way = self._promised + most, self._under_way + 1
                 return
-            if self._promised <= 0:
+            if not self._under_way:
                 self._held.leave(MAX_COST)
                 continue
             await self._back.wait()
