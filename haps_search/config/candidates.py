@@ -107,7 +107,7 @@ class EndpointSource(Config):
     def _nothing_that_is_ours(cls, body: dict[str, Any]) -> dict[str, Any]:
         ours = sorted({"model", "messages", "stop", "n", "stream", "logprobs", "tools"} & set(body))
         if ours:
-            raise ValueError(f"got {', '.join(ours)}, which haps_search decides itself: leave it out")
+            raise ValueError(f"got {', '.join(ours)}, which haps_search decides itself, so leave it out")
         return body
 
     def shared_by(self, workers: int) -> Self:

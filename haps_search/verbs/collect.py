@@ -254,14 +254,14 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Re
         _local(study, task) if local else _on_ray(study, parts.folder / "logs", report) as sample,
     ):
         arm()
-        play = partial(
+        work = partial(
             play_missing, task=task, wanted=wanted, parts=parts, advance=advance, leaves=lambda: lock.leaving
         )
         if endpoints_of(study.experiment.candidates):
             answers = PaidAnswers(sample, study.experiment.candidates, parts.folder / ANSWERS, lock, most)
-            finished(answers.kept(play(answers.sample)))
+            finished(answers.kept(work(answers.sample)))
         else:
-            finished(play(sample))
+            finished(work(sample))
     return played
 
 

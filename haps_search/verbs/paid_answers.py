@@ -169,6 +169,7 @@ def _read(file: Path) -> dict[str, tuple[str, Sampled]]:
 
 def _sampled(line: Mapping[str, Any], file: Path) -> Sampled:
     try:
-        return Sampled(line["text"], (), (), *line["tokens"], refusal=line["refusal"])
-    except (KeyError, TypeError) as error:
+        read, written = line["tokens"]
+        return Sampled(line["text"], (), (), read, written, refusal=line["refusal"])
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: a line that is no answer ({error}): remove it, and it is asked again") from error

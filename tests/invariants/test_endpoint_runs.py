@@ -70,7 +70,7 @@ def played(experiment: Experiment, folder: Path) -> tuple[list[Mapping[str, floa
 def test_own_candidates_have_adapters_and_endpoints_none(stub: Stub, tiny_lms: dict[str, Path], tmp_path: Path) -> None:
     own = tiny_experiment(tiny_lms).candidates[0].model_dump(mode="json")
     mixed = tiny_experiment(
-        tiny_lms, candidates=[own, endpoint(stub.url)], run__steps=2, routing__high_level={"type": "random"}
+        tiny_lms, candidates=[own, endpoint(stub.url)], run__steps=3, routing__high_level={"type": "random"}
     )
     metrics, names, scored = played(mixed, tmp_path / "run")
     assert set(scored) == {"llama"}

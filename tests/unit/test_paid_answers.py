@@ -19,11 +19,19 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.errors import CandidateError, ConfigError, Interrupted
 from haps_search.records.parts import Parts
 from haps_search.sweep.leaving import MAX_COST, STATUS, Pause, unfinished
-from haps_search.types import Sampled, SampleRequest
+from haps_search.types import Episode, Sampled, SampleRequest
 from haps_search.verbs.collect import Collection, collection, merge, play_missing
 from haps_search.verbs.paid_answers import ANSWERS, PaidAnswers, check_budget, paid_for
 
-TASK = NumberTask(roles=1)
+
+class Paying(NumberTask):
+    """Nothing for what could not be read."""
+
+    def reward(self, episode: Episode) -> float:
+        return float(episode.answer or 0.0)
+
+
+TASK = Paying()
 PRICE = {"read": 1.0, "written": 2.0}
 FAR = [endpoint("http://x/v1", name, price=PRICE, concurrency=2) for name in ("near", "far")]
 EACH = (10 * 1.0 + 3 * 2.0) / 1e6
@@ -123,10 +131,10 @@ def test_a_budget_holds_over_all_calls(tmp_path: Path) -> None:
     table, server = tmp_path / "t.parquet", Server()
     for _ in range(3):
         with pytest.raises(Interrupted):
-            collected(table, server, 400e-6, Pause())
+            collected(table, server, 300e-6, Pause())
     spent, refusals = paid_for(wanted().experiment.candidates, Parts(table, wanted().plan(), 2).folder / ANSWERS)
     assert 0 < spent == pytest.approx(len(server.asked) * EACH)
-    assert spent <= 400e-6
+    assert spent <= 300e-6
     assert refusals == 0
 
 
