@@ -41,14 +41,15 @@ def read(completion: Any, priced: bool) -> Sampled:
         Malformed: no choice, no message, or, where tokens are `priced`, none counted.
     """
     choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
     if message is None:
         raise Malformed("it has no choices with a message")
     text = message.content or ""
     if not isinstance(text, str):
         raise Malformed("its content is no text")
     prompt_tokens, completion_tokens = _usage(completion, priced)
-    refusal = _refusal(message, choices[0])
+    refusal = _refusal(message, choice)
     return Sampled(text, (), (), prompt_tokens, completion_tokens, refusal=refusal)
 
 

@@ -138,7 +138,7 @@ def of_status(status: int) -> Kind:
 
 def pause_asked(error: BaseException) -> float:
     """Seconds that a server asked to be left alone for (`Retry-After`, in seconds or as a date); 0 where it did not."""
-    headers = getattr(getattr(error, "response", None), "headers", None)
+    headers: Any = getattr(getattr(error, "response", None), "headers", None)
     said = headers.get("retry-after") if hasattr(headers, "get") else None
     if not isinstance(said, str):
         return 0.0
