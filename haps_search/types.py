@@ -178,7 +178,8 @@ class Sampled:
 
     `log_probabilities` has one number per token, end token included, under the distribution that was sampled from
     (for greedy text: the model's own, at temperature 1). `prompt_known`: the part of the prompt below the patched
-    layers was still there from an earlier batch. Who has no tokens to show, such as a table, leaves them out.
+    layers was still there from an earlier batch. Who has no tokens to show, such as a table or an endpoint, leaves them
+    out. `refusal` says why there is nothing to read where an endpoint would not answer.
     """
 
     text: str
@@ -187,6 +188,7 @@ class Sampled:
     prompt_tokens: int
     completion_tokens: int
     prompt_known: bool = False
+    refusal: str | None = None
 
     @property
     def log_likelihood(self) -> float:
@@ -342,8 +344,9 @@ class Routes:
 
     `assignments[q][g]` with `log_probabilities[q][g]`; `marginals[q][r][k]` is the probability of candidate
     k in role r; `adapters[(q, name)]` exists for each candidate that some episode of question q uses (for every one
-    where that was asked for), and for none where the low level is off; `adapter_norm` is the mean relative norm of
-    their updates. `references` are those that the KL is taken to, none where it is the frozen model.
+    where that was asked for) and that has modules to patch, and for none where the low level is off; `adapter_norm` is
+    the mean relative norm of their updates. `references` are those that the KL is taken to, none where it is the frozen
+    model.
     """
 
     version: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from haps_search.types import ModuleTable, Sampled, SampleRequest, ScoreRequest, Scores
 
@@ -37,3 +37,17 @@ class Candidate(Protocol):
             CandidateError: a request that this model cannot take (too long, layout of another model).
         """
         ...
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A candidate whose work is done by somebody else, so that whoever asks can do other things meanwhile."""
+
+    async def sampled(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        """As `Candidate.sample`."""
+        ...
+
+
+async def drawn(candidate: Candidate, requests: Sequence[SampleRequest]) -> list[Sampled]:
+    """`candidate.sample` on an event loop, which waits where the work is this process's own."""
+    return await candidate.sampled(requests) if isinstance(candidate, Elsewhere) else candidate.sample(requests)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from haps_search.candidates.messages import merged
 from haps_search.config.candidates import Chat, PlainChat, TemplateChat
 from haps_search.errors import CandidateError
 from haps_search.types import Message
@@ -100,7 +101,7 @@ def _templated(tokenizer: PreTrainedTokenizerBase, chat: TemplateChat, messages:
             f"`{owner}`: its tokenizer has no chat template: declare one on the candidate, for instance "
             r'`chat: {type: plain, user: "{content}\n", generation: "Answer:"}`'
         )
-    shaped = _merged(messages) if chat.system == "merge" else list(messages)
+    shaped = merged(messages) if chat.system == "merge" else list(messages)
     system = [m.content.strip() for m in shaped if m.role == "system"]
     turns = [{"role": m.role, "content": m.content} for m in shaped]
     try:
@@ -113,16 +114,3 @@ def _templated(tokenizer: PreTrainedTokenizerBase, chat: TemplateChat, messages:
             f"`{owner}`: its chat template drops the system text: set `chat: {{type: template, system: merge}}`"
         )
     return text
-
-
-def _merged(messages: Sequence[Message]) -> list[Message]:
-    """The system text before the first user message; a user message of its own where there is none."""
-    system = "\n\n".join(m.content for m in messages if m.role == "system")
-    others = [m for m in messages if m.role != "system"]
-    if not system:
-        return others
-    first = next((i for i, m in enumerate(others) if m.role == "user"), None)
-    if first is None:
-        return [Message("user", system), *others]
-    merged = Message("user", f"{system}\n\n{others[first].content}")
-    return [*others[:first], merged, *others[first + 1 :]]

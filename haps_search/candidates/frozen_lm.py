@@ -24,7 +24,7 @@ from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.stack import on_several_devices
 from haps_search.candidates.stored import LikelyWords, read
 from haps_search.candidates.suffix import decoder_layers, patched_modules
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
 from haps_search.errors import CandidateError
 from haps_search.lora.spec import module_table
 from haps_search.types import Adapter, Message, Sampled, SampleRequest, Score, ScoreRequest, Scores
@@ -60,7 +60,7 @@ class FrozenLM:
         """Raises CandidateError naming the candidate and the way out."""
         from haps_search.candidates.sources import load_lm
 
-        assert config.source.type != "table", "a model of a table is a TableCandidate"
+        assert not isinstance(config.source, TableSource | EndpointSource), "their candidates have classes of their own"
         lm = load_lm(config.name, config.source, config.dtype, config.device, config.trust_remote_code)
         return cls(config, lm)
 

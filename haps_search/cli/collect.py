@@ -27,6 +27,10 @@ def collect(
     split: Annotated[CollectedSplit, typer.Option(help="Whose questions are played.")] = CollectedSplit.train,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     chunk: Annotated[int, typer.Option(min=1, help="Questions at a time; a kill costs at most these.")] = 16,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Pay endpoints so much at most, in all calls, in the unit of their prices."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Play every assignment on every question and write an outcome table. The same command goes on after a kill."""
@@ -38,7 +42,9 @@ def collect(
     from haps_search.verbs import collect as verb
 
     with Terminal() as terminal:
-        found = verb.collect(study, out, split.value, samples, limit, chunk, terminal)
+        found = verb.collect(study, out, split.value, samples, limit, chunk, terminal, max_cost)
     said = f"{found.episodes} episodes in {found.table}" if found.played else f"{found.table} is there already"
     terminal.say(said)
+    if found.paid or found.refusals:
+        terminal.say(f"endpoints were paid {found.paid:.6g}, and refused {found.refusals} requests")
     terminal.say(f"next  haps warmup FILE --table {found.table}")

@@ -19,7 +19,8 @@ def show_plan(terminal: Terminal, found: Planned) -> None:
     machines = "; ".join(map(described, made.machines)) or "nodes not declared, so nothing is compared"
     terminal.say(f"{found.study.name} on profile {found.profile.name}: {machines}\n")
     terminal.show(plan_table(made))
-    rows = ", ".join(dict.fromkeys(str(r.need.rows) for r in made.rows if r.need.halves))
+    computing = [r.need for r in made.rows if r.need.halves and r.need.weights]
+    rows = ", ".join(dict.fromkeys(str(need.rows) for need in computing)) or "no"
     notes = [
         "",
         f"GB are 10^9 bytes, {gigabytes(PROCESS_BYTES)} of them for each process itself that holds a model. Adapters "

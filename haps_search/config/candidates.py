@@ -1,10 +1,12 @@
 """Where a candidate LLM comes from and how it is held."""
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from haps_search.config.base import Config, Name
+from haps_search.config.base import Config, Name, concealed
 
 BALANCED = "balanced"
 """The device of an LLM whose layers lie on all GPUs of its process."""
@@ -50,6 +52,71 @@ class TableSource(Config):
     type: Literal["table"] = "table"
 
 
+class EndpointSource(Config):
+    """A model behind an address that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama, `transformers
+    serve`, a hosted API. It answers as it is: no adapter, no gradient. Needs the extra `endpoints`; see
+    `docs/endpoints.md`."""
+
+    type: Literal["endpoint"] = "endpoint"
+    base_url: str
+    """Up to the version, as in `http://127.0.0.1:8000/v1`."""
+    model: str
+    """The model's name there."""
+    api_key_env: str | None = None
+    """The variable of the environment that holds the key, where the candidate's process runs; null sends none."""
+    concurrency: PositiveInt = 8
+    """At most so many requests at a time, of all its workers together."""
+    requests_per_minute: PositiveFloat | None = None
+    """At most so many, evenly spaced, repeated ones included; null leaves it to the server, whose `Retry-After` is kept
+    to."""
+    timeout_s: PositiveFloat = 60.0
+    """An answer that takes longer is given up, and asked for again."""
+    retry_s: NonNegativeFloat = 600.0
+    """What passes by itself (status 408, 409, 429, 5xx, the network, no answer in time) is tried again for so long."""
+    max_tokens_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The field that bounds a completion; newer models of OpenAI take the second only."""
+    leave_out: tuple[Literal["temperature", "top_p", "seed"], ...] = ()
+    """Fields that this server refuses. Without `temperature` it draws as it likes."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of every request, as this server has them."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address_without_secrets(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("needs an address that begins with http:// or https://")
+        if concealed(url) != url or "@" in url:
+            raise ValueError(
+                "it holds a user, password or key, and a study is copied into runs and MLflow: put the key into the "
+                "environment, and the variable's name into api_key_env"
+            )
+        return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError(
+                "needs the NAME of a variable of the environment, in capitals, as in OPENAI_API_KEY; a key itself has "
+                "no place in a study"
+            )
+        return name
+
+    @field_validator("extra_body")
+    @classmethod
+    def _nothing_that_is_ours(cls, body: dict[str, Any]) -> dict[str, Any]:
+        ours = sorted({"model", "messages", "stop", "n", "stream", "logprobs", "tools"} & set(body))
+        if ours:
+            raise ValueError(f"got {', '.join(ours)}, which haps_search decides itself, so leave it out")
+        return body
+
+    def shared_by(self, workers: int) -> Self:
+        """What one of so many workers may do, that all of them together keep to the limits."""
+        rate = None if self.requests_per_minute is None else self.requests_per_minute / workers
+        share = {"concurrency": max(1, self.concurrency // workers), "requests_per_minute": rate}
+        return self.model_copy(update=share)
+
+
 Source = Annotated[ZooSource | HubSource | PathSource | GgufSource, Field(discriminator="type")]
 
 
@@ -76,7 +143,9 @@ Chat = Annotated[TemplateChat | PlainChat, Field(discriminator="type")]
 Dtype = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 
 
-CandidateSource = Annotated[ZooSource | HubSource | PathSource | GgufSource | TableSource, Field(discriminator="type")]
+CandidateSource = Annotated[
+    ZooSource | HubSource | PathSource | GgufSource | TableSource | EndpointSource, Field(discriminator="type")
+]
 
 
 class Price(Config):
@@ -84,6 +153,9 @@ class Price(Config):
 
     read: NonNegativeFloat = 0.0
     written: NonNegativeFloat = 0.0
+
+
+_OF_ENDPOINTS = frozenset({"name", "source", "description", "price", "chat", "stop"})
 
 
 class CandidateConfig(Config):
@@ -128,3 +200,24 @@ class CandidateConfig(Config):
     """Disk for the same, for all trials and later sweeps, in `$HAPS_CACHE/activations` (or
     `~/.cache/haps_search/activations`), a folder per model; 0 writes nothing. Beyond it, and beyond the memory, they
     are computed each time."""
+
+    @property
+    def own(self) -> bool:
+        """Whether its weights are loaded here, and not a table's cells or an endpoint's answers are all there is."""
+        return not isinstance(self.source, TableSource | EndpointSource)
+
+    @model_validator(mode="after")
+    def _of_an_endpoint(self) -> Self:
+        if not isinstance(self.source, EndpointSource):
+            return self
+        for name, field in type(self).model_fields.items():
+            if name not in _OF_ENDPOINTS and getattr(self, name) != field.default:
+                raise ValueError(f"{name}: an endpoint holds its model itself: leave {name} out")
+        if self.chat.type != "template":
+            raise ValueError("chat: got plain, but an endpoint writes the prompt of messages itself: leave it out")
+        return self
+
+
+def endpoints_of(candidates: Sequence[CandidateConfig]) -> list[str]:
+    """Names of those behind an address."""
+    return [c.name for c in candidates if isinstance(c.source, EndpointSource)]

@@ -50,7 +50,7 @@ class _Found:
 
 
 def _explain(model: type[BaseModel], data: Any, error: ValidationError) -> list[Problem]:
-    found = [_locate(model, e) for e in error.errors(include_url=False)]
+    found = _without_short([_locate(model, e) for e in error.errors(include_url=False)])
     problems: list[Problem] = []
     unions: set[Where] = set()
     for one in found:
@@ -64,6 +64,16 @@ def _explain(model: type[BaseModel], data: Any, error: ValidationError) -> list[
             unions.add(one.union)
             problems.append(_no_member(model, data, one.union))
     return problems
+
+
+def _without_short(found: list[_Found]) -> list[_Found]:
+    """A list whose item is wrong is too short for pydantic as well."""
+    return [
+        one
+        for one in found
+        if one.error["type"] != "too_short"
+        or not any(other.where[: len(one.where)] == one.where for other in found if other is not one)
+    ]
 
 
 def _locate(model: type[BaseModel], error: Any) -> _Found:

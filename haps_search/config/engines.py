@@ -1,5 +1,6 @@
 """Where a run's parts live: in one process, or on Ray under a cluster profile."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -82,6 +83,8 @@ class ClusterProfile(Config):
     candidate: Resources = Resources()
     candidates: dict[str, Resources] = {}
     """Candidates that need other resources than `candidate`, by name; each kind of resources is a Train run."""
+    endpoint: Resources = Resources(cpus=0.05)
+    """Candidates behind an address, unless `candidates` names them: their workers wait, and twenty share a CPU."""
     router: Resources = Resources()
     trial: Resources = Resources(cpus=0.0)
     replicas: dict[str, PositiveInt] = {}
@@ -110,6 +113,10 @@ class ClusterProfile(Config):
     def resources_of(self, candidate: str) -> Resources:
         """What each worker of this candidate takes."""
         return self.candidates.get(candidate, self.candidate)
+
+    def with_endpoints(self, names: Iterable[str]) -> Self:
+        """The same with the resources of these candidates, which are endpoints, under their names."""
+        return self.model_copy(update={"candidates": {**dict.fromkeys(names, self.endpoint), **self.candidates}})
 
     def workers_of(self, candidate: str) -> int:
         return self.replicas.get(candidate, 1)

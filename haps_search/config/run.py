@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from haps_search.config.base import Config
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, endpoints_of
 from haps_search.config.engines import EngineConfig, RayEngineConfig
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, ReadingLowLevel, RoutingConfig
@@ -31,6 +31,29 @@ def replay_problem(
     if replays and routing.low_level.type != "none":
         return f"routing.low_level: got {routing.low_level.type}, but models of a table take no weights: use type none"
     return next(_of_signal(replays, routing, learning), None)
+
+
+def endpoint_problem(
+    candidates: Sequence[CandidateConfig], routing: RoutingConfig, learning: LearningConfig, top_k: int
+) -> str | None:
+    """What would be asked of an endpoint that it cannot do, with the path it is at; None where nothing would."""
+    endpoints = endpoints_of(candidates)
+    if not endpoints:
+        return None
+    low, who = routing.low_level.type, endpoints[0]
+    if learning.signal == "references":
+        return (
+            f"learning.signal: got references, but {who} is an endpoint, which gives no gradient: use rollouts, or "
+            "teach the candidates of your own in a study without it"
+        )
+    if low != "none" and len(endpoints) == len(candidates):
+        return (
+            f"routing.low_level: got {low}, but all candidates are endpoints, which take no adapter: use type none, or "
+            "add a candidate whose weights are yours"
+        )
+    if top_k:
+        return f"run.sampling.top_k: got {top_k}, which {who}, an endpoint, cannot be asked for: use 0, and top_p"
+    return None
 
 
 def _of_signal(replays: bool, routing: RoutingConfig, learning: LearningConfig) -> Iterator[str]:
@@ -148,7 +171,9 @@ class Experiment(Config):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"candidates: names must differ, got {', '.join(twice)} twice")
-        problem = replay_problem(self.task, self.candidates, self.routing, self.learning)
+        problem = replay_problem(self.task, self.candidates, self.routing, self.learning) or endpoint_problem(
+            self.candidates, self.routing, self.learning, self.run.sampling.top_k
+        )
         if problem is not None:
             raise ValueError(problem)
         best, signal = self.run.validation.best, self.learning.signal

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from haps_search.candidates.candidate import Candidate
+from haps_search.candidates.candidate import Candidate, drawn
+from haps_search.candidates.endpoint import EndpointCandidate, require
 from haps_search.candidates.table import TableCandidate
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, EndpointSource
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
@@ -38,6 +39,7 @@ from haps_search.types import (
 def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
     """Every candidate of the experiment in this process; raises CandidateError, ConfigError."""
     engine = experiment.engine
+    require(experiment.candidates)
     prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
     return {c.name: _load(c, task) for c in experiment.candidates}
 
@@ -45,6 +47,8 @@ def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
 def _load(config: CandidateConfig, task: Task) -> Candidate:
     if isinstance(task, ReplayTask):
         return TableCandidate.of(config.name, task)
+    if isinstance(config.source, EndpointSource):
+        return EndpointCandidate.load(config)
     from haps_search.candidates.frozen_lm import FrozenLM  # transformers, which replay does not need
 
     return FrozenLM.load(config)
@@ -71,7 +75,7 @@ class LocalEngine:
         return self._learner.route(questions, episodes, seed, everyone)
 
     async def sample(self, candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        return self._candidates[candidate].sample(requests)
+        return await drawn(self._candidates[candidate], requests)
 
     async def score(self, candidate: str, requests: Sequence[ScoreRequest]) -> Scores:
         return self._candidates[candidate].score(requests)
@@ -93,6 +97,9 @@ class LocalEngine:
         return self._learner.router.all_adapters(questions)
 
     async def close(self) -> None:
+        for candidate in self._candidates.values():
+            if isinstance(candidate, EndpointCandidate):
+                candidate.close()
         self._candidates.clear()
 
 

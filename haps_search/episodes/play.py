@@ -14,6 +14,7 @@ from haps_search.types import (
     Assignment,
     Completion,
     Episode,
+    Parsed,
     Question,
     Sampled,
     SampleRequest,
@@ -85,6 +86,7 @@ async def _round(
     requests = [how.request(episodes[q][g], g, turn, adapters.get((q, name))) for q, g, turn in turns]
     for (q, g, turn), drawn in zip(turns, await sample(name, requests), strict=True):
         episode = episodes[q][g]
-        parsed = task.parse(episode.question, turn.role, drawn.text)
+        refused = drawn.refusal is not None
+        parsed = Parsed(None, drawn.refusal) if refused else task.parse(episode.question, turn.role, drawn.text)
         completion = Completion(turn.role, name, turn.messages, drawn, parsed)
         episodes[q][g] = replace(episode, completions=(*episode.completions, completion))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from haps_search.candidates.sources import meta_encoder, meta_lm
 from haps_search.candidates.suffix import tail_suffices
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
 from haps_search.config.routing import BackboneConfig, FrozenTuning, FullTuning, GeneratedLowLevel, NoLowLevel
 from haps_search.config.run import Experiment
+from haps_search.errors import CandidateError
 from haps_search.lora.spec import module_table, resolve
 from haps_search.types import LinearModule, ModuleTable
 
@@ -36,9 +37,11 @@ class Shape:
 
     @classmethod
     def of(cls, candidate: CandidateConfig) -> Shape:
-        """From its config.json alone. Raises CandidateError: no such model."""
-        assert candidate.source.type != "table", "a table has no shape"
-        model = meta_lm(candidate.name, candidate.source, candidate.dtype, candidate.trust_remote_code)
+        """From its config.json alone. Raises CandidateError: no such model, or none whose shape is known here."""
+        source = candidate.source
+        if isinstance(source, TableSource | EndpointSource):
+            raise CandidateError(f"candidate {candidate.name}: nobody here knows the shape of a {source.type}'s model")
+        model = meta_lm(candidate.name, source, candidate.dtype, candidate.trust_remote_code)
         text = model.config.get_text_config()
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         table = module_table(candidate.name, model)

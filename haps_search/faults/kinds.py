@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from haps_search.errors import HapsError, Kind
@@ -51,6 +54,8 @@ NAMES: dict[str, Kind] = {
         ),
         Kind.TRANSIENT,
     ),
+    # the openai client: no answer, or one that is no chat completion
+    **dict.fromkeys(("openai.APIConnectionError", "openai.APITimeoutError"), Kind.TRANSIENT),
     # the hub: not in the cache, and why it could not be fetched lies beneath
     "huggingface_hub.errors.OfflineModeIsEnabled": Kind.PERMANENT,
     "huggingface_hub.errors.LocalEntryNotFoundError": Kind.UNKNOWN,
@@ -129,6 +134,22 @@ def of_status(status: int) -> Kind:
     if status in _PASSING_STATUS or status >= 500:
         return Kind.TRANSIENT
     return Kind.PERMANENT if status >= 400 else Kind.UNKNOWN
+
+
+def pause_asked(error: BaseException) -> float:
+    """Seconds that a server asked to be left alone for (`Retry-After`, in seconds or as a date); 0 where it did not."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", None)
+    said = headers.get("retry-after") if hasattr(headers, "get") else None
+    if not isinstance(said, str):
+        return 0.0
+    try:
+        seconds = float(said)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):  # neither a number nor a date with its zone
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
 def _kind(error: BaseException) -> Kind:

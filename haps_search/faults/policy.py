@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from haps_search.errors import Kind
-from haps_search.faults.kinds import kind_of
+from haps_search.faults.kinds import kind_of, pause_asked
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,16 +48,21 @@ class Over:
     final: bool
 
 
-def decide(policy: Policy, kind: Kind, failures: int, passed_s: float, chance: float) -> Again | Over:
-    """What follows from the last of `failures` in a row, the first of them `passed_s` ago; `chance` is in [0, 1)."""
+def decide(
+    policy: Policy, kind: Kind, failures: int, passed_s: float, chance: float, asked_s: float = 0.0
+) -> Again | Over:
+    """What follows from the last of `failures` in a row, the first of them `passed_s` ago; `chance` is in [0, 1).
+
+    `asked_s`: who failed wants to be left alone for so long, and is; where there is less time than that, it is over.
+    """
     if kind is Kind.PERMANENT:
         return Over(final=True)
-    if kind is Kind.TRANSIENT and passed_s >= policy.within_s:
+    if kind is Kind.TRANSIENT and passed_s + asked_s >= policy.within_s:
         return Over(final=False)
     if kind is Kind.UNKNOWN and failures >= policy.tries:
         return Over(final=True)
     longest = min(policy.first_s * 2.0 ** min(failures - 1, 60), policy.longest_s)
-    return Again(longest * (1 - chance / 2))
+    return Again(max(longest * (1 - chance / 2), asked_s))
 
 
 class Failures:
@@ -77,15 +82,16 @@ class Failures:
     def count(self) -> int:
         return sum(self._counts.values())
 
-    def follow(self, kind: Kind, failures: int | None = None) -> Again | Over:
-        """One more, or the last of so many `failures` that another process counted with.
+    def follow(self, kind: Kind, failures: int | None = None, asked_s: float = 0.0) -> Again | Over:
+        """One more, or the last of so many `failures` that another process counted with; `asked_s` as in `decide`.
 
         Kinds are counted apart: a network that broke five times does not use up the tries.
         """
         if not self.count:
             self._since = self._clock()
         self._counts[kind] = self._counts.get(kind, 0) + 1 if failures is None else failures
-        return decide(self._policy, kind, self._counts[kind], self._clock() - self._since, self._chance())
+        passed_s = self._clock() - self._since
+        return decide(self._policy, kind, self._counts[kind], passed_s, self._chance(), asked_s)
 
     def forget(self) -> None:
         self._counts.clear()
@@ -135,7 +141,7 @@ def _pause(failures: Failures, error: Exception, what: str, say: Say) -> float |
     """Said, and how long it is; None where it is over. What nobody knows is not tried again here: a mistake in the
     program comes out the same way again."""
     kind = kind_of(error)
-    follows = failures.follow(kind) if kind is Kind.TRANSIENT else Over(final=True)
+    follows = failures.follow(kind, asked_s=pause_asked(error)) if kind is Kind.TRANSIENT else Over(final=True)
     if isinstance(follows, Over):
         return None
     say(f"{what}: {first_line(error)}; tried again in {follows.pause_s:.0f} s")

@@ -73,9 +73,9 @@ class Router(nn.Module):
         super().__init__()
         self._prompt, self._training = prompt, training
         self.names = tuple(card.name for card in prompt.cards)
-        self.layouts = {} if isinstance(config.low_level, NoLowLevel) else {
-            name: resolve(config.lora, tables[name]) for name in self.names
-        }  # fmt: skip
+        # A candidate without modules, such as an endpoint, takes no adapter, whatever the others do.
+        patched = () if isinstance(config.low_level, NoLowLevel) else [n for n in self.names if tables[n].modules]
+        self.layouts = {name: resolve(config.lora, tables[name]) for name in patched}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone, self.high = _high_level(config, prompt, self.names, features)
@@ -170,7 +170,7 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def all_adapters(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
-        """Adapters of every candidate for every question."""
+        """Adapters of every candidate that takes any, for every question."""
         everyone = [[self.names]] * len(questions)
         return self._adapters(self.low, self._low_input(self._low_states(questions), None), everyone)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
+from haps_search.config.candidates import EndpointSource
 from haps_search.config.routing import FixedHighLevel
 from haps_search.config.run import CollapseConfig, Experiment
 from haps_search.tasks.question_rows import CONTEXT_CUT
@@ -23,6 +24,7 @@ def step_metrics(
     """Metrics of Q x G episodes: reward, route shares and entropy (nats), adapter norm, KL, tokens, alarms.
 
     `parse_failures` counts the completions that could not be read, `parse_failure_share/ROLE/CANDIDATE` is their share;
+    of them `refusals` are those that an endpoint would not give. `log_likelihood` is of those whose tokens are known;
     `prompts_known` is the share of completions whose prompt the candidate still had from before.
     """
     flat = [episode for row in episodes for episode in row]
@@ -37,9 +39,13 @@ def step_metrics(
         "contexts_cut": contexts_cut(row[0].question for row in episodes),
         "prompt_tokens": float(sum(u.sampled.prompt_tokens for u in completions)),
         "completion_tokens": float(sum(u.sampled.completion_tokens for u in completions)),
-        "log_likelihood": fmean(u.sampled.log_likelihood for u in completions),
         "adapter_norm": routes.adapter_norm,
     }
+    likelihoods = [u.sampled.log_likelihood for u in completions if u.sampled.log_probabilities]
+    if likelihoods:
+        measured["log_likelihood"] = fmean(likelihoods)
+    if any(isinstance(c.source, EndpointSource) for c in experiment.candidates):
+        measured["refusals"] = float(sum(u.sampled.refusal is not None for u in completions))
     scored = [score for some in scores.values() for row in some.completions for score in row if score is not None]
     kls = [score.kl for score in scored if score.kl is not None]
     if kls:

@@ -19,6 +19,7 @@ GRACE_S, SLACK_S = 60.0, 30.0
 STATUS = 75
 """Work is left, and saved (EX_TEMPFAIL of sysexits.h): whoever started this may start it again."""
 SIGTERM, CTRL_C, STOP, HOURS = "asked to leave (SIGTERM)", "Ctrl-C", "`haps stop`", "--max-hours is over"
+MAX_COST = "--max-cost is reached"
 _STATUS = {STOP: 0, CTRL_C: 128 + signal.SIGINT}
 """Where a person wanted it so: a shell takes the end by Ctrl-C for that."""
 ASKED = "stop-asked"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from haps_search.config.candidates import Price
+from haps_search.candidates.candidate import drawn
+from haps_search.config.candidates import Price, endpoints_of
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
@@ -22,7 +24,7 @@ from haps_search.records.parts import Parts, same_plan
 from haps_search.routing.distribution import all_assignments
 from haps_search.search.engine import finished
 from haps_search.seeds import derive_seed
-from haps_search.sweep.leaving import ready_to_leave, unfinished
+from haps_search.sweep.leaving import MAX_COST, ready_to_leave, unfinished
 from haps_search.sweep.lock import Lock
 from haps_search.tasks.build import build_task
 from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
@@ -30,8 +32,11 @@ from haps_search.tasks.task import Task, paid
 from haps_search.types import Assignment, Episode, Question, Sampled, SampleRequest, Split
 from haps_search.verbs.events import Counted, Report, Said, saying, silent
 from haps_search.verbs.logs import logging_to
+from haps_search.verbs.paid_answers import ANSWERS, PaidAnswers, check_budget, paid_for
 
 MOST_ASSIGNMENTS = 256
+PACE = frozenset({"api_key_env", "concurrency", "requests_per_minute", "timeout_s", "retry_s"})
+"""Of an endpoint, what may change from one call to the next."""
 Advance = Callable[[int], None]
 """Episodes played since the last call."""
 
@@ -68,8 +73,7 @@ class Collection:
         ]
         return {
             "task": described["task"],
-            # What a routing prompt says of a candidate changes none of its answers.
-            "candidates": [{k: v for k, v in c.items() if k != "description"} for c in described["candidates"]],
+            "candidates": [_answering(c) for c in described["candidates"]],
             "sampling": described["run"]["sampling"],
             "seed": described["run"]["seed"],
             "split": self.split,
@@ -78,6 +82,15 @@ class Collection:
             "questions": len(asked),
             "questions_sha256": hashlib.sha256(json.dumps(asked, default=asdict).encode()).hexdigest(),
         }
+
+
+def _answering(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a candidate's answers and what they cost: not what a routing prompt says of it, and not how many are
+    asked for at a time."""
+    kept = {key: value for key, value in candidate.items() if key != "description"}
+    if kept["source"]["type"] == "endpoint":
+        kept["source"] = {key: value for key, value in kept["source"].items() if key not in PACE}
+    return kept
 
 
 def collection(
@@ -162,11 +175,14 @@ def _write(outcomes: Sequence[OutcomeRow], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Collected:
-    """The table, how many episodes it has, and how many of them were played now."""
+    """The table, how many episodes it has, and how many of them were played now; what endpoints were paid for it in all
+    calls, and how often one of them refused."""
 
     table: Path
     episodes: int
     played: int
+    paid: float = 0.0
+    refusals: int = 0
 
 
 def collect(
@@ -177,14 +193,21 @@ def collect(
     limit: int | None = None,
     chunk: int = 16,
     report: Report = silent,
+    max_cost: float | None = None,
 ) -> Collected:
     """Play every assignment on the first `limit` questions of a split, and write the outcome table; from what is there
     to the whole of it. One sample is greedy, more are drawn as `run.sampling` says. Safe to kill and to call again.
 
+    What endpoints answer is kept answer by answer, and they are paid `max_cost` at most in all calls, in the unit of
+    their prices.
+
     Raises:
-        ConfigError: a table or parts of another configuration, or another process at work on it.
+        ConfigError: a table or parts of another configuration, or another process at work on it; a budget that would
+            bound nothing.
         CandidateError, PoolError: the parts so far stay and the next call goes on.
+        Unfinished: somebody wanted it to leave, or the budget is used up; likewise.
     """
+    check_budget(study.experiment.candidates, max_cost)
     table, task = Path(table).absolute(), build_task(study.experiment.task)
     wanted = collection(study.experiment, task, split, samples, limit, chunk)
     plan, total = wanted.plan(), wanted.episodes(range(wanted.chunks))
@@ -196,16 +219,19 @@ def collect(
         if table.exists():
             parts.discard()
             return Collected(table, total, 0)
-        played = _play(study, task, wanted, parts, report, lock)
+        played = _play(study, task, wanted, parts, report, lock, math.inf if max_cost is None else max_cost)
+        paid = paid_for(study.experiment.candidates, parts.folder / ANSWERS)
         merge(wanted, parts)
     except Interrupted as error:
-        raise unfinished(lock.why, f"{error}: the same `haps collect` goes on") from error
+        more = " with more of it" if lock.why == MAX_COST else ""
+        raise unfinished(lock.why, f"{error}: the same `haps collect`{more} goes on") from error
     finally:
         lock.release()
-    return Collected(table, total, played)
+    return Collected(table, total, played, *paid)
 
 
-def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Report, lock: Lock) -> int:
+def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Report, lock: Lock, most: float) -> int:
+    """How many episodes were played; endpoints are paid `most` at most."""
     missing = parts.missing()
     total, played = wanted.episodes(range(wanted.chunks)), wanted.episodes(missing)
     kind = "greedy episode" if wanted.samples == 1 else "sampled episodes"
@@ -228,7 +254,14 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Re
         _local(study, task) if local else _on_ray(study, parts.folder / "logs", report) as sample,
     ):
         arm()
-        finished(play_missing(sample, task, wanted, parts, advance, lambda: lock.leaving))
+        work = partial(
+            play_missing, task=task, wanted=wanted, parts=parts, advance=advance, leaves=lambda: lock.leaving
+        )
+        if endpoints_of(study.experiment.candidates):
+            answers = PaidAnswers(sample, study.experiment.candidates, parts.folder / ANSWERS, lock, most)
+            finished(answers.kept(work(answers.sample)))
+        else:
+            finished(work(sample))
     return played
 
 
@@ -239,7 +272,7 @@ def _local(study: Study, task: Task) -> Iterator[Sample]:
     candidates = load_candidates(study.experiment, task)
 
     async def sample(candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        return candidates[candidate].sample(requests)
+        return await drawn(candidates[candidate], requests)
 
     yield sample
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.records.jsonl import read_records
@@ -107,6 +107,8 @@ def shared_adapters(run: Run) -> Iterator[Shared]:
     assert level.type != "none"
     adapters = run.loaded.adapters([Question("", "any question", "")])
     for candidate in run.experiment.candidates:
+        if (0, candidate.name) not in adapters:
+            continue  # an endpoint
         shared = adapters[0, candidate.name].parts[-1]
         if shared.mix is None:
             yield Shared(candidate, candidate.name, Adapter(shared.layout, shared.values))
@@ -168,7 +170,7 @@ def _validated(folder: Path, step: int) -> list[tuple[str, float]]:
 def _base(candidate: CandidateConfig) -> tuple[str, str | None]:
     from haps_search.candidates.sources import model_name
 
-    assert candidate.source.type != "table", "a router of a table has no adapters"
+    assert not isinstance(candidate.source, TableSource | EndpointSource), "they take no adapter"
     return model_name(candidate.name, candidate.source), getattr(candidate.source, "revision", None)
 
 
@@ -185,7 +187,7 @@ def _merged(shared: Shared, adapter: Path) -> Path:
     from haps_search.candidates.sources import load_lm
 
     candidate = shared.candidate
-    assert candidate.source.type != "table"
+    assert not isinstance(candidate.source, TableSource | EndpointSource)
     lm = load_lm(candidate.name, candidate.source, candidate.dtype, "cpu", candidate.trust_remote_code)
     merged: Any = PeftModel.from_pretrained(lm.model, adapter).merge_and_unload()
     for file in ("adapter_config.json", "adapter_model.safetensors"):

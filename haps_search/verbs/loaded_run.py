@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from haps_search.config.candidates import EndpointSource, TableSource
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.records.sealed import replace_text
@@ -193,7 +194,8 @@ class Run:
             for name in key[1:]
         )
         adapted = self._texts(worded, routes.assignments, routes.adapters)
-        frozen = self._texts(worded, routes.assignments, {})
+        # Without an adapter the same candidates would be asked the same again, and an endpoint paid twice.
+        frozen = self._texts(worded, routes.assignments, {}) if routes.adapters else adapted
         return Answer(asked, roles, decision, facts, adapted, frozen)
 
     def _texts(
@@ -210,7 +212,8 @@ class Run:
         return tuple(Text(u.role, u.candidate, u.sampled.text) for u in played[0][0].completions)
 
     def export(self, questions: Questions, out: str | Path) -> Exported:
-        """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments.
+        """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments. An endpoint
+        has none.
 
         Raises:
             ConfigError: a run without adapters.
@@ -223,12 +226,13 @@ class Run:
         if not adapters:
             raise ConfigError("routing.low_level: none: this run has no adapters; `haps route` writes its assignments")
         self.route(asked).write(folder / "routes.jsonl")
-        for index, question in enumerate(asked):
-            for c in self.experiment.candidates:
-                assert c.source.type != "table", "a router of a table has no adapters"
-                base, revision = model_name(c.name, c.source), getattr(c.source, "revision", None)
-                export_adapter(adapters[index, c.name], folder / question.id / c.name, base, revision)
-        return Exported(folder, len(asked) * len(self.experiment.candidates))
+        sources = {c.name: c.source for c in self.experiment.candidates}
+        for (index, name), adapter in adapters.items():
+            source = sources[name]
+            assert not isinstance(source, TableSource | EndpointSource), "they take no adapter"
+            base, revision = model_name(name, source), getattr(source, "revision", None)
+            export_adapter(adapter, folder / asked[index].id / name, base, revision)
+        return Exported(folder, len(adapters))
 
     def export_static(self, out: str | Path, form: Form = "peft") -> ExportedStatic:
         """As `verbs.export_static.export_static` of this run."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from haps_search.config.base import hooks
+from haps_search.config.candidates import EndpointSource
+from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
 from haps_search.sweep.opponents import LABELS
 from haps_search.sweep.progress import planned_trials
@@ -43,12 +46,31 @@ def validate(study: Study) -> Validated:
         facts.append(("arm", f"{name}: {listed}"))
     if study.arms:
         facts.append(("seeds", f"{len(study.arms)} arms x seeds {', '.join(map(str, sweep.seeds))}"))
+    facts += [("endpoint", line) for line in _endpoints(experiment)]
     facts += [("space", line) for line in describe(study.space)]
     facts += [("opponent", line) for line in _opponents(study)]
     facts += [("runs code", f"{where}: {code}") for where, code in _code(study)]
     if study.expected:
         facts.append(("expected", study.expected.strip()))
     return Validated(study.name, tuple(facts))
+
+
+def _endpoints(experiment: Experiment) -> list[str]:
+    """Where questions are sent, what for, and whether the key is here; a study may be sent to where it is."""
+    found = []
+    for candidate in experiment.candidates:
+        source, price = candidate.source, candidate.price
+        if not isinstance(source, EndpointSource):
+            continue
+        priced = price.read or price.written
+        paid = f"{price.read:g} read, {price.written:g} written per million tokens" if priced else "no price"
+        key = "no key"
+        if source.api_key_env is not None:
+            key = (
+                f"key in {source.api_key_env}{'' if os.environ.get(source.api_key_env) else ', which is not set here'}"
+            )
+        found.append(f"{candidate.name}: {source.model} at {source.base_url}; {paid}; {key}")
+    return found
 
 
 def _opponents(study: Study) -> list[str]:

@@ -10,13 +10,17 @@ import sqlite3
 import ssl
 import urllib.error
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from email.message import Message
+from email.utils import format_datetime
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import botocore.exceptions
+import openai
 import pytest
 import requests
 import sqlalchemy.exc
@@ -28,7 +32,7 @@ from ray import exceptions as ray
 from safetensors import SafetensorError
 
 from haps_search.errors import CandidateError, ConfigError, Diverged, Interrupted, Kind, PoolError, Unfinished
-from haps_search.faults.kinds import ERRNO, NAMES, chain, kind_of
+from haps_search.faults.kinds import ERRNO, NAMES, chain, kind_of, pause_asked
 
 PASSES, STAYS, WHO_KNOWS = Kind.TRANSIENT, Kind.PERMANENT, Kind.UNKNOWN
 
@@ -45,6 +49,11 @@ def from_url(status: int) -> urllib.error.HTTPError:
 
 def from_s3(status: int) -> botocore.exceptions.ClientError:
     return botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": status}, "Error": {}}, "PutObject")  # type: ignore[typeddict-item]
+
+
+def from_openai(status: int, **headers: str) -> openai.APIStatusError:
+    response: Any = SimpleNamespace(status_code=status, headers=headers, request=None)
+    return openai.APIStatusError("x", response=response, body=None)
 
 
 def beneath(error: Exception, cause: BaseException) -> Exception:
@@ -86,6 +95,12 @@ ROWS = [
     (from_url(503), PASSES), (from_url(404), STAYS), (from_s3(503), PASSES), (from_s3(403), STAYS),
     (aiohttp.ClientResponseError(SimpleNamespace(real_url="u"), (), status=502), PASSES),  # type: ignore[arg-type]
     (aiohttp.ClientResponseError(SimpleNamespace(real_url="u"), (), status=404), STAYS),  # type: ignore[arg-type]
+    # the openai client
+    (openai.APIConnectionError(request=SimpleNamespace()), PASSES),  # type: ignore[arg-type]
+    (openai.APITimeoutError(SimpleNamespace()), PASSES),  # type: ignore[arg-type]
+    *((from_openai(status), PASSES) for status in (408, 409, 429, 500, 503)),
+    *((from_openai(status), STAYS) for status in (400, 401, 403, 404, 422)),
+    (openai.APIResponseValidationError(from_openai(200).response, None), WHO_KNOWS),
     # the hub, whose own error says little
     (beneath(OSError("We couldn't connect"), beneath(NOT_CACHED, requests.ConnectionError("x"))), PASSES),
     (beneath(hub.LocalEntryNotFoundError("x"), hub.OfflineModeIsEnabled("x")), STAYS),
@@ -163,3 +178,17 @@ def test_errors_of_this_machine(raise_: Callable[[Path], object], tmp_path: Path
     with pytest.raises(OSError, match="No such") as caught:
         raise_(tmp_path / "nothing")
     assert kind_of(caught.value) is STAYS
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", 0.0), ("soon", 0.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
+)
+def test_how_long_a_server_wants_to_be_left_alone(said: str, seconds: float) -> None:
+    assert pause_asked(from_openai(429, **{"retry-after": said})) == seconds
+
+
+def test_a_date_is_a_pause_and_nothing_is_none() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    assert 3000 < pause_asked(from_openai(429, **{"retry-after": later})) <= 3600
+    assert pause_asked(from_openai(429)) == pause_asked(ValueError("x")) == 0.0

@@ -97,3 +97,10 @@ def test_the_same_on_an_event_loop() -> None:
     assert asyncio.run(persistently_async(Shaky(3, STALE).later, "it", quick)) == "there"
     with pytest.raises(OSError, match="Stale"):
         asyncio.run(persistently_async(Shaky(3, STALE).later, "it", Policy(within_s=0.0)))
+
+
+def test_who_asks_for_a_pause_gets_it_and_no_end_of_patience_is_waited_for() -> None:
+    assert decide(POLICY, Kind.TRANSIENT, 1, 0.0, 0.0, asked_s=30.0) == Again(30.0)
+    assert decide(POLICY, Kind.TRANSIENT, 4, 0.0, 0.0, asked_s=2.0) == Again(8.0)  # its own is longer
+    assert decide(POLICY, Kind.TRANSIENT, 1, 60.0, 0.0, asked_s=40.0) == Over(final=False)
+    assert Failures(POLICY, lambda: 0.0, lambda: 0.0).follow(Kind.TRANSIENT, asked_s=5.0) == Again(5.0)

@@ -9,6 +9,7 @@ from typing import Any
 import plans
 import pytest
 import torch
+from endpoints import endpoint
 from experiments import tiny_experiment
 
 from haps_search.candidates.sources import meta_lm
@@ -17,8 +18,8 @@ from haps_search.config.engines import ClusterProfile, Resources
 from haps_search.config.load import parse_nodes
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.placement.memory import cache_bytes, router_need, weight_bytes
-from haps_search.engines.placement.needs import PROCESS_BYTES, Need
-from haps_search.engines.placement.placement import Plan
+from haps_search.engines.placement.needs import LIGHT_BYTES, PROCESS_BYTES, Need
+from haps_search.engines.placement.placement import Plan, needs_of, plan
 from haps_search.engines.placement.seating import crews
 from haps_search.errors import ConfigError
 from haps_search.lora.spec import module_table
@@ -294,3 +295,21 @@ def test_a_broken_node_is_answered_with_what_is_needed(spec: str, said: str) -> 
 def test_declared_cpus_are_a_machine_where_ray_is_started_here() -> None:
     assert [n.cpus for n in ClusterProfile(name="a", logical_cpus=3).machines()] == [3]
     assert ClusterProfile(name="a", logical_cpus=3, address="auto").machines() == ()
+
+
+def test_workers_of_endpoints_take_a_share_of_a_cpu_and_hardly_any_memory(tiny_lms: dict[str, Path]) -> None:
+    far = [endpoint("http://x/v1", f"far{i}", concurrency=3) for i in range(20)]
+    own = tiny_experiment(tiny_lms).candidates[0].model_dump(mode="json")
+    profile = ClusterProfile(name="p", candidate=Resources(cpus=1.0, gpus=1.0), router=Resources(cpus=1.0))
+    machines = profile.model_copy(update={"nodes": parse_nodes(["count=1,cpus=3,gpus=1,memory_gb=64"])})
+    experiment = tiny_experiment(tiny_lms, candidates=[own, *far], routing__low_level={"type": "static"})
+    made = plan(experiment, 1, machines, needs_of(experiment, 64))
+    assert made.problems == ()
+    rows = {row.seat.who: row for row in made.rows}
+    assert len(rows) == 22
+    assert {row.seat.node for row in made.rows} == {1}
+    needs = {rows[f"far{i}"].need.total for i in range(20)}
+    assert needs == {LIGHT_BYTES}
+    assert not any(rows[f"far{i}"].on_gpu for i in range(20))
+    assert rows["llama"].need.adapters > 0
+    assert rows["far0"].need.adapters == 0

@@ -94,6 +94,8 @@ class Pool:
                 "threads": crew.resources.threads,
                 "gpus": crew.resources.gpus,
                 "retries": {"within_s": retries.within_s, "longest_s": retries.longest_pause_s},
+                "workers": {c.name: self._profile.workers_of(c.name) for c in crew.seats},
+                "deadline_s": self._profile.leases.deadline_s,
             },
             backend_config=HostingConfig(),
             scaling_config=ScalingConfig(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from haps_search.config.candidates import CandidateConfig
+from haps_search.candidates.endpoint import require
+from haps_search.config.candidates import CandidateConfig, endpoints_of
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.broker import Broker
@@ -25,7 +26,7 @@ from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.protocol import BROKER
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.cluster.watch import Watch, alive, ended_by
-from haps_search.engines.placement.seating import crews
+from haps_search.engines.placement.seating import crews, endpoint_misfits
 from haps_search.errors import ConfigError, PoolError
 from haps_search.sweep.leaving import SIGTERM, unfinished
 from haps_search.tasks.build import build_task
@@ -140,9 +141,13 @@ def session(
 
     Raises:
         ConfigError: the cluster lacks what the profile asks for, with the numbers; one that is joined has had
-            `worker_start_timeout_s` to grow.
+            `worker_start_timeout_s` to grow. CandidateError: an endpoint lacks its package or its key here.
     """
-    namespace = f"haps-{name}"
+    namespace, profile = f"haps-{name}", profile.with_endpoints(endpoints_of(candidates))
+    if misfits := endpoint_misfits(candidates, profile):
+        raise ConfigError(misfits)
+    if not _joins(profile):  # another machine has an environment of its own, and its workers look there
+        require(candidates)
     started, whole = _connect(profile, namespace, folder), True
     try:
         pooled = [c for c in candidates if c.source.type != "table"]
@@ -190,7 +195,7 @@ def room_for(
 ) -> None:
     """Wait for what a cluster lacks now: a spot node may be on its way. A Ray started here grows no more, and what it
     lacks is refused at once. Raises ConfigError."""
-    joined = profile.address is not None or "RAY_ADDRESS" in os.environ
+    joined = _joins(profile)
     until, said = time.monotonic() + profile.worker_start_timeout_s, -PATIENCE_S
     while problems := lacking(candidates, profile):
         if not joined or leaves() or time.monotonic() > until:
@@ -228,6 +233,11 @@ def lacking(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> l
     return problems
 
 
+def _joins(profile: ClusterProfile) -> bool:
+    """Whether Ray is there already, and is none of this process's own."""
+    return profile.address is not None or "RAY_ADDRESS" in os.environ
+
+
 def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
     """Start or join Ray; True where this driver is the one to leave it again."""
     for key, value in _QUIET.items():
@@ -237,7 +247,7 @@ def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
             raise ConfigError(f"this process is connected to Ray in another namespace than {namespace}")
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    joins = profile.address is not None or "RAY_ADDRESS" in os.environ
+    joins = _joins(profile)
     options: dict[str, Any] = {"address": profile.address} if profile.address else {}
     if not joins:
         # Said outright, since Ray would otherwise join whatever else runs on this machine.

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from haps_search.candidates.candidate import Candidate
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, EndpointSource
 from haps_search.engines.cluster.failures import unwrapped
 from haps_search.engines.cluster.protocol import Answered, Done, Failure, Lost, Result, Work
 from haps_search.engines.cluster.store import LOST, get_requests, put_answer
@@ -49,12 +49,9 @@ def host(settings: Mapping[str, Any]) -> None:
 
     rank = get_context().get_world_rank()
     config = CandidateConfig.model_validate(settings["seats"][rank])
-    import_lean(config)
-    from haps_search.candidates.frozen_lm import FrozenLM
+    load = _loader(config, settings)
     from haps_search.engines.cluster.meters import Metered
-    from haps_search.engines.torch_process import prepare_torch
 
-    prepare_torch(settings["threads"], settings["gpus"])
     try:
         broker: Any = ray.get_actor(settings["broker"], namespace=settings["namespace"])
     except ValueError:
@@ -64,12 +61,28 @@ def host(settings: Mapping[str, Any]) -> None:
     if not start:
         return
     try:
-        candidate = loaded(lambda: FrozenLM.load(config), broker, worker, node, Policy(**settings["retries"]))
+        candidate = loaded(load, broker, worker, node, Policy(**settings["retries"]))
     except CandidateError as error:
         # Here it would fail again, so nobody should wait for a restart: the driver looks for another node.
         stand_aside(broker, worker, config.name, node, error)
         return
     serve(broker, worker, Metered(candidate, worker), node, start)
+
+
+def _loader(config: CandidateConfig, settings: Mapping[str, Any]) -> Callable[[], Candidate]:
+    """What loads the candidate. Only where its weights are here is anything imported for that."""
+    if isinstance(config.source, EndpointSource):
+        from haps_search.candidates.endpoint import EndpointCandidate
+
+        # What is under way then has its own time to come, before the broker gives the batch to another.
+        limit_s = 0.9 * (settings["deadline_s"] - config.source.timeout_s)
+        return partial(EndpointCandidate.load, config, settings["workers"][config.name], limit_s)
+    import_lean(config)
+    from haps_search.candidates.frozen_lm import FrozenLM
+    from haps_search.engines.torch_process import prepare_torch
+
+    prepare_torch(settings["threads"], settings["gpus"])
+    return partial(FrozenLM.load, config)
 
 
 def loaded(load: Callable[[], Candidate], broker: Any, worker: str, node: str, policy: Policy) -> Candidate:
@@ -152,13 +165,16 @@ def _fetched(payloads: Sequence[Any]) -> Sequence[RequestParcel | Lost]:
 
 
 def outcomes(candidate: Candidate, parcels: Sequence[RequestParcel]) -> tuple[Answered | Failure, ...]:
-    """Answer all parcels in one batch; where that fails, each alone, to find out whose fault it was."""
+    """Answer all parcels in one batch; where that fails, each alone, to find out whose fault it was; not where an
+    endpoint does not answer now, and would let each wait as long again."""
     try:
         answers = _answers(candidate, parcels)
     except Exception as error:
         if "CUDA error" in str(error):
             raise  # the device's context is broken: only a new process can go on
         failure = _failure(error)
+        if isinstance(error, CandidateError) and error.kind is Kind.TRANSIENT:
+            return (failure,) * len(parcels)
     else:
         return tuple(Answered(put_answer(answer), answer.known) for answer in answers)
     if len(parcels) == 1:

@@ -11,7 +11,7 @@ from haps_search.candidates.attention import Attention, output_of
 from haps_search.candidates.score import LOGITS
 from haps_search.candidates.sources import meta_encoder, meta_lm
 from haps_search.candidates.suffix import tail_suffices
-from haps_search.config.candidates import BALANCED, CandidateConfig, TableSource
+from haps_search.config.candidates import BALANCED, CandidateConfig, EndpointSource, TableSource
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import (
     BackboneConfig,
@@ -22,7 +22,7 @@ from haps_search.config.routing import (
     RoutingConfig,
 )
 from haps_search.config.run import Experiment
-from haps_search.engines.placement.needs import Need
+from haps_search.engines.placement.needs import LIGHT_BYTES, Need
 from haps_search.lora.spec import module_table, resolve
 from haps_search.routing.backbone import tuned
 from haps_search.routing.hypernetwork import build_low_level
@@ -52,8 +52,11 @@ def candidate_need(
     Raises:
         CandidateError: no such model.
     """
+    nothing = ModuleTable(config.name, 0, ())
     if isinstance(config.source, TableSource):
-        return Need(0, 0, 0, config.batch_rows, prompt_tokens, halves=True), ModuleTable(config.name, 0, ())
+        return Need(0, 0, 0, config.batch_rows, prompt_tokens, halves=True), nothing
+    if isinstance(config.source, EndpointSource):
+        return Need(0, 0, 0, config.source.concurrency, prompt_tokens, halves=True, process=LIGHT_BYTES), nothing
     model = meta_lm(config.name, config.source, config.dtype, config.trust_remote_code)
     text, size = model.config.get_text_config(), model.dtype.itemsize
     tokens = _at_most(text, prompt_tokens + new_tokens)
@@ -166,7 +169,7 @@ def _low_levels(
     low = routing.low_level
     if isinstance(low, NoLowLevel):
         return []
-    layouts = [resolve(routing.lora, table) for table in tables.values()]
+    layouts = [resolve(routing.lora, table) for table in tables.values() if table.modules]
     return [build_low_level(low, width, layout).to(dtype) for layout in layouts]
 
 

@@ -18,6 +18,8 @@ from haps_search.config.run import Experiment
 
 PROCESS_BYTES = 1_000_000_000
 """Python, torch and the CUDA context of one process, about."""
+LIGHT_BYTES = 400_000_000
+"""Of a process without torch, about."""
 DECIDING = ("torch", "transformers", "haps-search")
 """Packages whose versions may change a number."""
 
@@ -28,7 +30,7 @@ class Need:
     what does not grow with rows: the logits formed at a time. `kept` are caches of prompts and of references and the
     activations of what was sampled, each under the candidate's own bound, and `stored` is what one reference takes
     there, and on disk; `adapters` are the adapters and gradients that it has at a time, of which `least_adapters`
-    cannot be fewer.
+    cannot be fewer; `process` is what it takes before it holds anything.
 
     A candidate that runs out of memory answers a batch in halves, so one row has to fit. A router (`halves` false)
     reads all its questions at once, and nobody knows before how long their prompts are.
@@ -45,10 +47,11 @@ class Need:
     kept: int = 0
     adapters: int = 0
     least_adapters: int = 0
+    process: int = PROCESS_BYTES
 
     @property
     def held(self) -> int:
-        return PROCESS_BYTES + self.weights + self.optimiser + self.adapters + self.kept + self.beside
+        return self.process + self.weights + self.optimiser + self.adapters + self.kept + self.beside
 
     @property
     def working(self) -> int:
@@ -112,7 +115,7 @@ def kept(experiment: Experiment, prompt_tokens: int, work_out: Callable[[], Need
 def _described(experiment: Experiment, prompt_tokens: int) -> bytes | None:
     """All that decides the numbers; None where that cannot be read here."""
     backbone = experiment.routing.backbone
-    sources = [c.source for c in experiment.candidates if c.source.type != "table"]
+    sources = [c.source for c in experiment.candidates if c.own]
     sources += [backbone.source] if isinstance(backbone, BackboneConfig) else []
     shapes = []
     for source in sources:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from haps_search.config.candidates import CandidateConfig, TableSource
+from haps_search.config.candidates import CandidateConfig, TableSource, endpoints_of
 from haps_search.config.engines import ClusterProfile, Nodes, Resources
 from haps_search.config.routing import BackboneConfig, BankLowLevel, StaticLowLevel
 from haps_search.config.run import Experiment
-from haps_search.engines.placement.needs import Need, Needs, kept
-from haps_search.engines.placement.seating import Crew, Node, Seat, crews, nodes_of, seat_pool, seat_routers
+from haps_search.engines.placement.needs import LIGHT_BYTES, Need, Needs, kept
+from haps_search.engines.placement.seating import (
+    Crew,
+    Node,
+    Seat,
+    crews,
+    endpoint_misfits,
+    nodes_of,
+    seat_pool,
+    seat_routers,
+)
 from haps_search.types import ModuleTable
 
 GB = 1_000_000_000
-LIGHT_BYTES, TICKET_BYTES = 400_000_000, 1024
-"""Of a process without torch, about; and of a ticket at the broker, at most."""
+TICKET_BYTES = 1024
+"""Of a ticket at the broker, at most."""
 PROMPT_TOKENS = 1024
 
 
@@ -75,6 +84,7 @@ def _worked_out(experiment: Experiment, prompt_tokens: int) -> Needs:
 def plan(experiment: Experiment, trials: int, profile: ClusterProfile, needs: Needs) -> Plan:
     """Seat the pool and the routers of `trials` concurrent trials on the profile's machines and compare memory."""
     hosted = [c for c in experiment.candidates if not isinstance(c.source, TableSource)]
+    profile = profile.with_endpoints(endpoints_of(hosted))
     pool, machines = crews(hosted, profile), profile.machines()
     nodes = nodes_of(machines) or [_anything(pool, profile, trials)]
     travels = _Travels(experiment, trials, profile, needs)
@@ -84,7 +94,7 @@ def plan(experiment: Experiment, trials: int, profile: ClusterProfile, needs: Ne
     device = backbone.device if isinstance(backbone, BackboneConfig) else "cpu"
     routers = [_row(s, travels.with_step(), device, nodes) for s in seat_routers(profile, trials, nodes)]
     problems = [_no_room(row.seat, nodes) for row in [*workers, *routers[:1]] if not row.seat.node]
-    problems += _devices(hosted, profile)
+    problems += [*_devices(hosted, profile), *endpoint_misfits(hosted, profile)]
     rows = [row for row in (*workers, *routers) if row.seat.node]
     beside = _beside(rows, nodes, travels.tickets) if hosted else []
     problems += [_too_large(row) for row in rows if row.there is not None and row.need.least > row.there]

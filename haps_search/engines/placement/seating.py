@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, EndpointSource
 from haps_search.config.engines import ClusterProfile, Nodes, Resources
 
 
@@ -38,6 +38,29 @@ def crews(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> lis
 def _interleaved(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> tuple[CandidateConfig, ...]:
     most = max(profile.workers_of(c.name) for c in candidates)
     return tuple(c for replica in range(most) for c in candidates if replica < profile.workers_of(c.name))
+
+
+def endpoint_misfits(candidates: Sequence[CandidateConfig], profile: ClusterProfile) -> list[str]:
+    """Where endpoints and a profile do not go together, in words."""
+    problems = []
+    for candidate in candidates:
+        source, where = candidate.source, f"candidate {candidate.name}"
+        if not isinstance(source, EndpointSource):
+            continue
+        workers, deadline_s = profile.workers_of(candidate.name), profile.leases.deadline_s
+        if profile.resources_of(candidate.name).gpus:
+            problems.append(f"{where} is an endpoint and is given a GPU: take it out of the profile's candidates")
+        if workers > source.concurrency:
+            problems.append(
+                f"{where} has {workers} workers (replicas) that share a concurrency of {source.concurrency}: one is "
+                "enough, since it waits for all at once"
+            )
+        if source.timeout_s >= deadline_s:
+            problems.append(
+                f"{where}: an answer may take {source.timeout_s:g} s (source.timeout_s), and its batch is given to "
+                f"another worker after {deadline_s:g} (leases.deadline_s): lower the one or raise the other"
+            )
+    return problems
 
 
 _CLOSE = 1e-9
