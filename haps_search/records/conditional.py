@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from haps_search.errors import Kind, PoolError
+from haps_search.errors import PoolError
 from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import first_line
 from haps_search.records.objects import Objects
@@ -134,20 +134,18 @@ class ReadAgain:
 
 
 def slot(objects: Objects, name: str) -> Slot:
-    """An object of a store, by the strongest means that it has; which one is logged where it is the weaker.
+    """An object of a store, by the strongest means that it has; which one is logged where it is the weaker."""
+    from obstore.exceptions import BaseError
 
-    Raises PoolError: the store does not answer.
-    """
+    uri = objects.uri_of(name)
     try:
-        opened, uri = _store(objects), objects.uri_of(name)
-        why = lacks(lambda name: Conditional(opened, name, uri))
-    except PoolError as error:
-        if error.kind is Kind.TRANSIENT:
-            raise
-        why = str(error)
-    if not why:
-        return Conditional(opened, name, uri)
-    _log.warning("%s: %s; it is written, waited for and read again instead", objects.uri_of(name), why)
+        store = _store(objects)
+        why = lacks(lambda probe: Conditional(store, probe, uri))
+        if not why:
+            return Conditional(store, name, uri)
+    except (PoolError, BaseError) as error:  # pyarrow may reach it otherwise, and says so where it does not
+        why = first_line(error)
+    _log.warning("%s: %s; it is written, waited for and read again instead", uri, why)
     return ReadAgain(objects, name)
 
 
@@ -187,7 +185,9 @@ def _store(objects: Objects) -> S3Store | GCSStore:
         return GCSStore(bucket, **common, **({"base_url": where} if where else {}))
     if where:
         common["endpoint"] = where
-    return S3Store(bucket, **common, region=objects.region, credential_provider=_profile())
+    if objects.region:
+        common["region"] = objects.region
+    return S3Store(bucket, **common, credential_provider=_profile())
 
 
 def _profile() -> Any:
