@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from patience import growth, wait_for
-from processes import Started, completed, free_ports
+from processes import Started, completed, free_ports, title
 
 ROOT = Path(__file__).parents[1]
 BESIDE_PYTHON = str(Path(sys.executable).parent)
@@ -63,6 +63,10 @@ class Head:
     def log_of(self, sweep: str) -> Callable[[], str]:
         """What its newest attempt printed, for whoever waited in vain."""
         return lambda: self.haps(f"logs {sweep}").stdout[-3000:]
+
+    def workers(self, beginning: str) -> list[int]:
+        """Ids of Ray's processes here whose title begins so, oldest first."""
+        return sorted(process.pid for process in self._head.tree() if title(process).startswith(beginning))
 
     def wait_until_up(self) -> None:
         said = self._head.printed

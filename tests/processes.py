@@ -169,7 +169,7 @@ def holders(folder: Path) -> dict[int, str]:
     """Process id -> title of whoever has a file below a folder open: what is left of a run that lives there."""
     found: dict[int, str] = {}
     for process in psutil.process_iter():
-        if process.pid != os.getpid() and _holds(process.pid, f"{folder}{os.sep}"):
+        if process.pid != os.getpid() and holds(process.pid, f"{folder}{os.sep}"):
             found[process.pid] = title(process)
     return found
 
@@ -232,7 +232,7 @@ def _is_marked(pid: int) -> bool:
     return False
 
 
-def _holds(pid: int, prefix: str) -> bool:
+def holds(pid: int, prefix: str) -> bool:
     with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with suppress(OSError):

@@ -19,28 +19,39 @@ KEYS = {
 
 
 class S3:
-    """A running server."""
+    """A server that can be out of reach for a while. What it holds is this process's, and is there again afterwards."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self._endpoint = f"http://{host}:{port}"
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host, self._port = host, 0
+        self.start()
+        self._endpoint = f"http://{host}:{self._port}"
 
     def uri(self, folder: str = "runs") -> str:
         return f"s3://{BUCKET}/{folder}?region=us-east-1&endpoint_override={quote(self._endpoint, safe='')}"
+
+    def start(self) -> None:
+        """At the same address as before."""
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer(ip_address=self._host, port=self._port, verbose=False)
+        self._server.start()
+        self._port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        """Connections are refused from now on."""
+        self._server.stop()
 
 
 @contextmanager
 def s3_server(patch: pytest.MonkeyPatch) -> Iterator[S3]:
     """A server of its own; what it holds is gone afterwards."""
-    from moto.server import ThreadedMotoServer
     from pyarrow import fs
 
     for name, value in KEYS.items():
         patch.setenv(name, value)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    s3 = S3(server.get_host_and_port()[1])
+    s3 = S3()
     files, _ = fs.FileSystem.from_uri(f"{s3.uri()}&allow_bucket_creation=true")
     files.create_dir(BUCKET)
     yield s3
-    server.stop()
+    s3.stop()

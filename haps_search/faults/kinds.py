@@ -84,6 +84,10 @@ NAMES: dict[str, Kind] = {
     **dict.fromkeys(
         ("botocore.exceptions.NoCredentialsError", "botocore.exceptions.PartialCredentialsError"), Kind.PERMANENT
     ),
+    **dict.fromkeys(
+        ("obstore.exceptions.PermissionDeniedError", "obstore.exceptions.UnauthenticatedError"), Kind.PERMANENT
+    ),
+    "obstore.exceptions.NotSupportedError": Kind.PERMANENT,
 }
 """By the qualified name of a class; the nearest class of an error's that stands here decides, and UNKNOWN leaves it to
 what lies beneath the error."""
@@ -98,6 +102,12 @@ TEXTS: tuple[tuple[re.Pattern[str], Kind], ...] = (
     (re.compile(r"AWS Error (INTERNAL_FAILURE|REQUEST_TIMEOUT|REQUEST_TIME_TOO_SKEWED)"), Kind.TRANSIENT),
     (re.compile(r"google::cloud::Status\((UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL)"), Kind.TRANSIENT),
     (re.compile(r"google::cloud::Status\((PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND)"), Kind.PERMANENT),
+    # obstore, in Rust
+    (
+        re.compile(r"non-2xx status code: (5\d\d|408|429)|HTTP error: (error sending request|.*timed out)"),
+        Kind.TRANSIENT,
+    ),
+    (re.compile(r"non-2xx status code: 4\d\d"), Kind.PERMANENT),
     # CUDA as older versions of torch and other libraries say it
     (re.compile(r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"), Kind.TRANSIENT),
     # Ray, of an actor whose node is gone

@@ -53,6 +53,11 @@ class Objects:
         if there == fs.FileType.NotFound:
             raise ConfigError("no such bucket: make it first, haps_search makes none", self.uri)
 
+    @property
+    def region(self) -> str | None:
+        """Of an S3 bucket, as the address names it or pyarrow found it."""
+        return getattr(self._files, "region", None) or None
+
     def uri_of(self, name: str) -> str:
         """The address of one object, query included."""
         return joined(self.uri, name)

@@ -1,9 +1,8 @@
 """One driver per sweep where an object store keeps it: a claim that its holder renews, for want of locks.
 
-Fischer's mutual exclusion (Lamport, "A fast mutual exclusion algorithm", ACM TOCS 5:1, 1987): wait until nobody holds
-it, write your own name, wait longer than any write may take, and hold it if the name still stands. It is right as long
-as a put takes less than `SETTLE_S`; a put that is late is found at the next renewal, and its loser leaves. A holder
-that died is one whose claim did not change while somebody watched it for `LAPSE_S`: no clocks are compared.
+Whoever takes or renews it puts it in the place of the one it has read, and the store refuses that where another was
+put meanwhile (`records.conditional`). A holder that died is one whose claim did not change while somebody watched it
+for `LAPSE_S`: no clocks are compared.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 from haps_search.errors import ConfigError, PoolError
+from haps_search.records.conditional import Seen, slot
 from haps_search.records.objects import Objects
 
-BEAT_S, SETTLE_S, LAPSE_S, POLL_S = 3.0, 2.0, 15.0, 1.0
+BEAT_S, LAPSE_S, POLL_S = 3.0, 15.0, 1.0
 ASK_S = 2.0
-READS = 4
+READS, PAUSE_S = 4, 0.5
 LENGTH = 512
-"""Of the object in bytes, with blanks: pyarrow asks for the length first, and a put may come between."""
+"""Of the object in bytes, with blanks: pyarrow, by which trials read it, asks for the length first, and a put may come
+between."""
 FILE = "claim.json"
 
 
@@ -38,22 +39,21 @@ class Claim:
             ConfigError: another driver renews it, and the message says which.
             PoolError: the store does not answer.
         """
-        self._objects, self._name = objects, f"{sweep}/{FILE}"
-        self._wait_until_free(sweep)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._uri, self._slot = objects.uri_of(f"{sweep}/{FILE}"), slot(objects, f"{sweep}/{FILE}")
+        found = self._once_free(sweep)
         self._held: dict[str, Any] = {
             "owner": uuid.uuid4().hex,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "since": since,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "leaving": False,
             "beat": 0,
         }
         self._turn, self._wake, self._ended = threading.Lock(), threading.Event(), False
         self._lost = ""
-        self._put()
-        time.sleep(SETTLE_S)
-        now = _read(objects, self._name)
+        self._renewed = time.monotonic()
+        taken = self._slot.take(found, _written(self._held))
+        self._seen, now = (taken, self._held) if taken is not None else self._read()
         if not self._mine(now):
             raise _refusal(sweep, now)
         self._renewer = threading.Thread(target=self._renew, name="claim", daemon=True)
@@ -69,7 +69,7 @@ class Claim:
         if not self._lost and time.monotonic() - self._renewed > LAPSE_S:
             self._beat()
         if self._lost:
-            raise PoolError(f"{self._objects.uri_of(self._name)}: {self._lost}; what is done since is not kept")
+            raise PoolError(f"{self._uri}: {self._lost}; what is done since is not kept")
 
     def release(self) -> None:
         """Let the next driver in at once; a second call does nothing."""
@@ -78,8 +78,8 @@ class Claim:
         self._ended = True
         self._wake.set()
         self._renewer.join()
-        if self._mine(_read(self._objects, self._name)):
-            self._objects.delete(self._name)
+        if not self._lost:
+            self._put({})  # an object can be replaced on a condition, and not be deleted on one
 
     def _renew(self) -> None:
         while not self._ended and not self._lost:
@@ -93,29 +93,42 @@ class Claim:
 
     def _beat(self) -> None:
         with self._turn:
-            now = _read(self._objects, self._name)
-            if self._mine(now):
-                self._put()
+            began = time.monotonic()
+            self._held["beat"] += 1
+            if self._put(self._held):
+                self._renewed = began
             else:
-                self._lost = f"the sweep was taken over by {_described(now)}"
+                self._lost = f"the sweep was taken over by {_described(self._read()[1])}"
 
-    def _put(self) -> None:
-        began = time.monotonic()
-        self._held["beat"] += 1
-        self._objects.put(self._name, json.dumps(self._held).encode().ljust(LENGTH))
-        self._renewed = began
+    def _put(self, held: dict[str, Any]) -> bool:
+        """False where the claim is another's. One of ours may have got through although its answer was lost."""
+        put = self._slot.replace(self._seen, _written(held))
+        if put is None:
+            seen, now = self._read()
+            put = self._slot.replace(seen, _written(held)) if self._mine(now) else None
+        self._seen = put or self._seen
+        return put is not None
+
+    def _once_free(self, sweep: str) -> Seen:
+        """What is there instead of a claim, or the one whose holder died."""
+        seen, first = self._read()
+        now, until = first, time.monotonic() + LAPSE_S
+        while now and time.monotonic() < until:
+            time.sleep(POLL_S)
+            seen, now = self._read()
+            if now and now != first:
+                raise _refusal(sweep, now)
+        return seen
 
     def _mine(self, held: dict[str, Any]) -> bool:
         return held.get("owner") == self._held["owner"]
 
-    def _wait_until_free(self, sweep: str) -> None:
-        first = now = _read(self._objects, self._name)
-        until = time.monotonic() + LAPSE_S
-        while now and time.monotonic() < until:
-            time.sleep(POLL_S)
-            now = _read(self._objects, self._name)
-            if now and now != first:
-                raise _refusal(sweep, now)
+    def _read(self) -> tuple[Seen, dict[str, Any]]:
+        seen = self._slot.read()
+        try:
+            return seen, _parsed(seen.data)
+        except ValueError as error:
+            raise _unreadable(self._uri) from error
 
 
 def listener(objects: Objects, sweep: str) -> Callable[[], bool]:
@@ -138,13 +151,26 @@ def listener(objects: Objects, sweep: str) -> Callable[[], bool]:
 
 
 def _read(objects: Objects, name: str) -> dict[str, Any]:
-    """Empty where nobody holds it. A read that met a put halfway is repeated."""
+    """As a trial reads it, by pyarrow. A read that met a put halfway is repeated."""
     for _ in range(READS):
         try:
-            return dict(json.loads(objects.get(name) or b"{}"))
+            return _parsed(objects.get(name) or b"")
         except ValueError:
-            time.sleep(SETTLE_S / READS)
-    raise PoolError(f"{objects.uri_of(name)}: no claim can be read there; delete it if no driver is at the sweep")
+            time.sleep(PAUSE_S)
+    raise _unreadable(objects.uri_of(name))
+
+
+def _unreadable(uri: str) -> PoolError:
+    return PoolError(f"{uri}: no claim can be read there; delete it if no driver is at the sweep")
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """Empty where nobody holds it."""
+    return dict(json.loads(data or b"{}"))
+
+
+def _written(held: dict[str, Any]) -> bytes:
+    return json.dumps(held).encode().ljust(LENGTH)
 
 
 def _refusal(sweep: str, held: dict[str, Any]) -> ConfigError:

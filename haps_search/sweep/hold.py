@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from haps_search.errors import PoolError
@@ -70,16 +71,15 @@ class Hold:
 
         A folder that could not be brought to what the store has is no news for it.
         """
-        try:
-            if self._claim is not None and self._remote is not None and self._current:
-                self._claim.check()
-                self._remote.push_changed(self._folder)
-        finally:
-            if self._claim is not None:
-                self._claim.release()
+        with ExitStack() as ending:  # whatever the store says, this machine's lock is let go
+            ending.callback(self._lock.release)
             if self._remote is not None:
-                self._remote.end_writing(self._folder)
-            self._lock.release()
+                ending.callback(self._remote.end_writing, self._folder)
+            if self._claim is not None:
+                ending.callback(self._claim.release)
+                if self._remote is not None and self._current:
+                    self._claim.check()
+                    self._remote.push_changed(self._folder)
 
     def __enter__(self) -> Hold:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,9 +73,9 @@ def paused(seconds: float, folder: Path) -> str:
 def ready_to_leave(held: Leaving, folder: Path, grace_s: float = GRACE_S) -> Iterator[Callable[[], None]]:
     """While the body runs, SIGTERM and Ctrl-C ask what runs to save and leave, so that the body ends by itself.
 
-    A second one, or the end of the grace, ends the process. Yields what takes the signals back after Ray was started,
-    which takes them for itself. `folder` is where `haps stop` leaves word. Outside the main thread signals are not to
-    be had, and nothing is changed.
+    A second one, or the end of the grace, ends the process; where what the body ends with stands still as well, it is
+    over `SLACK_S` later. Yields what takes the signals back after Ray was started, which takes them for itself.
+    `folder` is where `haps stop` leaves word. Outside the main thread there are no signals, and nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -88,10 +89,7 @@ def ready_to_leave(held: Leaving, folder: Path, grace_s: float = GRACE_S) -> Ite
         held.leave(CTRL_C if number == signal.SIGINT else STOP if (folder / ASKED).exists() else SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, grace_s + SLACK_S)
 
-    def overdue(number: int, frame: Any) -> None:
-        raise SystemExit(STATUS)
-
-    handlers = ((signal.SIGTERM, asked), (signal.SIGINT, asked), (signal.SIGALRM, overdue))
+    handlers = ((signal.SIGTERM, asked), (signal.SIGINT, asked), (signal.SIGALRM, _Overdue()))
 
     def arm() -> None:
         for number, what in handlers:
@@ -106,6 +104,28 @@ def ready_to_leave(held: Leaving, folder: Path, grace_s: float = GRACE_S) -> Ite
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, what in before:
             signal.signal(number, what)
+
+
+def leave_within(seconds: float) -> None:
+    """What the process waits for will not come: it ends then, where it has not before. Not later than it has been told
+    already, and only where it is `ready_to_leave`. From any thread."""
+    if isinstance(signal.getsignal(signal.SIGALRM), _Overdue) and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+class _Overdue:
+    """At the end of a grace: the process leaves in order, and the second time as it stands. What is done is saved."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.came:
+            os._exit(STATUS)
+        self.came = True
+        signal.setitimer(signal.ITIMER_REAL, SLACK_S)
+        sys.stderr.write("unfinished: something stands still; what is done is saved, and the same again goes on\n")
+        raise SystemExit(STATUS)
 
 
 def grace_of(profile_s: float) -> float:

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
+from ray.tune import TuneError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
@@ -27,7 +29,7 @@ from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS, run_trial
 from haps_search.errors import Kind as ErrorKind
 from haps_search.errors import PoolError
-from haps_search.faults.kinds import kind_of
+from haps_search.faults.kinds import chain, kind_of
 from haps_search.faults.policy import Again, Failures, Over, Policy
 from haps_search.records.remote import remote_of, storage
 from haps_search.sweep.attempts import drop_former, last_lines, newest_step
@@ -107,14 +109,27 @@ def fit(
             verbose=0,
         ),
     )
-    tuner.fit()
+    broke = _fitted(tuner)
     problem = handing.problem
     if isinstance(problem, OSError):
         way_out = "mend it, then start the sweep again: it goes on from there"
         raise PoolError(f"{journal.file}: cannot be written or read ({problem}): {way_out}") from problem
     if problem is not None:
         raise problem
-    return Left(handing.unbegun, handing.reason)
+    return Left(handing.unbegun, handing.reason or broke)
+
+
+def _fitted(tuner: tune.Tuner) -> str:
+    """Why Ray broke it off, "" where it did not; a mistake of ours is raised as it is."""
+    try:
+        tuner.fit()
+    except (RayError, TuneError) as error:
+        known = next((link for link in chain(error) if isinstance(link, RayError)), None)
+        if known is None:
+            raise
+        _log.warning("Ray broke the trials off", exc_info=True)
+        return reason_of(known)
+    return ""
 
 
 def _place(folder: Path) -> dict[str, str | None]:

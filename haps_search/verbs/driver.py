@@ -28,7 +28,7 @@ from haps_search.search.warm_start import warm_source
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.layout import JOURNAL
-from haps_search.sweep.leaving import grace_of, paused, ready_to_leave, unfinished
+from haps_search.sweep.leaving import grace_of, leave_within, paused, ready_to_leave, unfinished
 from haps_search.sweep.opponents import Search
 from haps_search.sweep.prior import Prior
 from haps_search.sweep.progress import Progress, fraction_done
@@ -49,6 +49,8 @@ from haps_search.verbs.tracking import Tracking
 from haps_search.verbs.watching import watching
 
 T = TypeVar("T")
+GONE_S = 300.0
+"""How long a driver whose pool is gone may take to leave it; Ray has calls without a limit of ours."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Driver:
 
         def tick() -> None:
             nonlocal said
+            if self.live.gone:
+                leave_within(GONE_S)
             self.tracking.tick()
             waits = self.live.waits()
             for line in waits if len(waits) > len(said) else ():
@@ -161,6 +165,8 @@ def driven(
                 passes = False  # its address may be wrong, and nothing is lost yet
             follows = failures.follow(ErrorKind.TRANSIENT) if passes else Over(final=True)
             if isinstance(follows, Over) or ray.is_initialized():  # a Ray that could not be left is no place to begin
+                if passes and not isinstance(error, Unfinished):
+                    raise Unfinished(f"{error}; what is done is saved, and the same again goes on") from error
                 raise
             report(Said(f"{first_line(error)}; begun again in {follows.pause_s:.0f} s"))
             why = paused(follows.pause_s, folder)

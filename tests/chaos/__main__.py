@@ -42,7 +42,7 @@ def main() -> int:
     try:
         stage.start()
         play = Play(Scene(stage, Random(options.seed)), options.faults, say)
-        problems = [*_played(play, 60 * options.minutes), *play.scene.problems, *_reckoning(stage, say)]
+        problems = [*_played(play, 60 * options.minutes), *play.scene.problems, *_reckoning(play.scene, say)]
     finally:
         stage.end()
         if options.keep:
@@ -62,12 +62,14 @@ def _played(play: Play, seconds: float) -> list[str]:
     return []
 
 
-def _reckoning(stage: Stage, say: Say) -> list[str]:
+def _reckoning(scene: Scene, say: Say) -> list[str]:
     """Every sweep, by its folder, by MLflow, and one trial of each by the same run without faults."""
     found: list[str] = []
+    stage = scene.stage
     for name in stage.sweeps:
         sweep, runs = stage.runs / name, logged(stage.server.uri, name)
-        problems = [*sweep_problems(sweep), *mlflow_problems(sweep, runs)]
+        deadly = {scene.deadly[name]} if name in scene.deadly else ()
+        problems = [*sweep_problems(sweep, deadly), *mlflow_problems(sweep, runs)]
         problems += differences(sweep, stage.folder / "again" / name)
         attempts = [trial.attempts for trial in Journal(sweep).trials()]
         say(f"{name}: attempts {attempts}, {retold(sweep, runs)} steps as MLflow heard first, {_count(problems)}")

@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,9 @@ from processes import Started, free_ports, title
 
 HOST = "127.0.0.1"
 START_S = 600.0
-_STORE = 100_000_000
+STORE = 100_000_000
+"""Bytes of each node's object store."""
+_SICK = Path(__file__).with_name("sick")
 _JOINED = "Ray runtime started"
 
 
@@ -30,6 +33,9 @@ class Cluster:
         self.address = f"{HOST}:{self._port}"
         self.head: Started | None = None
         self.nodes: dict[str, Started] = {}
+        self._frozen: dict[str, Started] = {}
+        self.sick = folder / "sick"
+        """While it is there, models cannot be loaded, for the reason that it holds."""
         self._count = 0
 
     def start(self, nodes: int) -> None:
@@ -50,6 +56,8 @@ class Cluster:
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self.folder),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(_SICK), os.environ.get("PYTHONPATH")])),
+            "CHAOS_SICK": str(self.sick),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
         }
@@ -69,6 +77,24 @@ class Cluster:
         """As if its machine were unplugged."""
         self.nodes.pop(name).kill()
 
+    def freeze(self, name: str) -> None:
+        """As if its machine stood still: nothing of it ends, and nobody hears of it."""
+        node = self._frozen[name] = self.nodes.pop(name)
+        for process in node.tree():
+            with suppress(psutil.Error):
+                process.suspend()
+
+    def thaw(self, name: str) -> None:
+        """It wakes, whatever was done in its place meanwhile."""
+        for process in self._frozen[name].tree():
+            with suppress(psutil.Error):
+                process.resume()
+
+    def replace(self, name: str) -> None:
+        """End what woke, and let another node join. Raises TimeoutError."""
+        self._frozen.pop(name).kill()
+        self.add()
+
     def workers(self, *titles: str) -> list[psutil.Process]:
         """Ray's processes on all nodes whose title begins so, oldest first."""
         nodes = [*([self.head] if self.head else []), *self.nodes.values()]
@@ -78,6 +104,8 @@ class Cluster:
     def end(self) -> None:
         for name in list(self.nodes):
             self.nodes.pop(name).end()
+        for name in list(self._frozen):
+            self._frozen.pop(name).kill()
         if self.head is not None:
             self.head.end()
 
@@ -91,7 +119,7 @@ class Cluster:
     def _start(self, name: str, *arguments: object) -> Started:
         (agent,) = free_ports(1)
         common = [
-            "--node-ip-address", HOST, "--num-cpus", 1, "--object-store-memory", _STORE, "--block",
+            "--node-ip-address", HOST, "--num-cpus", 1, "--object-store-memory", STORE, "--block",
             "--dashboard-agent-listen-port", agent, "--min-worker-port", 0, "--max-worker-port", 0,
         ]  # fmt: skip
         command = [Path(sys.executable).parent / "ray", "start", *arguments, *common]

@@ -13,16 +13,17 @@ from random import Random
 from typing import TypeAlias
 
 import psutil
-from processes import GONE_S
+from processes import GONE_S, title
 
+from chaos.pursuits import OFTEN, TRIAL, WORKER, Deadly, Preempted, Pursuit
 from chaos.stage import DEADLINE_S, TRIALS, Stage
 from haps_search.records.checkpoint import TENSORS
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 
-BROKER, CONTROLLER, ROUTER, TRIAL, WORKER = (
-    "ray::Broker", "ray::TrainController", "ray::RouterActor", "ray::ImplicitFunc", "ray::RayTrainWorker",
-)  # fmt: skip
+BROKER, CONTROLLER, ROUTER = "ray::Broker", "ray::TrainController", "ray::RouterActor"
+FROZEN_S, AWAKE_S = 90.0, 10.0
+"""How long a node stands still, which is longer than Ray waits for one (about a minute), and may go on afterwards."""
 REFUSED = 2
 """What `haps` ends with where a setting is wrong, as the name of a sweep that another driver has."""
 
@@ -52,6 +53,17 @@ class Scene:
     random: Random
     repairs: Repairs = field(default_factory=Repairs)
     problems: list[str] = field(default_factory=list)
+    pursuits: list[Pursuit] = field(default_factory=list)
+    deadly: dict[str, int] = field(default_factory=dict)
+    """Sweep -> the trial of it that may fail."""
+
+    def pursue(self, moved: bool) -> None:
+        self.pursuits = [one for one in self.pursuits if one.step(self.stage, moved)]
+
+    def mend(self) -> None:
+        """Everything; a setting that kills its process stays one."""
+        self.pursuits = [one for one in self.pursuits if isinstance(one, Deadly)]
+        self.repairs.mend(everything=True)
 
 
 Injury: TypeAlias = Callable[[Scene], str | None]
@@ -93,6 +105,59 @@ def _hung_for_good(scene: Scene) -> str | None:
     victim = scene.random.choice(found)
     victim.suspend()
     return f"{WORKER} {victim.pid}"
+
+
+def _setting_deadly(scene: Scene) -> str | None:
+    """One of a sweep, so that others are left."""
+    sweep = scene.stage.sweep
+    trials = Journal(sweep).trials() if scene.stage.holds and sweep.name not in scene.deadly else []
+    running = [trial.number for trial in trials if trial.state == "running"]
+    if not running:
+        return None
+    number = scene.deadly[sweep.name] = scene.random.choice(running)
+    scene.pursuits.append(Deadly(sweep, number))
+    return f"{sweep.name}, trial {number}"
+
+
+def _preempted_often(scene: Scene) -> str | None:
+    found = scene.stage.cluster.workers(WORKER)
+    if not found or any(isinstance(one, Preempted) for one in scene.pursuits):
+        return None
+    victim = scene.random.choice(found).pid
+    scene.pursuits.append(Preempted(victim, {process.pid for process in found}))
+    return f"{WORKER} {victim}, and its followers, {OFTEN} times"
+
+
+def _sick_at_load(what: str, scene: Scene) -> str | None:
+    """A worker has to be loaded again, and cannot be for a while."""
+    cluster = scene.stage.cluster
+    if not cluster.workers(WORKER):
+        return None
+    cluster.sick.write_text(what)
+    seconds = scene.random.uniform(5, 20)
+    scene.repairs.later(seconds, partial(cluster.sick.unlink, missing_ok=True))
+    return f"{_killed(WORKER, scene)}, {what} for {seconds:.0f} s"
+
+
+def _store_filled(scene: Scene) -> str | None:
+    if not scene.stage.holds or (scene.stage.hog is not None and scene.stage.hog.poll() is None):
+        return None
+    seconds = scene.random.uniform(15, 40)
+    scene.repairs.later(seconds, scene.stage.fill().kill)
+    return f"for {seconds:.0f} s"
+
+
+def _node_frozen(scene: Scene) -> str | None:
+    """With a trial on it, which wakes beside its successor."""
+    cluster = scene.stage.cluster
+    with_trials = (name for name, node in cluster.nodes.items() if any(title(p).startswith(TRIAL) for p in node.tree()))
+    name = next(with_trials, None)
+    if name is None:
+        return None
+    cluster.freeze(name)
+    scene.repairs.later(FROZEN_S, partial(cluster.thaw, name))
+    scene.repairs.later(FROZEN_S + AWAKE_S, partial(cluster.replace, name))
+    return f"{name} for {FROZEN_S:.0f} s, then awake for {AWAKE_S:.0f} s"
 
 
 def _killed(title: str, scene: Scene) -> str | None:
@@ -187,11 +252,17 @@ FAULTS: dict[str, Injury] = {
     "worker-killed": partial(_killed, WORKER),
     "worker-hung": _worker_hung,
     "worker-hung-for-good": _hung_for_good,
+    "worker-preempted-often": _preempted_often,
+    "load-stale": partial(_sick_at_load, "ESTALE"),
+    "load-503": partial(_sick_at_load, "503"),
+    "setting-deadly": _setting_deadly,
     "trial-killed": partial(_killed, TRIAL),
     "router-killed": partial(_killed, ROUTER),
     "broker-killed": partial(_killed, BROKER),
     "controller-killed": partial(_killed, CONTROLLER),
     "node-removed": _node_removed,
+    "node-frozen": _node_frozen,
+    "store-filled": _store_filled,
     "mlflow-killed": _server_killed,
     "checkpoint-cut": _checkpoint_cut,
     "second-driver": _second_driver,

@@ -13,7 +13,7 @@ LOOK_S = 0.25
 QUIET_S, IMPATIENT = (1.0, 8.0), 0.2
 STALLED_S = 900.0
 """Nothing is recorded for so long although everything is mended: nobody will go on by itself."""
-WAIT_FOR_THEIR_MOMENT = {"driver-asked-early", "driver-killed-measuring"}
+WAIT_FOR_THEIR_MOMENT = {"driver-asked-early", "driver-killed-measuring", "node-frozen", "setting-deadly"}
 """They do not hold up others."""
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ class Play:
         """
         self.say("faults are over, everything is mended")
         stage = self.scene.stage
-        self.scene.repairs.mend(everything=True)
+        self.scene.mend()
         stage.server.wait()
         self._moved = time.monotonic()
         while self._tick(begins=False):
@@ -76,8 +76,10 @@ class Play:
         time.sleep(LOOK_S)
         stage, before = self.scene.stage, len(self.witness.sightings)
         self.witness.look(stage.sweep)
-        if len(self.witness.sightings) > before:
+        moved = len(self.witness.sightings) > before
+        if moved:
             self._moved = time.monotonic()
+        self.scene.pursue(moved)
         if self.scene.repairs.due:
             self._moved = time.monotonic()
             self.scene.repairs.mend()

@@ -49,7 +49,10 @@ def mlflow_problems(sweep: Path, runs: Sequence[Logged]) -> list[str]:
         name = trial_name(trial.number)
         own = [run for run in runs if run.trial == name]
         records = read_records(trial_folder(sweep, trial.number) / "metrics.jsonl")
-        problems = [f"{len(own)} runs, needs one"] if len(own) != 1 else list(_run_problems(own[0], records, parents))
+        status = "FAILED" if trial.state == "failed" else "FINISHED"
+        problems = (
+            [f"{len(own)} runs, needs one"] if len(own) != 1 else list(_run_problems(own[0], records, parents, status))
+        )
         found += [f"trial {name}: {problem}" for problem in problems]
     return [f"{sweep.name}: MLflow: {problem}" for problem in found]
 
@@ -64,8 +67,8 @@ def retold(sweep: Path, runs: Sequence[Logged]) -> int:
     return count
 
 
-def _run_problems(run: Logged, records: Sequence[Record], parents: Sequence[Logged]) -> Iterator[str]:
-    yield from _not_over(run)
+def _run_problems(run: Logged, records: Sequence[Record], parents: Sequence[Logged], status: str) -> Iterator[str]:
+    yield from _not_over(run, status)
     if run.parent not in {parent.id for parent in parents}:
         yield f"its parent is {run.parent or 'none'}, not the sweep's run"
     names = dict.fromkeys(name for record in records for name in record.metrics)
@@ -102,8 +105,8 @@ def _agrees(name: str, point: Point, record: Record) -> bool:
     return point.time < _milliseconds(record) and (same or (math.isnan(point.value) and math.isnan(value)))
 
 
-def _not_over(run: Logged) -> list[str]:
-    return [] if run.status == "FINISHED" else [f"the {run.kind}'s run is {run.status}, needs FINISHED"]
+def _not_over(run: Logged, status: str = "FINISHED") -> list[str]:
+    return [] if run.status == status else [f"the {run.kind}'s run is {run.status}, needs {status}"]
 
 
 def _milliseconds(record: Record) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from haps_search.config.run import RunConfig
@@ -18,21 +18,26 @@ from haps_search.sweep.lock import holder
 from haps_search.sweep.settings import experiment_of
 
 
-def sweep_problems(sweep: Path) -> list[str]:
-    """What does not add up in a sweep's folder, each with its name; empty where all is there once."""
+def sweep_problems(sweep: Path, deadly: Collection[int] = ()) -> list[str]:
+    """What does not add up in a sweep's folder, each with its name; empty where all is there once. Of `deadly` trials
+    each may have failed, with its reason and what it printed last."""
     journal = Journal(sweep)
     try:
         events, trials, study = list(journal.events()), journal.trials(), journal.study()
     except DataError as error:
         return [str(error)]
-    found = [*_journal(events, study.sweep.trials), *_ended(sweep, events)]
+    failed = {trial.number for trial in trials if trial.number in deadly and trial.state == "failed"}
+    found = [*_journal(events, study.sweep.trials, failed), *_ended(sweep, events)]
     for trial in trials:
+        if trial.number in failed:
+            found += [] if trial.error else [f"trial {trial_name(trial.number)}: it has failed without a reason"]
+            continue
         run = experiment_of(study, trial).run
         found += [f"trial {trial_name(trial.number)}: {problem}" for problem in _trial(sweep, trial, run)]
     return [f"{sweep.name}: {problem}" for problem in found]
 
 
-def _journal(events: Sequence[Event], wanted: int) -> Iterator[str]:
+def _journal(events: Sequence[Event], wanted: int, failed: Collection[int]) -> Iterator[str]:
     suggested = Counter(e.number for e in events if isinstance(e, TrialSuggested))
     if suggested != Counter(range(wanted)):
         yield f"needs trials 0 to {wanted - 1}, each suggested once; got {dict(suggested)}"
@@ -43,8 +48,9 @@ def _journal(events: Sequence[Event], wanted: int) -> Iterator[str]:
         if attempts != list(range(1, len(attempts) + 1)):
             yield f"trial {trial_name(number)}: attempts {attempts}, which do not count from 1"
         ends = [e.state for e in events if isinstance(e, TrialEnded) and e.number == number]
-        if ends != ["finished"]:
-            yield f"trial {trial_name(number)}: ended {ends}, needs one end, finished"
+        needed = "failed" if number in failed else "finished"
+        if ends != [needed]:
+            yield f"trial {trial_name(number)}: ended {ends}, needs one end, {needed}"
 
 
 def _ended(sweep: Path, events: Sequence[Event]) -> Iterator[str]:

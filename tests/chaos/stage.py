@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from processes import Started
 
-from chaos.cluster import Cluster
+from chaos.cluster import STORE, Cluster
 from chaos.server import Server
 from haps_search.sweep.layout import lock_file
 from haps_search.sweep.lock import holder
@@ -55,6 +55,7 @@ class Stage:
         self.runs.mkdir()
         (self.folder / "chaos.yaml").write_text(yaml.safe_dump(PROFILE))
         self.server, self.cluster = Server(self.folder), Cluster(self.folder)
+        self.hog: Started | None = None
 
     def start(self) -> None:
         """Raises TimeoutError."""
@@ -104,6 +105,12 @@ class Stage:
         lines = other.log.read_text().strip().splitlines()
         return code, lines[-1] if lines else ""
 
+    def fill(self) -> Started:
+        """A driver beside the sweep's that fills a node's object store as long as it lives."""
+        command = [sys.executable, Path(__file__).with_name("hog.py"), STORE]
+        self.hog = Started(command, self.cluster.environment(), self.folder / "hog.log", self.folder)
+        return self.hog
+
     def owes(self) -> bool:
         """Whether the last driver said that MLflow did not take everything."""
         _, _, last = (self.folder / "driver.log").read_text().rpartition("\nstarting ")
@@ -120,6 +127,8 @@ class Stage:
         if self.driver is not None and self.driver.poll() is None:
             self.driver.signal(signal.SIGCONT)
             self.driver.kill()
+        if self.hog is not None:
+            self.hog.kill()
         self.cluster.end()
         self.server.end()
 

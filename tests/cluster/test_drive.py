@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +13,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RaySystemError
+from ray.tune import TuneError
 from sweeps import a_study, a_trial, write
 
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.sweep import Study
-from haps_search.engines.cluster.session import Session
+from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.errors import CandidateError, ConfigError, HapsError, Kind, PoolError, Unfinished
 from haps_search.faults.policy import Failures
 from haps_search.sweep import tune
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.leaving import HOURS, SIGTERM, unfinished
+from haps_search.sweep.leaving import HOURS, SIGTERM, STATUS, ready_to_leave, unfinished
 from haps_search.sweep.settings import Setting
 from haps_search.sweep.tune import Left
 from haps_search.verbs import driver as drive
@@ -39,10 +42,10 @@ class Live:
     """A session that knows how its pool is, and waits for nothing."""
 
     def __init__(self, ended: str | None = None) -> None:
-        self._ended = ended
+        self.gone = ended
 
     def ended_by(self) -> str | None:
-        return self._ended
+        return self.gone
 
     def waits(self) -> tuple[str, ...]:
         return ()
@@ -264,6 +267,46 @@ def test_a_driver_that_was_asked_to_leave_says_so_and_never_goes_on_to_the_next_
         a_driver(journal).finish_or_leave("search", Left())
 
 
+def test_a_driver_whose_pool_is_gone_does_not_wait_for_it_for_ever(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune waits for what was lost, in a call that has no limit."""
+    monkeypatch.setattr(drive, "GONE_S", 0.2)
+    monkeypatch.setattr("haps_search.sweep.leaving.SLACK_S", 600.0)
+    monkeypatch.setattr("haps_search.verbs.watching.TICK_S", 0.01)
+    lost = threading.Event()
+    with (
+        pytest.raises(SystemExit) as caught,
+        ready_to_leave(journal, journal.folder),
+        a_driver(journal, ended="the broker is gone").watched(2),
+    ):
+        lost.wait()
+    assert caught.value.code == STATUS
+
+
+def test_what_ray_breaks_off_is_left_with_its_reason_and_a_mistake_is_raised(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the driver's own raylet dies, which Tune may meet in any of its calls."""
+    session = TableSession("haps-s", ClusterProfile(name="t"), broker=None)
+    beneath = TuneError("the trial runner broke")
+    beneath.__cause__ = RaySystemError("Broken pipe")
+    for error in (beneath, TuneError("a bug")):
+
+        def breaks(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(tune.tune, "Tuner", lambda *_, **__: SimpleNamespace(fit=breaks))
+        if error is beneath:
+            left = tune.fit(journal, STUDY, session, "search", 2, None)
+            assert left == Left(2, "RaySystemError: System error: Broken pipe")
+            with pytest.raises(Unfinished, match=r"2 were not begun \(RaySystemError: System error: Broken pipe\)"):
+                a_driver(journal).finish_or_leave("search", left)
+        else:
+            with pytest.raises(TuneError, match="a bug"):
+                tune.fit(journal, STUDY, session, "search", 2, None)
+
+
 # Beginning again.
 
 AWAY = PoolError("the store is away").of_kind(Kind.TRANSIENT)
@@ -327,6 +370,7 @@ def test_what_does_not_pass_ends_and_progress_gives_it_its_time_again(
         return hands.work(d)
 
     monkeypatch.setattr(drive, "driver", hands)
-    with pytest.raises(PoolError, match="the store is away"):
+    with pytest.raises(Unfinished, match="the store is away; what is done is saved") as caught:
         drive.driven(STUDY, journal.folder, False, silent, work)
+    assert caught.value.status == STATUS
     assert len(hands.begun) == 7, "600 s since the first failure, and again since the progress"

@@ -19,7 +19,10 @@ from nodes import (
     cluster,
     measured,
     processes,
+    raylet_of,
 )
+
+from haps_search.sweep.leaving import STATUS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -60,6 +63,31 @@ def test_a_killed_broker_costs_the_pool_and_the_driver_goes_on_by_itself(head: N
         sweep.kill()
     assert "the broker is gone" in printed
     assert "begun again in" in printed
+    assert loss.steps <= CHECKPOINT_EVERY
+    assert_undisturbed(sweep, tmp_path / "alone")
+
+
+def test_a_driver_whose_own_raylet_dies_leaves_with_what_is_saved_and_is_resumed(tmp_path: Path) -> None:
+    """The cluster's other half, its control store, lives on: calls are still taken, and some never answered."""
+    with cluster(num_cpus=4, num_gpus=3) as old:
+        sweep = Sweep(old, tmp_path, steps=20, retries={"within_s": 0})
+        try:
+            sweep.reached(CHECKPOINT_EVERY + 2)
+            raylet_of(old.head).kill()
+            seconds = sweep.ended()
+            code, printed = sweep.driver.poll(), sweep.printed()
+        finally:
+            sweep.kill()
+    assert code == STATUS, printed[-3000:]
+    assert "haps resume faulty" in printed
+    assert "Traceback" not in printed
+    with cluster(num_cpus=4, num_gpus=3) as new:
+        try:
+            loss = sweep.after(lambda: sweep.resume(new))
+            measured(f"raylet lost: driver ended after {seconds:.1f} s; resumed on a new head: {loss}")
+            sweep.end()
+        finally:
+            sweep.kill()
     assert loss.steps <= CHECKPOINT_EVERY
     assert_undisturbed(sweep, tmp_path / "alone")
 

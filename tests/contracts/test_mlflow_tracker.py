@@ -174,6 +174,17 @@ def test_a_new_database_is_whole_or_absent(
     assert [path.name for path in mlflow_database.parent.iterdir()] == ["template.db"]
 
 
+def test_a_file_that_drivers_of_several_hosts_write_keeps_its_journal_beside_it(
+    open_store: Open, tmp_path: Path
+) -> None:
+    """A rollback journal needs the file system's locks alone, which a sweep's own lock asks for; sqlite's other kind,
+    WAL, needs memory that its writers share, and two hosts have none."""
+    tracker = open_store().trial_tracker(SKILLS, "1", {})
+    tracker.log(1, {"reward": 0.5})
+    with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as database:
+        assert database.execute("pragma journal_mode").fetchone() == ("delete",)
+
+
 @pytest.mark.parametrize(
     ("uri", "words"),
     [

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import chaos
 import pytest
+from chaos import pursuits
 from chaos.points import Logged, Point, mlflow_problems, retold
+from chaos.pursuits import OFTEN, Deadly, Preempted
 from chaos.reconcile import sweep_problems
 from chaos.witness import Fault, Sighting, Toll, Witness, tolls
 from processes import Started, holders, left_over
@@ -136,6 +142,89 @@ def test_a_trial_that_did_not_finish_is_named(sweep: Path, end: str) -> None:
     assert f"tiny: trial 000: ended ['{end}'], needs one end, finished" in sweep_problems(sweep)
 
 
+@pytest.mark.parametrize(("error", "said"), [("it died", []), (None, ["tiny: trial 001: it has failed without"])])
+def test_only_a_deadly_setting_may_fail_and_with_its_reason(sweep: Path, error: str | None, said: list[str]) -> None:
+    def failed(line: str) -> str:
+        ends = '"finished"' in line and json.loads(line).get("number") == 1
+        return changed_line(line, state="failed", error=error) if ends else line
+
+    edit(sweep / "journal.jsonl", lambda lines: [failed(line) for line in lines])
+    (trial_folder(sweep, 1) / "metrics.jsonl").unlink()
+    found = sweep_problems(sweep, deadly={1})
+    assert len(found) == len(said)
+    assert all(one.startswith(words) for one, words in zip(found, said, strict=True))
+    assert any("ended ['failed'], needs one end, finished" in problem for problem in sweep_problems(sweep))
+    ended = Logged("trial", "001", "p", "t1", "FAILED", {})
+    assert not [p for p in mlflow_problems(sweep, [*as_logged_of(sweep, 0), ended]) if "001" in p]
+
+
+class Processes:
+    """A stage whose workers and trials are these processes; who is killed is gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *there: int) -> None:
+        self.there, self.killed = set(there), list[int]()
+        self.cluster = SimpleNamespace(workers=lambda title: [SimpleNamespace(pid=pid) for pid in sorted(self.there)])
+        monkeypatch.setattr(os, "kill", self._kill)
+
+    def _kill(self, pid: int, number: int) -> None:
+        assert number == signal.SIGKILL
+        self.there.discard(pid)
+        self.killed.append(pid)
+
+
+def test_a_worker_is_preempted_again_once_the_sweep_went_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage: Any = Processes(monkeypatch, 1, 2)
+    pursuit, following = Preempted(2, {1, 2}), iter(range(3, 99))
+    assert pursuit.step(stage, moved=False)
+    assert stage.killed == [2]
+    assert pursuit.step(stage, moved=True), "its follower is not there yet"
+    stage.there.add(next(following))
+    assert pursuit.step(stage, moved=False)
+    assert stage.killed == [2], "it has not achieved anything yet"
+    while pursuit.step(stage, moved=True):
+        if len(stage.there) == 1:
+            stage.there.add(next(following))
+            assert pursuit.step(stage, moved=False)
+    assert len(stage.killed) == OFTEN == 11
+    assert 1 not in stage.killed
+
+
+def test_a_deadly_setting_kills_whoever_runs_it_until_it_is_given_up(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(sweep / "journal.jsonl", lambda lines: [line for line in lines if '"finished"' not in line])
+    stage: Any = Processes(monkeypatch, 5, 6)
+    runs = f"{trial_folder(sweep, 1).resolve()}.2/output.log"
+    monkeypatch.setattr(pursuits, "holds", lambda pid, prefix: pid == 6 and runs.startswith(prefix))
+    pursuit = Deadly(sweep, 1)
+    assert pursuit.step(stage, moved=False)
+    assert stage.killed == [6]
+    Journal(sweep).append(TrialEnded(1, "failed", error="its process was killed"))
+    assert not pursuit.step(stage, moved=False)
+
+
+@pytest.mark.parametrize(("what", "said"), [("ESTALE", "OSError 116"), ("503", "HTTPError 503")])
+def test_what_is_wrong_with_a_model_is_met_by_ray_s_processes_alone(tmp_path: Path, what: str, said: str) -> None:
+    flag, sick = tmp_path / "flag", str(Path(*chaos.__path__, "sick"))
+    (tmp_path / "config.json").write_text("{}")
+    look = (
+        "import sys\ntry:\n    print(open(sys.argv[1]).read())\n"
+        "except OSError as e:\n    print(type(e).__name__, e.errno or e.response.status_code)"
+    )
+    for name in ("default_worker.py", "driver.py"):
+        (tmp_path / name).write_text(look)
+
+    def met(name: str) -> str:
+        command = [sys.executable, str(tmp_path / name), str(tmp_path / "config.json")]
+        environment = {**os.environ, "PYTHONPATH": sick, "CHAOS_SICK": str(flag)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert met("default_worker.py") == "{}"
+    flag.write_text(what)
+    assert met("default_worker.py") == said
+    assert met("driver.py") == "{}"
+
+
 def test_a_lock_that_is_held_and_a_half_written_file_are_named(sweep: Path) -> None:
     (trial_folder(sweep, 0) / "metrics.jsonl.tmp-1").write_text("")
     held = open_sweep(sweep, Journal(sweep).study(), resume=True)
@@ -147,8 +236,12 @@ def test_a_lock_that_is_held_and_a_half_written_file_are_named(sweep: Path) -> N
 
 def as_logged(sweep: Path) -> list[Logged]:
     """MLflow's runs of a sweep, complete."""
+    return as_logged_of(sweep, 0, 1)
+
+
+def as_logged_of(sweep: Path, *numbers: int) -> list[Logged]:
     runs = [Logged("sweep", "", "", "p", "FINISHED", {})]
-    for number in (0, 1):
+    for number in numbers:
         points: dict[str, list[Point]] = {"summary/validation_reward": [Point(STEPS, 0.5, 9)]}
         for record in read_records(trial_folder(sweep, number) / "metrics.jsonl"):
             for name, value in record.metrics.items():

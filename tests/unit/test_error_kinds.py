@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import botocore.exceptions
+import obstore.exceptions as obstore
 import openai
 import pytest
 import requests
@@ -140,6 +141,11 @@ ROWS = [
     (botocore.exceptions.ReadTimeoutError(endpoint_url="u"), PASSES),
     (botocore.exceptions.NoCredentialsError(), STAYS),
     (botocore.exceptions.PartialCredentialsError(provider="p", cred_var="v"), STAYS),
+    (obstore.GenericError("HTTP error: error sending request"), PASSES),
+    *((obstore.GenericError(f"Server returned non-2xx status code: {code} x"), PASSES) for code in (503, 429, 500)),
+    (obstore.GenericError("Server returned non-2xx status code: 400 Bad Request"), STAYS),
+    (obstore.GenericError("x"), WHO_KNOWS), (obstore.PermissionDeniedError("x"), STAYS),
+    (obstore.UnauthenticatedError("x"), STAYS), (obstore.NotSupportedError("x"), STAYS),
     # what nobody knows
     (ValueError("a bug"), WHO_KNOWS), (RuntimeError("x"), WHO_KNOWS), (KeyError("x"), WHO_KNOWS),
 ]  # fmt: skip

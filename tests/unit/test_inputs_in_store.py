@@ -30,7 +30,7 @@ def s3() -> Iterator[S3]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SETTLE_S", 0.05), ("BEAT_S", 0.1), ("LAPSE_S", 0.6), ("POLL_S", 0.05)):
+    for name, value in (("BEAT_S", 0.1), ("LAPSE_S", 0.6), ("POLL_S", 0.05)):
         monkeypatch.setattr(claim, name, value)
 
 

@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,34 @@ def test_a_second_sigterm_or_the_end_of_the_grace_ends_the_process(journal: Jour
         with pytest.raises(SystemExit) as caught:
             os.kill(os.getpid(), second)
     assert caught.value.code == STATUS == 75
+
+
+@pytest.mark.parametrize("asked", ["os.kill(os.getpid(), signal.SIGTERM)", "leaving.leave_within(0.1)"])
+def test_a_process_that_cannot_even_leave_ends_with_its_status(asked: str, tmp_path: Path) -> None:
+    """Whatever holds it: here the last words of somebody who waits for ever."""
+    code = (
+        "import os, signal, time; from pathlib import Path; from haps_search.sweep import leaving\n"
+        "leaving.SLACK_S = 0.1\n"
+        f"with leaving.ready_to_leave(leaving.Pause(), Path({str(tmp_path)!r}), grace_s=0.1):\n"
+        f"    {asked}\n"
+        "    try:\n        time.sleep(10_000)\n"
+        "    finally:\n        time.sleep(10_000)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == STATUS, ended.stderr
+    assert ended.stderr == "unfinished: something stands still; what is done is saved, and the same again goes on\n"
+
+
+def test_nobody_s_process_is_ended_that_is_not_ready_to_leave() -> None:
+    leaving.leave_within(60.0)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+
+
+def test_a_limit_that_was_told_before_stays(journal: Journal) -> None:
+    with ready_to_leave(journal, journal.folder, grace_s=5.0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        leaving.leave_within(600.0)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] <= 5.0 + leaving.SLACK_S
 
 
 def test_a_second_ctrl_c_is_one(journal: Journal) -> None:

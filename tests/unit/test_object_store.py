@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from obstore.store import MemoryStore
 from stores import S3, s3_server
 from sweeps import a_study
 
 from haps_search.errors import ConfigError, PoolError
 from haps_search.evaluation.intervals import Interval
+from haps_search.records import conditional
 from haps_search.records import objects as pieces
+from haps_search.records.conditional import Conditional, ReadAgain, Seen, slot
 from haps_search.records.objects import Objects
 from haps_search.records.remote import Remote, remote_of, working_folder_at
 from haps_search.records.run_folder import RunFolder
@@ -50,8 +56,16 @@ def uri(s3: S3, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("SETTLE_S", 0.05), ("BEAT_S", 0.1), ("LAPSE_S", 0.6), ("POLL_S", 0.05), ("ASK_S", 0.0)):
+    for name, value in (("BEAT_S", 0.1), ("LAPSE_S", 0.6), ("POLL_S", 0.05), ("ASK_S", 0.0)):
         monkeypatch.setattr(claim, name, value)
+    monkeypatch.setattr(conditional, "SETTLE_S", 0.05)
+
+
+@pytest.fixture(params=["the store decides", "written and read again"])
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of keeping another driver out."""
+    if request.param != "the store decides":
+        monkeypatch.setattr(conditional, "lacks", lambda opened: "it puts whatever it is given")
 
 
 def remote_at(folder: Path, uri: str) -> Remote:
@@ -213,6 +227,7 @@ def test_an_append_is_there_in_full_or_not_at_all(
     assert back.read_bytes() == file.read_bytes()
 
 
+@pytest.mark.usefixtures("means")
 def test_a_second_driver_is_refused_while_the_first_renews_and_let_in_when_it_left(tmp_path: Path, uri: str) -> None:
     first = Hold(working_folder_at(tmp_path / "here", uri) / "two")
     with pytest.raises(ConfigError, match=r"two: is being driven by process \d+ on .* since"):
@@ -221,6 +236,7 @@ def test_a_second_driver_is_refused_while_the_first_renews_and_let_in_when_it_le
     Hold(working_folder_at(tmp_path / "there", uri) / "two").release()
 
 
+@pytest.mark.usefixtures("means")
 def test_a_driver_that_died_is_followed_when_its_claim_stands_still(uri: str) -> None:
     code = f"import os; from haps_search.sweep.claim import *; Claim(Objects({uri!r}), 'two'); os._exit(9)"
     died = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
@@ -228,6 +244,7 @@ def test_a_driver_that_died_is_followed_when_its_claim_stands_still(uri: str) ->
     Claim(Objects(uri), "two").release()
 
 
+@pytest.mark.usefixtures("means")
 def test_who_lost_its_claim_writes_no_more(tmp_path: Path, uri: str) -> None:
     here = working_folder_at(tmp_path / "here", uri) / "two"
     journal = open_sweep(here, a_study(), resume=False)
@@ -237,7 +254,7 @@ def test_who_lost_its_claim_writes_no_more(tmp_path: Path, uri: str) -> None:
     assert hold is not None
     assert hold._claim is not None
     with hold._claim._turn:  # a renewal that has read already would put its own name over the other's
-        hold._claim._objects.put("two/claim.json", json.dumps(other).encode())
+        Objects(uri).put("two/claim.json", json.dumps(other).encode())
     hold._claim._beat()
     with pytest.raises(PoolError, match="taken over by process 7 on far"):
         journal.append(TrialSuggested(0, {}, 0))
@@ -245,6 +262,96 @@ def test_who_lost_its_claim_writes_no_more(tmp_path: Path, uri: str) -> None:
         journal.close()
     assert list(Journal(fetched(working_folder_at(tmp_path / "c", uri) / "two")).events()) == before
     assert Objects(uri).get("two/claim.json") == json.dumps(other).encode()
+
+
+def test_of_many_drivers_that_start_at_once_one_has_the_sweep(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory: moto looks whether an object is there, and then puts it."""
+    store, together, objects = MemoryStore(), threading.Barrier(6), Objects(uri)
+    monkeypatch.setattr(claim, "slot", lambda objects, name: Conditional(store, name, "memory://"))
+    monkeypatch.setattr(claim, "LAPSE_S", 600.0)
+
+    def start(_: int) -> Claim | str:
+        together.wait()
+        try:
+            return Claim(objects, "two")
+        except ConfigError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(6) as starting:
+        outcomes = list(starting.map(start, range(6)))
+    (one,) = [outcome for outcome in outcomes if isinstance(outcome, Claim)]
+    one.check()
+    one.release()
+    assert all("is being driven by process" in outcome for outcome in outcomes if isinstance(outcome, str))
+
+
+def test_a_renewal_whose_answer_was_lost_is_known_for_one_s_own(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Claim(Objects(uri), "two")
+    put = Conditional.replace
+
+    def unheard(self: Conditional, seen: Seen, data: bytes) -> Seen | None:
+        put(self, seen, data)
+        raise PoolError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Conditional, "replace", unheard)
+        with pytest.raises(PoolError, match="answer was lost"):
+            held._beat()
+    held._beat()
+    held.check()
+    held.release()
+    Claim(Objects(uri), "two").release()
+
+
+def test_a_hold_that_cannot_be_given_back_to_the_store_lets_this_machine_s_lock_go(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the driver that begins again would be refused by its own name."""
+    here = working_folder_at(tmp_path / "here", uri) / "two"
+    hold = Hold(here)
+
+    def away(*_: object) -> None:
+        raise PoolError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Conditional, "replace", away)
+        with pytest.raises(PoolError, match="the store is away"):
+            hold.release()
+    Hold(here).release()
+
+
+class Deaf(Conditional):
+    """A store that puts whatever it is given, where no object may be there or where another may."""
+
+    def __init__(self, store: MemoryStore, name: str, to: str) -> None:
+        super().__init__(store, name, "memory://")
+        self.to = to
+
+    def replace(self, seen: Seen, data: bytes) -> Seen | None:
+        ignored = (seen.version is None) == (self.to == "If-None-Match")
+        return super().replace(self.read() if ignored else seen, data)
+
+
+def test_a_store_that_keeps_no_conditions_is_found_out() -> None:
+    store = MemoryStore()
+    assert conditional.lacks(lambda name: Conditional(store, name, "memory://")) == ""
+    for to in ("If-None-Match", "If-Match"):
+        assert f"({to})" in conditional.lacks(partial(Deaf, store, to=to))
+    assert list(store.list()) == [], "what was tried is left"
+
+
+def test_keys_that_only_boto3_reads_are_a_reason_said(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    objects = Objects(uri)
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = test\naws_secret_access_key = test\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert isinstance(slot(objects, "claim"), Conditional)
+    monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
+    assert isinstance(slot(objects, "claim"), ReadAgain)
+    assert "keys of a profile are read by boto3" in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"leaving": True}, {"owner": "another"}, None])

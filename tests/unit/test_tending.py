@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 from brokers import answered, asked
 from made import table
+from ray.exceptions import RaySystemError, RpcError
 
 from haps_search.config.engines import ClusterProfile, Leases, Resources
 from haps_search.engines.cluster import broker as broker_module
@@ -257,6 +259,12 @@ def test_a_broker_that_is_gone_has_ended() -> None:
         raise PoolError("an actor has not answered for 60 s").of_kind(Kind.TRANSIENT)
 
     assert ended_by(slow) is None, "who does not answer now may live"
+
+    def broken(error: Exception) -> dict[str, object]:
+        raise error
+
+    assert ended_by(partial(broken, RpcError("Broken pipe"))) is None, "nor is a call that broke off a death"
+    assert ended_by(partial(broken, RaySystemError("x"))) == "the broker is gone: System error: x"
     assert ended_by(lambda: {"ended": "too late"}) == "too late"
 
 

@@ -16,9 +16,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from haps_search.config.engines import ClusterProfile, Resources
-from haps_search.engines.cluster.failures import got, unwrapped
+from haps_search.engines.cluster.failures import got
 from haps_search.engines.cluster.protocol import Hung, Refusal, Tended
 from haps_search.errors import CandidateError, Kind, PoolError
+from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import CALLS, first_line, persistently
 
 _log = logging.getLogger(__name__)
@@ -182,9 +183,7 @@ def ended_by(call: Callable[[], Any]) -> str | None:
     """Why the pool has ended, by a broker that may be gone itself; None while it lives."""
     try:
         status: Mapping[str, Any] = call()
-    except PoolError as error:
-        return None if error.kind is Kind.TRANSIENT else f"the broker is gone: {error}"
-    except ray.exceptions.RayError as error:
-        return f"the broker is gone: {unwrapped(error)}"
+    except (PoolError, ray.exceptions.RayError) as error:
+        return None if kind_of(error) is Kind.TRANSIENT else f"the broker is gone: {error}"
     ended = status["ended"]
     return None if ended is None else str(ended)
