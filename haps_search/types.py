@@ -65,16 +65,20 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What tokens are drawn from, and likelihoods are taken under; `top_k` 0 and `top_p` 1 truncate nothing."""
+    """What tokens are drawn from, and likelihoods are taken under; `top_k` 0, `top_p` 1 and `min_p` 0 truncate
+    nothing. All three look at the whole vocabulary at the temperature; `min_p` is a share of the likeliest token's
+    probability."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one completion is drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 truncate nothing.
+    """How one completion is drawn. Temperature 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 truncate
+    nothing.
 
     The seed belongs to the request, so what is drawn does not depend on batch mates or placement.
     """
@@ -84,6 +88,7 @@ class Sampling:
     seed: int = 0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
 
     @property
     def greedy(self) -> bool:
@@ -92,7 +97,9 @@ class Sampling:
     @property
     def distribution(self) -> Distribution:
         """Where likelihoods of what was drawn are taken; for greedy text the model's own."""
-        return Distribution() if self.greedy else Distribution(self.temperature, self.top_k, self.top_p)
+        if self.greedy:
+            return Distribution()
+        return Distribution(self.temperature, self.top_k, self.top_p, self.min_p)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +13,10 @@ from haps_search.types import Distribution, Sampling
 
 
 class Policy:
-    """What a batch's rows are drawn from as tensors. Rows differ freely."""
+    """What a batch's rows are drawn from as tensors. Rows differ freely, and none is worked on for another's sake.
+
+    Of equally likely tokens all stay or none: what a row keeps is what is at least as likely as its floor.
+    """
 
     def __init__(
         self, distributions: Sequence[Distribution], device: torch.device, greedy: Sequence[bool] = ()
@@ -19,11 +24,13 @@ class Policy:
         """`greedy` rows take the likeliest token and report where their distribution has it."""
         self.greedy = torch.tensor(list(greedy), dtype=torch.bool, device=device)
         self._any_greedy = any(greedy)
-        temperatures = [d.temperature for d in distributions]
-        self.temperature = torch.tensor(temperatures, dtype=torch.float64, device=device)
-        self.top_k = [d.top_k for d in distributions]
-        self.top_p = [d.top_p for d in distributions]
-        self._truncates = any(self.top_k) or any(p < 1.0 for p in self.top_p)
+        self.temperature = _column([d.temperature for d in distributions], device)
+        self._top_k = _Told.of([float(d.top_k) for d in distributions], 0.0, device)
+        self._top_p = _Told.of([d.top_p for d in distributions], 1.0, device)
+        self._min_p = _Told.of([d.min_p for d in distributions], 0.0, device)
+        truncated = [d.top_k > 0 or d.top_p < 1.0 or d.min_p > 0.0 for d in distributions]
+        self._any, self._all = any(truncated), all(truncated)
+        self._truncated = torch.tensor(truncated, dtype=torch.bool, device=device)
 
     @classmethod
     def of(cls, samplings: Sequence[Sampling], device: torch.device) -> Policy:
@@ -31,31 +38,30 @@ class Policy:
 
     def tempered(self, logits: Tensor) -> Tensor:
         """Log-probabilities (n, ..., V) of the whole vocabulary at each row's temperature, float32 at least."""
-        scale = self.temperature.view(-1, *[1] * (logits.dim() - 1))
         precise = logits.to(torch.promote_types(torch.float32, logits.dtype))
-        return torch.log_softmax(precise / scale.to(precise.dtype), -1)
+        return torch.log_softmax(precise / _over(self.temperature, precise).to(precise.dtype), -1)
 
     def log_probabilities(self, tempered: Tensor, keep: Tensor | None = None) -> Tensor:
         """The sampled-from log-probabilities (n, ..., V): truncated, renormalised.
 
         `keep` (n, ..., 1) names tokens that stay whatever rounding says: those already drawn.
         """
-        if not self._truncates:
+        if not self._any:
             return tempered
-        cut = torch.stack([self._cut(row, k, p) for row, k, p in zip(tempered, self.top_k, self.top_p, strict=True)])
+        cut = tempered.detach() < self._floor(tempered.detach())
         if keep is not None:
             cut = cut.scatter(-1, keep, False)
-        return torch.log_softmax(tempered.masked_fill(cut, float("-inf")), -1)
+        truncated = torch.log_softmax(tempered.masked_fill(cut, float("-inf")), -1)
+        return truncated if self._all else torch.where(_over(self._truncated, tempered), truncated, tempered)
 
-    @staticmethod
-    def _cut(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
-        order = log_p.detach().argsort(dim=-1, descending=True, stable=True)
-        sorted_p = log_p.detach().gather(-1, order).exp()
-        # A rounded cumulative sum reaches 1 before the tail does, so top_p 1 is not left to it.
-        drop = (sorted_p.cumsum(-1) - sorted_p) >= (top_p if top_p < 1.0 else float("inf"))
-        if top_k:
-            drop[..., top_k:] = True
-        return torch.zeros_like(drop).scatter(-1, order, drop)
+    def _floor(self, log_p: Tensor) -> Tensor:
+        """The least log-probability (n, ..., 1) that stays in each row, -inf where all do."""
+        floor = log_p.new_full((*log_p.shape[:-1], 1), float("-inf"))
+        for told, least in ((self._top_k, _of_top_k), (self._top_p, _of_top_p), (self._min_p, _of_min_p)):
+            if told is not None:
+                some = log_p if len(told.rows) == len(log_p) else log_p[told.rows]
+                floor[told.rows] = torch.maximum(floor[told.rows], least(some, told))
+        return floor
 
     def draw(self, log_p: Tensor, uniform: Tensor) -> Tensor:
         """Token ids (n,) from log-probabilities (n, V): the inverse of the cumulative sum at `uniform` (n,)."""
@@ -64,6 +70,60 @@ class Policy:
         point = uniform.unsqueeze(-1) * cumulative[:, -1:]
         sampled = torch.searchsorted(cumulative, point, right=True).squeeze(-1).clamp_max(log_p.shape[-1] - 1)
         return torch.where(self.greedy, log_p.argmax(-1), sampled) if self._any_greedy else sampled
+
+
+def _column(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+def _over(values: Tensor, like: Tensor) -> Tensor:
+    """(n,) as (n, 1, ..., 1)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Rows (m,) that were told a value of some kind, these values (m,), and the largest of them."""
+
+    rows: Tensor
+    values: Tensor
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], nothing: float, device: torch.device) -> _Told | None:
+        """None where nobody was: all have the value that says nothing."""
+        rows = [row for row, value in enumerate(values) if value != nothing]
+        some = [values[row] for row in rows]
+        return cls(torch.tensor(rows, device=device), _column(some, device), max(some)) if rows else None
+
+
+def _of_top_k(log_p: Tensor, told: _Told) -> Tensor:
+    """The k-th likeliest of each row."""
+    width = log_p.shape[-1]
+    likeliest = log_p.topk(min(int(told.most), width), -1).values
+    last = _over(told.values.long().clamp_max(width) - 1, likeliest)
+    return likeliest.gather(-1, last.expand(*likeliest.shape[:-1], 1))
+
+
+def _of_top_p(log_p: Tensor, told: _Told) -> Tensor:
+    """The last of the likeliest tokens of each row that it takes to reach that mass."""
+    descending = _descending(log_p)
+    p = descending.exp().double()
+    kept = (p.cumsum(-1) - p < _over(told.values, p)).sum(-1, keepdim=True).clamp_min(1)  # none where all are NaN
+    return descending.gather(-1, kept - 1)
+
+
+def _of_min_p(log_p: Tensor, told: _Told) -> Tensor:
+    """That share of the likeliest token's probability."""
+    return log_p.amax(-1, keepdim=True) + _over(told.values.log(), log_p).to(log_p.dtype)
+
+
+def _descending(values: Tensor) -> Tensor:
+    """Sorted from the largest. On a CPU by numpy, whose sort is vectorised: 0.17 ms a row of 49,152 float32 numbers
+    against 14 ms by torch 2.13 (AVX2, one thread)."""
+    if values.device.type != "cpu":
+        return values.sort(-1, descending=True).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=-1)).flip(-1)
 
 
 def uniforms(samplings: Sequence[Sampling], steps: int) -> Tensor:

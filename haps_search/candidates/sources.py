@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from haps_search.candidates.load_errors import explained, refusal
+from haps_search.candidates.precision import on_cpu, own_dtype, slowdown
 from haps_search.config.candidates import BALANCED, Dtype, GgufSource, HubSource, PathSource, Source
 from haps_search.errors import CandidateError
 
+_log = logging.getLogger(__name__)
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -47,16 +50,18 @@ class LoadedLM:
 def load_lm(owner: str, source: Source, dtype: Dtype, device: str, trust_remote_code: bool) -> LoadedLM:
     """Load the LLM of a candidate (or of the backbone), named `owner` in errors.
 
-    `dtype` auto keeps the checkpoint's, `device` auto takes a GPU where there is one, `balanced` all there are.
+    `dtype` auto keeps the checkpoint's, but takes float32 on a CPU that is faster in it; `device` auto takes a GPU
+    where there is one, `balanced` all there are.
 
     Raises:
         CandidateError: whatever stands in the way, with owner, source and the way out.
     """
     place = _device(owner, source, device)
-    weights = _dtype(owner, source, dtype, place)
+    _check_dtype(owner, source, dtype, place)
     several = {"device_map": BALANCED} if device == BALANCED else {}
     with explained(owner, source), _no_progress_bars():
         config, where, common = _configured(owner, source, trust_remote_code)
+        weights = _dtype(owner, dtype, config, place)
         tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left", **common)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where, config=config, dtype=weights, output_loading_info=True, **several, **common
@@ -79,9 +84,10 @@ def load_encoder(
         CandidateError: as `load_lm`.
     """
     place = _device(owner, source, device)
-    weights = _dtype(owner, source, dtype, place)
+    _check_dtype(owner, source, dtype, place)
     with explained(owner, source), _no_progress_bars():
         config, where, common = _encoder_configured(owner, source, trust_remote_code)
+        weights = _dtype(owner, dtype, config, place)
         tokenizer = AutoTokenizer.from_pretrained(where, padding_side="right", **common)
         loaded: Any = AutoModel.from_pretrained(where, config=config, dtype=weights, output_loading_info=True, **common)
         model, report = loaded
@@ -96,7 +102,7 @@ def meta_encoder(owner: str, source: Source, dtype: Dtype, trust_remote_code: bo
     """As `meta_lm`, of a text encoder without a head."""
     with explained(owner, source), _no_progress_bars(), torch.device("meta"):
         config, _, _ = _encoder_configured(owner, source, trust_remote_code)
-        weights = (config.dtype or torch.float32) if dtype == "auto" else DTYPES[dtype]
+        weights = own_dtype(config) if dtype == "auto" else DTYPES[dtype]
         model: PreTrainedModel = AutoModel.from_config(config, dtype=weights, trust_remote_code=trust_remote_code)
     return model.eval().requires_grad_(False)
 
@@ -109,7 +115,7 @@ def meta_lm(owner: str, source: Source, dtype: Dtype, trust_remote_code: bool) -
     """
     with explained(owner, source), _no_progress_bars():
         config, _, common = _configured(owner, source, trust_remote_code)  # which may convert a file, with numbers
-        weights = (config.dtype or torch.float32) if dtype == "auto" else DTYPES[dtype]
+        weights = own_dtype(config) if dtype == "auto" else DTYPES[dtype]
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, dtype=weights, trust_remote_code=common["trust_remote_code"]
@@ -204,14 +210,21 @@ def _device(owner: str, source: Source, device: str) -> torch.device:
     return place
 
 
-def _dtype(owner: str, source: Source, dtype: Dtype, place: torch.device) -> torch.dtype | str:
-    if dtype == "auto":
-        return "auto"
-    if dtype not in DTYPES:
+def _check_dtype(owner: str, source: Source, dtype: Dtype, place: torch.device) -> None:
+    if dtype not in ("auto", *DTYPES):
         raise refusal(owner, source, f"no dtype is called `{dtype}`: use auto, {', '.join(DTYPES)}")
     if dtype == "bfloat16" and place.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise refusal(owner, source, f"{place} cannot compute in bfloat16: use `dtype: float16` or float32")
-    return DTYPES[dtype]
+
+
+def _dtype(owner: str, dtype: Dtype, config: PreTrainedConfig, place: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return DTYPES[dtype]
+    own = own_dtype(config)
+    if place.type != "cpu" or on_cpu(own) is own:
+        return own
+    _log.warning("%s: dtype auto is float32, %.1f times as fast as %s on this CPU", owner, slowdown(own), own)
+    return on_cpu(own)
 
 
 def _check_causal(owner: str, source: Source, config: PreTrainedConfig, trust_remote_code: bool) -> None:

@@ -167,6 +167,8 @@ class CandidateConfig(Config):
     """What the routing prompt may say of it."""
     price: Price = Price()
     dtype: Dtype = "float32"
+    """`auto` is the checkpoint's own; on a CPU that is faster in float32, and has the memory, it is that (measured in
+    milliseconds once per sweep, and kept)."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`; `balanced` spreads the layers over all GPUs that the
     process was given, where gradients replay the whole model and it decodes eagerly."""

@@ -90,6 +90,8 @@ class SamplingConfig(Config):
     temperature: PositiveFloat = 1.0
     top_k: NonNegativeInt = 0
     top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Tokens less likely than this share of the likeliest are not drawn."""
 
 
 class ValidationConfig(Config):

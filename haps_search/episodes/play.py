@@ -45,6 +45,7 @@ class Play:
             seed,
             self.sampling.top_k,
             self.sampling.top_p,
+            self.sampling.min_p,
         )
         return SampleRequest(turn.messages, sampling, adapter, keep=self.keep and adapter is not None)
 

@@ -122,7 +122,7 @@ async def learn(
 
     weighed = judged(learning.advantage, routes.assignments, rewards, paid, means)
     sampling = experiment.run.sampling
-    distribution = Distribution(sampling.temperature, sampling.top_k, sampling.top_p)
+    distribution = Distribution(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     requests = score_requests(routes, episodes, weighed, distribution, learning.kl_weight)
     scores = await score(engine, requests)
     report = await engine.update(played.routed.questions, rollouts(routes, weighed, requests, scores, learning))

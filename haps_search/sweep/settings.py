@@ -44,6 +44,16 @@ def with_halves_of(study: Study, share: float) -> Study:
     return study.model_copy(update={"experiment": experiment})
 
 
+def with_dtypes_of(study: Study, begun: Experiment) -> Study:
+    """The study in which each `dtype: auto` of a candidate is what that of the same name was begun with."""
+    known = {c.name: c.dtype for c in begun.candidates}
+    candidates = tuple(
+        c.model_copy(update={"dtype": known.get(c.name, c.dtype)}) if c.dtype == "auto" else c
+        for c in study.experiment.candidates
+    )
+    return study.model_copy(update={"experiment": study.experiment.model_copy(update={"candidates": candidates})})
+
+
 def confirmations(study: Study, ranked: Sequence[TrialRecord], top: int, seeds: int) -> list[Setting]:
     """The best `top` settings again, each on the same `seeds` seeds that no search trial has used.
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import ray
 
+from haps_search.config.candidates import CandidateConfig
 from haps_search.config.engines import ClusterProfile, RayEngineConfig
 from haps_search.config.features import EncoderFeatures
 from haps_search.config.load import load_profile
@@ -208,7 +209,7 @@ def driver(
     try:
         with logging_to(log), ready_to_leave(journal, folder, grace_of(profile.grace_s)) as arm:
             say(f"sweep {folder.name} in {storage(folder)}, log {log}")
-            names = ", ".join(c.name for c in study.experiment.candidates)
+            names = ", ".join(map(_named, study.experiment.candidates))
             what = "Ray without a pool" if study.experiment.task.type == "replay" else "the pool"
             say(f"starting {what} on profile {profile.name}: {names}")
             with (
@@ -228,6 +229,11 @@ def driver(
                     raise unfinished(journal.why, f"{error}: {again}") from error
     finally:
         journal.close()
+
+
+def _named(candidate: CandidateConfig) -> str:
+    """With the dtype of its numbers, which a table has none of."""
+    return candidate.name if candidate.source.type == "table" else f"{candidate.name} ({candidate.dtype})"
 
 
 def profile_of(study: Study) -> ClusterProfile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from haps_search.config.engines import ClusterProfile, Nodes, RayEngineConfig
@@ -11,6 +11,7 @@ from haps_search.config.load import load_profile, parse_nodes
 from haps_search.config.sweep import Study
 from haps_search.engines.placement import placement
 from haps_search.engines.placement.placement import PROMPT_TOKENS, Plan, Row, gigabytes, needs_of
+from haps_search.engines.placement.precision import settled
 from haps_search.errors import CandidateError, ConfigError
 from haps_search.verbs.frames import frame, page
 
@@ -77,8 +78,10 @@ def plan(
 
 def planned(study: Study, profile: ClusterProfile, prompt_tokens: int = PROMPT_TOKENS) -> Planned:
     """Raises CandidateError for a shape that cannot be had."""
-    needs = needs_of(study.experiment, prompt_tokens)
-    made = placement.plan(study.experiment, study.sweep.concurrency, profile, needs)
+    precise = settled(study.experiment, study.sweep.concurrency, profile)
+    needs = needs_of(precise.experiment, prompt_tokens)
+    made = placement.plan(precise.experiment, study.sweep.concurrency, profile, needs)
+    made = replace(made, remarks=(*precise.said, *made.remarks))
     return Planned(study, profile, made, prompt_tokens)
 
 

@@ -14,6 +14,7 @@ import yaml
 from haps_search.config.anchors import unplaced
 from haps_search.config.load import dump, parse_study
 from haps_search.config.sweep import Study
+from haps_search.engines.placement.precision import settled
 from haps_search.evaluation.comparison import Row, row_of
 from haps_search.records.sealed import replace_text
 from haps_search.report.source import read_sweep
@@ -27,11 +28,11 @@ from haps_search.sweep.prior import Prior, prior_of
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.ranking import best_first, broken
 from haps_search.sweep.repeats import groups
-from haps_search.sweep.settings import arms, missing, with_halves_of
+from haps_search.sweep.settings import arms, missing, with_dtypes_of, with_halves_of
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
-from haps_search.verbs.driver import Driver, driven, no_result
+from haps_search.verbs.driver import Driver, driven, no_result, profile_of
 from haps_search.verbs.events import Report, Said, silent
 from haps_search.verbs.find import named_folder, sweep_journal
 from haps_search.verbs.frames import comparison_frame, page, trials_frame
@@ -102,20 +103,31 @@ def sweep(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
-    study = _as_parted(kept(study, folder), folder, report)
+    study = _as_begun(kept(study, folder), folder, report)
     return _drive(study, folder, False, report, _prior(study, like, runs, report))
 
 
-def _as_parted(study: Study, folder: Path, report: Report) -> Study:
-    """A sweep that has begun keeps the validation questions that it chooses on, and those that it reports on."""
+def _as_begun(study: Study, folder: Path, report: Report) -> Study:
+    """A sweep that has begun keeps the validation questions that it chooses on, those that it reports on, and the
+    dtypes that `auto` was found to be; a new one finds them out."""
     journal = Journal(fetched(folder))
     if journal.started() is None:
+        return _settled(study, report)
+    begun = journal.study()
+    study = with_dtypes_of(study, begun.experiment)
+    then, now = (s.experiment.run.validation.choosing_share for s in (begun, study))
+    if then == now:
         return study
-    begun, now = (s.experiment.run.validation.choosing_share for s in (journal.study(), study))
-    if begun == now:
-        return study
-    report(Said(f"{folder.name} keeps run.validation.choosing_share: {begun:g}, with which it was begun, not {now:g}"))
-    return with_halves_of(study, begun)
+    report(Said(f"{folder.name} keeps run.validation.choosing_share: {then:g}, with which it was begun, not {now:g}"))
+    return with_halves_of(study, then)
+
+
+def _settled(study: Study, report: Report) -> Study:
+    """Raises CandidateError for a model that cannot be had."""
+    found = settled(study.experiment, study.sweep.concurrency, profile_of(study))
+    for line in found.said:
+        report(Said(line))
+    return study.model_copy(update={"experiment": found.experiment})
 
 
 def _prior(study: Study, like: str | None, runs: str | Path, report: Report) -> Prior | None:

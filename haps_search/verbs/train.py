@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haps_search.config.engines import LocalEngineConfig
+from haps_search.config.load import load_profile
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
+from haps_search.engines.placement.precision import here, settled
 from haps_search.errors import Interrupted
 from haps_search.records.jsonl import read_records
 from haps_search.records.remote import pushed
@@ -23,7 +25,7 @@ from haps_search.search.loop import RunResult, run
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
 from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
-from haps_search.sweep.settings import with_halves_of
+from haps_search.sweep.settings import with_dtypes_of, with_halves_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.own import with_task
 from haps_search.tasks.task import Task
@@ -74,8 +76,11 @@ def train(
     """
     study = with_task(study, task)
     folder = named_folder(runs, name or f"{study.name}-train")
-    if (folder / "experiment.json").exists():  # it keeps the validation questions that it was begun with
-        study = with_halves_of(study, RunFolder.experiment_of(folder).run.validation.choosing_share)
+    if (folder / "experiment.json").exists():  # it keeps validation questions and dtypes that it was begun with
+        begun = RunFolder.experiment_of(folder)
+        study = with_dtypes_of(with_halves_of(study, begun.run.validation.choosing_share), begun)
+    else:
+        study = _settled(study, report)
     with Hold(folder) as hold:
         try:
             local = isinstance(study.experiment.engine, LocalEngineConfig)
@@ -83,6 +88,15 @@ def train(
         except Interrupted as error:
             raise unfinished(hold.why, f"{error}: the same `haps train` goes on") from error
     return TrainResult(folder.name, folder, result.reason, result.steps, result.best_step, result.metrics)
+
+
+def _settled(study: Study, report: Report) -> Study:
+    engine = study.experiment.engine
+    profile = here() if isinstance(engine, LocalEngineConfig) else load_profile(engine.profile)
+    found = settled(study.experiment, 1, profile)
+    for line in found.said:
+        report(Said(line))
+    return study.model_copy(update={"experiment": found.experiment})
 
 
 def _local(study: Study, folder: Path, hold: Hold, report: Report) -> RunResult:

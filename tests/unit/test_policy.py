@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,16 @@ import torch
 from experiments import tiny_experiment
 from made import layout
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from haps_search.candidates import policy as policy_module
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.frozen_lm import FrozenLM, _tokens_with
 from haps_search.candidates.policy import Policy, uniforms
 from haps_search.candidates.prefill import distinct
 from haps_search.candidates.prompts import pad_left, positions
 from haps_search.candidates.sample import Drawn, sample
-from haps_search.types import Adapter, Message, Sampled, SampleRequest, Sampling
+from haps_search.types import Adapter, Distribution, Message, Sampled, SampleRequest, Sampling
 
 CPU = torch.device("cpu")
 INF = float("inf")
@@ -107,11 +110,77 @@ def test_temperature_by_hand() -> None:
         ({"top_p": 0.75}, [0, 4 / 9, 2 / 9, 3 / 9]),
         ({"top_p": 0.75, "top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
         ({"top_p": 0.35, "top_k": 3}, [0, 1, 0, 0]),
+        ({"min_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),
+        ({"min_p": 0.2}, [0.1, 0.4, 0.2, 0.3]),
+        ({"min_p": 0.4, "top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
     ],
 )
 def test_truncation_by_hand(truncation: dict[str, Any], wanted: list[float]) -> None:
     """Nucleus: the likeliest tokens until their mass reaches `top_p`, the one that crosses it included."""
     assert probabilities(LOGITS, **truncation) == pytest.approx(wanted)
+
+
+def one_by_one(log_p: Tensor, distribution: Distribution) -> Tensor:
+    """Of one row (V,), token after token from the likeliest: what may be drawn."""
+    most, before, kept = float(log_p.max()), 0.0, torch.zeros_like(log_p, dtype=torch.bool)
+    for rank, token in enumerate(log_p.argsort(descending=True).tolist()):
+        inside = before < distribution.top_p and (not distribution.top_k or rank < distribution.top_k)
+        kept[token] = inside and float(log_p[token]) >= most + math.log(distribution.min_p or 1e-300)
+        before += float(log_p[token].exp())
+    return kept
+
+
+def test_a_batch_of_different_distributions_is_its_rows_one_by_one() -> None:
+    """Which tokens stay, exactly; and a row alone has the same bits."""
+    kinds = [
+        Distribution(t, k, p, m)
+        for t, k, p, m in itertools.product((0.7, 1.0), (0, 3, 20, 99), (0.1, 0.8, 1.0), (0, 0.2))
+    ]
+    logits = 2 * torch.randn(len(kinds), 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    policy = Policy(kinds, CPU)
+    together = policy.log_probabilities(policy.tempered(logits))
+    for row, (kind, found) in enumerate(zip(kinds, together, strict=True)):
+        alone = Policy([kind], CPU)
+        tempered = alone.tempered(logits[row : row + 1])
+        assert torch.equal((found > -INF), one_by_one(tempered[0], kind)), kind
+        assert torch.equal(alone.log_probabilities(tempered)[0], found), kind
+
+
+def test_equally_likely_tokens_stay_together() -> None:
+    logits = [math.log(p) for p in (0.4, 0.2, 0.2, 0.2)]
+    for truncation in ({"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.5}):
+        assert probabilities(logits, **truncation) == pytest.approx([0.4, 0.2, 0.2, 0.2])
+
+
+class Counted(TorchDispatchMode):
+    """Names of the operations that torch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def operations(kind: Distribution, rows: int) -> list[str]:
+    policy = Policy([kind] * rows, CPU)
+    tempered = policy.tempered(torch.randn(rows, 30))
+    with Counted() as counted:
+        policy.draw(policy.log_probabilities(tempered), torch.full((rows,), 0.5, dtype=torch.float64))
+    return counted.names
+
+
+def test_no_row_is_an_operation_of_its_own_and_a_top_k_sorts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Distribution(), Distribution(0.7, 5, 0.9, 0.1)):
+        assert operations(kind, 3) == operations(kind, 40)
+    sorted_by = list[Any]()
+    monkeypatch.setattr(policy_module, "_descending", lambda values: sorted_by.append(values) or values)
+    assert not {"sort", "argsort"} & set(operations(Distribution(top_k=5), 4))
+    assert not sorted_by
+    operations(Distribution(top_p=0.5), 4)
+    assert len(sorted_by) == 1
 
 
 def test_the_nucleus_is_taken_at_the_temperature() -> None:
