@@ -62,7 +62,9 @@ def unplaced(value: Any) -> Any:
 
 
 def _visit(path: str, value: Any, rename: Rename) -> Any:
-    """The value that stands at a dotted path of an experiment."""
+    """The value that stands at a dotted path of an experiment; a stage has such paths itself."""
+    if path == "stages":
+        return [{inner: _visit(inner, each, rename) for inner, each in stage.items()} for stage in value]
     if isinstance(value, list):
         return [_visit(path, each, rename) for each in value]
     if isinstance(value, dict):

@@ -128,6 +128,9 @@ def test_references_are_the_same_on_both_engines_and_read_once_by_all(
     begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
     held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
     taught.append(tiny_experiment(tiny_lms, **begins, **held))
+    stages = [{"learning.signal": "references", "run.steps": 2}, {"learning.kl_to": "start", "run.steps": 2}]
+    held = {"learning__kl_weight": 0.5, "routing__low_level": {"type": "static", "init": "xavier"}}
+    taught.append(tiny_experiment(tiny_lms, stages=stages, **held))
     local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
     with on_ray(taught[0], replicas={"llama": 2}) as live:
         apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
