@@ -14,10 +14,10 @@ Rename = Callable[[str], str]
 INPUTS = "inputs"
 """The folder beside a study or sweep with copies of its files; a digest of the contents begins each name."""
 _COPY = re.compile(rf".*/{INPUTS}/([0-9a-f]{{12}}-[^/]+)")
-_TASK_FILES = (
+_DATA_FILES = (
     *("task.train", "task.validation", "task.test"),
     *("task.train.folder", "task.validation.folder", "task.test.folder"),
-    *("task.table.file", "task.table.parts.file", "task.table.layout.prices"),
+    *("task.table.file", "task.table.parts.file", "task.table.layout.prices", "learning.references.completions"),
 )
 
 
@@ -74,7 +74,7 @@ def _visit(path: str, value: Any, rename: Rename) -> Any:
         return value
     if path == "run.warm_start":
         return _run_name(value, rename)
-    return rename(value) if (value and path in _TASK_FILES) or path.endswith(".source.path") else value
+    return rename(value) if (value and path in _DATA_FILES) or path.endswith(".source.path") else value
 
 
 def _gguf(source: dict[str, Any], rename: Rename) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from haps_search.config.run import Experiment
 from haps_search.errors import Interrupted
 from haps_search.learning.advantage import RunningMeans
-from haps_search.learning.references import check
+from haps_search.learning.references import teaching
 from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
@@ -75,7 +75,8 @@ async def _play(
     held_out = validated(task, experiment)
     means = RunningMeans(progress.earned)
     if experiment.learning.signal == "references" and stage.over(progress) is None:
-        check(task, train, experiment.learning.references)
+        names = [c.name for c in experiment.candidates]
+        train = teaching(task, train, names, experiment.learning.references)
         await read_once(engine, task, _met(train, held_out, experiment), experiment, count, leaves)
     ahead: Played | None = None
     mark, reason = time.perf_counter(), stage.over(progress)

@@ -108,8 +108,8 @@ def test_verbs_know_of_stages() -> None:
     assert "stage 2     60 steps x 32 questions x 4 episodes, rollouts" in said
     (entry,) = explain("stages")
     assert "played one after the other" in entry.text
-    (inside,) = explain("stages.0.learning.references.shortlist")
-    assert inside.path == "experiment.learning.references.shortlist"
+    (inside,) = explain("stages.0.learning.references.temperature")
+    assert inside.path == "experiment.learning.references.temperature"
 
 
 def test_files_of_a_stage_become_absolute_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
