@@ -127,6 +127,9 @@ class RunConfig(Config):
     of a run beside this one. Low level and optimiser start afresh."""
     warm_start_low: bool = False
     """With the low level of `warm_start` as well; its static adapter becomes what a generated one is a residual of."""
+    half: Literal[0, 1] | None = None
+    """Learn from one half of the training questions, drawn by a hash of their text; null from all. The two runs whose
+    adapters play each other's questions have it (`haps collect --adapters cross-fit`)."""
     warmup: WarmupConfig = WarmupConfig()
     staleness: Literal[0, 1] = 0
     """1 plays the next step's episodes while the router learns from this one's, so they are routed by a router one

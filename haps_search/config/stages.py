@@ -16,7 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 CHANGING = ("learning", "run")
 COMMON = (
     *("learning.cost_weight", "learning.cost_conditioned", "run.seed", "run.warm_start", "run.warm_start_low"),
-    *("run.warmup", "run.keep_checkpoints", "run.sampling.max_new_tokens"),
+    *("run.half", "run.warmup", "run.keep_checkpoints", "run.sampling.max_new_tokens"),
     *("run.validation.questions", "run.validation.choosing_share"),
 )
 """What makes the router, its best step and its validations mean the same in all stages."""

@@ -22,8 +22,8 @@ from haps_search.search.stages import Progress, Reason, RunResult, Stage, begin,
 from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
 from haps_search.seeds import derive_seed
-from haps_search.tasks.held_out import choosing
-from haps_search.tasks.task import Tabled, Task, answerable
+from haps_search.tasks.held_out import choosing, learnt
+from haps_search.tasks.task import Tabled, Task
 from haps_search.types import Question
 
 Item = TypeVar("Item")
@@ -71,7 +71,7 @@ async def _play(
 ) -> tuple[Reason, Progress]:
     """The steps that a stage has left; why and where it ended. Questions and seeds are those of a run of its own."""
     experiment, settings = stage.experiment, stage.experiment.run
-    train = answerable(task, "train", [c.name for c in experiment.candidates])
+    train = learnt(task, experiment)
     held_out = validated(task, experiment)
     means = RunningMeans(progress.earned)
     if experiment.learning.signal == "references" and stage.over(progress) is None:

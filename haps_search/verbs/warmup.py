@@ -67,7 +67,7 @@ def warmup_experiment(experiment: Experiment, questions: int) -> Experiment:
     It is an architecture-only run like any other, so its folder is read by everything that reads runs.
     """
     steps = experiment.run.warmup.epochs * _steps_per_epoch(experiment, questions)
-    run = experiment.run.model_copy(update={"steps": steps, "warm_start": None, "warm_start_low": False})
+    run = experiment.run.model_copy(update={"steps": steps, "warm_start": None, "warm_start_low": False, "half": None})
     routing = experiment.routing.model_copy(update={"low_level": NoLowLevel(), "share_backbone": True})
     # What teaches adapters alone, or holds to them, says nothing of the high level.
     signal = "rollouts" if experiment.learning.signal == "references" else experiment.learning.signal
