@@ -128,11 +128,11 @@ def test_more_steps_are_another_run(tiny_lms: dict[str, Path]) -> None:
 
 
 def test_a_run_knows_the_end_of_its_last_stage(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, tiny_experiment(tiny_lms, stages=[{"run.steps": 2}, {"run.steps": 5}]))
-    folder.finish({"reason": "steps", "steps": 7, "best_step": 7, "metrics": {}})
-    assert folder.result() is not None
-    folder.finish({"reason": "steps", "steps": 2, "best_step": 2, "metrics": {}})
-    assert folder.result() is None
+    experiment = tiny_experiment(tiny_lms, stages=[{"run.steps": 2}, {"run.steps": 5}])
+    for steps in (2, 7):
+        folder = RunFolder(tmp_path / str(steps), experiment)
+        folder.finish({"reason": "steps", "steps": steps, "best_step": steps, "metrics": {}})
+        assert (folder.result() is not None) == (steps == 7)
 
 
 def test_what_is_fitted_is_linked_within_a_stage_alone(tmp_path: Path) -> None:
