@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from experiments import tiny_experiment
 from made import module, table
 from sweeps import a_study, a_trial
-from torch.utils.flop_counter import FlopCounterMode
 
-from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, ZooSource
 from haps_search.config.run import Experiment
-from haps_search.evaluation.flops import Shape, Tokens, _lessons, reference_flops, step_flops
-from haps_search.lora.spec import resolve
+from haps_search.evaluation.flops import Shape, Tokens, reference_flops, step_flops
 from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
-from haps_search.types import Adapter, GivenCompletion, Message, ScoreRequest
 from haps_search.verbs.costs import PROMPTS, _flops, _routing_tokens, _taught_tokens
 
 ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -100,37 +92,6 @@ def test_a_generator_is_the_mlp_of_each_candidate() -> None:
     one, other = (step_flops(of, {"a": SHAPE}, TOKENS) for of in (made, static))
     assert one.forward - other.forward == 2 * 2 * numbers * 2
     assert one.backward - other.backward == 4 * numbers * 2
-
-
-LAST_OUTPUT: dict[str, Any] = {"targets": ["o_proj"], "layers": {"last": 1}}
-LAST_MLP: dict[str, Any] = {"targets": ["up_proj"], "layers": {"last": 1}}
-LAST_TWO: dict[str, Any] = {"targets": ["up_proj"], "layers": {"last": 2}}
-
-
-@pytest.mark.parametrize("lora", [LAST_OUTPUT, LAST_MLP, LAST_TWO], ids=str)
-@pytest.mark.parametrize("kl_weight", [0.0, 0.5])
-def test_a_step_over_stored_activations_is_what_torch_counts(
-    tiny_lms: dict[str, Path], lora: dict[str, Any], kl_weight: float
-) -> None:
-    """Every product of matrices of a second scoring of the same text, forward and backward, but those of attention."""
-    routing = {"routing__lora": {"rank": 3, **lora}, "routing__low_level": {"type": "static", "init": "xavier"}}
-    of = tiny_experiment(tiny_lms, learning__signal="references", learning__kl_weight=kl_weight, **routing)
-    config = next(c for c in of.candidates if c.name == "llama")
-    lm, shape = FrozenLM.load(config), replace(Shape.of(config), attention=0)
-    layout = resolve(of.routing.lora, lm.table)
-    adapter = Adapter(layout, 0.1 * torch.ones(layout.size, dtype=torch.float64))
-    given = GivenCompletion((Message("user", "ab ab ab"),), "cab", -1.0, kl_weight)
-    request = ScoreRequest((given,), adapter, keep=True, match=True)
-    (first,) = lm.score([request]).completions[0]
-    with FlopCounterMode(display=False) as counter:
-        lm.score([request])
-    assert first is not None
-    (answer,) = {len(first.log_probabilities)}
-    products = counter.get_flop_counts()["Global"]
-    counted = sum(count for operation, count in products.items() if operation.__name__ in ("mm", "addmm"))
-    (prompt,) = lm._prompts([given.messages])
-    found = _lessons(of, shape, Tokens(len(prompt), answer, 0, 1))
-    assert counted == found.forward + found.backward
 
 
 def test_a_shortlist_makes_the_head_smaller_and_a_constant_attention_the_layer() -> None:
