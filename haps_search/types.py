@@ -427,4 +427,5 @@ class Snapshot:
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
-    """What was fitted on training texts before the first step; it never changes, and may be large."""
+    """What was fitted on training texts before the first step of a run, or of its stage; it does not change, and may be
+    large."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from haps_search.tasks.outcomes import OutcomeRow, write_outcomes
 from haps_search.types import Episode, Message, Parsed, Question, Role, Split, Turn
 
 
@@ -32,3 +34,13 @@ class TaughtTask:
 
     def measures(self, episode: Episode) -> Mapping[str, float]:
         return {}
+
+
+def said_table(path: Path, said: Sequence[tuple[Question, str, str, float]]) -> Path:
+    """A collected table of one role: (question, candidate, completion, reward), each a sample of its own."""
+    rows = [
+        OutcomeRow(asked, "train", "taught", (name,), sample, reward, 3, len(text), 0.0, text, None)
+        for sample, (asked, name, text, reward) in enumerate(said)
+    ]
+    write_outcomes(path, rows)
+    return path

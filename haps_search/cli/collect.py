@@ -1,4 +1,4 @@
-"""haps collect FILE -o TABLE: what every assignment earns on every question, without adapters."""
+"""haps collect FILE -o TABLE: what every assignment earns on every question."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import File, Set
+from haps_search.cli.options import File, Runs, Set
+
+
+class Adapters(StrEnum):
+    """Whose adapters play."""
+
+    none = "none"
+    cross_fit = "cross-fit"
 
 
 class CollectedSplit(StrEnum):
@@ -31,7 +38,12 @@ def collect(
         float | None,
         typer.Option(min=0.0, help="Pay endpoints so much at most, in all calls, in the unit of their prices."),
     ] = None,
+    adapters: Annotated[
+        Adapters,
+        typer.Option(help="cross-fit: with the adapters of two runs, each on the half that it has not learnt."),
+    ] = Adapters.none,
     set_: Set = None,
+    runs: Runs = Path("runs"),
 ) -> None:
     """Play every assignment on every question and write an outcome table. The same command goes on after a kill."""
     from haps_search.config.load import load_study
@@ -42,7 +54,9 @@ def collect(
     from haps_search.verbs import collect as verb
 
     with Terminal() as terminal:
-        found = verb.collect(study, out, split.value, samples, limit, chunk, terminal, max_cost)
+        found = verb.collect(
+            study, out, split.value, samples, limit, chunk, terminal, max_cost, adapters is Adapters.cross_fit, runs
+        )
     said = f"{found.episodes} episodes in {found.table}" if found.played else f"{found.table} is there already"
     terminal.say(said)
     if found.paid or found.refusals:

@@ -16,6 +16,7 @@ from haps_search.verbs.plan import Planned, described
 def show_plan(terminal: Terminal, found: Planned) -> None:
     """The plan, then what should be known of it. Raises ConfigError where it cannot run, with the numbers."""
     made, run = found.plan, found.study.experiment.run
+    asked = max(stage.run.questions_per_step for stage in found.study.experiment.played())
     machines = "; ".join(map(described, made.machines)) or "nodes not declared, so nothing is compared"
     terminal.say(f"{found.study.name} on profile {found.profile.name}: {machines}\n")
     terminal.show(plan_table(made))
@@ -27,7 +28,7 @@ def show_plan(terminal: Terminal, found: Planned) -> None:
         "are those of a lease in a worker and of a step in a router, with their gradients; kept are activations and "
         "prompts (activation_gb, prompt_cache_gb). Working memory is that of "
         f"{rows} rows of {found.prompt_tokens} + {run.sampling.max_new_tokens} tokens in a candidate's worker and of "
-        f"{run.questions_per_step} questions of up to {found.prompt_tokens} tokens in a router (--prompt-tokens).",
+        f"{asked} questions of up to {found.prompt_tokens} tokens in a router (--prompt-tokens).",
         *made.remarks,
     ]
     for line in notes:

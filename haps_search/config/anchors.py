@@ -14,10 +14,10 @@ Rename = Callable[[str], str]
 INPUTS = "inputs"
 """The folder beside a study or sweep with copies of its files; a digest of the contents begins each name."""
 _COPY = re.compile(rf".*/{INPUTS}/([0-9a-f]{{12}}-[^/]+)")
-_TASK_FILES = (
+_DATA_FILES = (
     *("task.train", "task.validation", "task.test"),
     *("task.train.folder", "task.validation.folder", "task.test.folder"),
-    *("task.table.file", "task.table.parts.file", "task.table.layout.prices"),
+    *("task.table.file", "task.table.parts.file", "task.table.layout.prices", "learning.references.completions"),
 )
 
 
@@ -62,7 +62,9 @@ def unplaced(value: Any) -> Any:
 
 
 def _visit(path: str, value: Any, rename: Rename) -> Any:
-    """The value that stands at a dotted path of an experiment."""
+    """The value that stands at a dotted path of an experiment; a stage has such paths itself."""
+    if path == "stages":
+        return [{inner: _visit(inner, each, rename) for inner, each in stage.items()} for stage in value]
     if isinstance(value, list):
         return [_visit(path, each, rename) for each in value]
     if isinstance(value, dict):
@@ -72,7 +74,7 @@ def _visit(path: str, value: Any, rename: Rename) -> Any:
         return value
     if path == "run.warm_start":
         return _run_name(value, rename)
-    return rename(value) if (value and path in _TASK_FILES) or path.endswith(".source.path") else value
+    return rename(value) if (value and path in _DATA_FILES) or path.endswith(".source.path") else value
 
 
 def _gguf(source: dict[str, Any], rename: Rename) -> dict[str, Any]:

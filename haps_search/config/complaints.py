@@ -202,7 +202,7 @@ def _own(found: _Found) -> Problem:
     head, colon, rest = text.partition(": ")
     options, where = found.options, found.where
     for part in head.split("."):
-        options, where = child(options, part), (*where, part)
+        options, where = child(options, part), (*where, int(part) if part.isdigit() else part)
     return Problem(where, rest) if colon and options else Problem(found.where, text)
 
 

@@ -87,7 +87,9 @@ class CostRange(Config):
 class ReferencesConfig(Config):
     """What `signal: references` teaches the low level: the likelihood of the questions' references, by teacher forcing.
 
-    loss = -1/Q * sum over questions, candidates and references of w / (references of the question) * log p(reference),
+    loss = -1/Q * sum over questions, candidates and texts of w * (share of the text) * log p(text),
+
+    shares are even among references, and go by rewards where there are `completions`,
     log p summed over the tokens of an answer, the one that ends it included. w is 1, or the router's probability.
     """
 
@@ -96,6 +98,14 @@ class ReferencesConfig(Config):
     never chooses costs nothing."""
     text: str = "{reference}"
     """How an answer is written; as the task's reward reads it."""
+    completions: str | None = None
+    """A table of `haps collect`: its completions are taught beside the references. Each distinct text of a question
+    weighs exp(R/temperature), divided by the sum of these, where R is what it earned, and 1 for a reference. A question
+    whose texts all earned the same is left out; one without completions there is taught its references."""
+    completions_of: Literal["all", "own"] = "all"
+    """Whose completions a candidate is taught: those of all candidates, or only what it said itself."""
+    temperature: PositiveFloat = 0.1
+    """The reward that makes a text weigh e times as much."""
     shortlist: NonNegativeInt = 0
     """While learning, take likelihoods over a reference's own tokens, those that end an answer, and so many that the
     frozen model finds likeliest at each of its places, 64 for instance, instead of the whole vocabulary (0): less to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -12,6 +12,7 @@ from haps_search.config.candidates import CandidateConfig, endpoints_of
 from haps_search.config.engines import EngineConfig, RayEngineConfig
 from haps_search.config.learning import LearningConfig
 from haps_search.config.routing import FixedHighLevel, GeneratedLowLevel, ReadingLowLevel, RoutingConfig
+from haps_search.config.stages import staged
 from haps_search.config.tasks import TaskConfig
 
 
@@ -151,6 +152,9 @@ class RunConfig(Config):
     of a run beside this one. Low level and optimiser start afresh."""
     warm_start_low: bool = False
     """With the low level of `warm_start` as well; its static adapter becomes what a generated one is a residual of."""
+    half: Literal[0, 1] | None = None
+    """Learn from one half of the training questions, drawn by a hash of their text; null from all. The two runs whose
+    adapters play each other's questions have it (`haps collect --adapters cross-fit`)."""
     warmup: WarmupConfig = WarmupConfig()
     staleness: Literal[0, 1] = 0
     """1 plays the next step's episodes while the router learns from this one's, so they are routed by a router one
@@ -166,6 +170,23 @@ class Experiment(Config):
     learning: LearningConfig = LearningConfig()
     run: RunConfig = RunConfig()
     engine: EngineConfig = RayEngineConfig()
+    stages: tuple[dict[str, Any], ...] = ()
+    """Parts of a run, played one after the other, such as references and then rewards: each a mapping of dotted path
+    inside `learning` or `run` -> value, over the experiment. A stage has `run.steps` steps of its own, counted on from
+    those before (`run.validation.patience` ends it early, and the next begins at its own first step all the same), and
+    begins with both levels of the best step so far; optimiser and learning-rate schedule start afresh, and
+    `learning.kl_to: start` holds to that beginning. The best step stays the one before until the stage beats it, in
+    what `run.validation.best` says there. Records have `stage`, from 1; paths of a space go on inside, as in
+    `stages.0.learning.learning_rate.low`."""
+
+    def played(self) -> tuple[Self, ...]:
+        """What a run plays, one after the other: its stages, or this experiment where it has none."""
+        return staged(type(self), self.model_dump(mode="json"), self.stages) or (self,)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(stage.run.steps for stage in self.played())
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -173,6 +194,11 @@ class Experiment(Config):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"candidates: names must differ, got {', '.join(twice)} twice")
+        if self.stages:  # what is run are these, and each of them is checked
+            signals = {stage.learning.signal for stage in self.played()}
+            if "outcomes" in signals and self.learning.signal != "outcomes":
+                raise ValueError("learning.signal: outcomes is what all stages learn from; set it in experiment")
+            return self
         problem = replay_problem(self.task, self.candidates, self.routing, self.learning) or endpoint_problem(
             self.candidates, self.routing, self.learning, self.run.sampling.top_k
         )
@@ -205,7 +231,8 @@ class Experiment(Config):
             raise ValueError("run.warm_start_low: needs run.warm_start and a low level that begins there")
         if self.learning.kl_to == "start" and not self.run.warm_start_low:
             raise ValueError(
-                "learning.kl_to: start needs run.warm_start_low; without it a run begins at the frozen model"
+                "learning.kl_to: start needs run.warm_start_low, or a stage after the first; without either a run "
+                "begins at the frozen model"
             )
         if isinstance(low, GeneratedLowLevel) and not low.static_learns and low.residual_of is None:
             raise ValueError("routing.low_level.static_learns: false without residual_of: static")

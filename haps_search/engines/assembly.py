@@ -13,6 +13,7 @@ from haps_search.routing.features_backbone import FeaturesBackbone
 from haps_search.routing.prompt import RoutingPrompt
 from haps_search.routing.router import Router
 from haps_search.seeds import derive_seed
+from haps_search.tasks.held_out import of_half
 from haps_search.tasks.task import Task
 from haps_search.types import CandidateCard, ModuleTable, Question
 
@@ -37,7 +38,7 @@ def _standard(experiment: Experiment, task: Task) -> Sequence[Question]:
     low = experiment.routing.low_level
     if not (isinstance(low, ReadingLowLevel) and low.pooled.standardised):
         return ()
-    asked = task.questions("train")
+    asked = of_half(task.questions("train"), experiment.run.half)
     if not asked:
         raise ConfigError("routing.low_level.pooled.standardised: the task has no training questions to take it from")
     return [asked[index * len(asked) // STANDARD] for index in range(STANDARD)] if len(asked) > STANDARD else asked
@@ -48,5 +49,6 @@ def _features(experiment: Experiment, task: Task, prompt: RoutingPrompt) -> Call
     backbone = experiment.routing.backbone
     if not isinstance(backbone, FeaturesBackboneConfig):
         return None
-    train, validation = (prompt.render(task.questions(split)) for split in ("train", "validation"))
+    train = prompt.render(of_half(task.questions("train"), experiment.run.half))
+    validation = prompt.render(task.questions("validation"))
     return lambda: FeaturesBackbone.load(backbone, experiment.learning, train, [*train, *validation], features_cache())

@@ -29,11 +29,13 @@ FULL, LORA = 4, 2
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One LM: its linear modules, width of attention (heads x head size), and numbers of the output head."""
+    """One LM: its linear modules, width of attention (heads x head size), numbers of the output head, and how many
+    words that has."""
 
     table: ModuleTable
     attention: int
     head: int
+    words: int = 1
 
     @classmethod
     def of(cls, candidate: CandidateConfig) -> Shape:
@@ -45,7 +47,8 @@ class Shape:
         text = model.config.get_text_config()
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         table = module_table(candidate.name, model)
-        return cls(table, int(text.num_attention_heads * width), int(text.vocab_size * text.hidden_size))
+        words = int(text.vocab_size)
+        return cls(table, int(text.num_attention_heads * width), int(words * text.hidden_size), words)
 
     def forward(self, modules: Sequence[LinearModule], tokens: float, context: float) -> float:
         """Of `tokens` tokens that each look at `context` others, through these modules and the attention of their
@@ -112,6 +115,60 @@ def _candidate(experiment: Experiment, shape: Shape, tokens: Tokens) -> Flops:
     backward = scored * (2 * _weights(back) + 2 * attention + 8 * above * tokens.context * shape.attention) + head
     adapters = 2 * layout.size * scored  # lora_A and lora_B forward; backward twice that
     return Flops(sampling + scoring + adapters + 2 * layout.size * read, backward + 2 * adapters)
+
+
+def reference_flops(experiment: Experiment, shapes: Mapping[str, Shape], taught: Mapping[str, Tokens]) -> Flops:
+    """Of a step that learns from references, over activations that are stored: `taught` says per candidate what its
+    lessons have together, prompts counted once for each text, and the routing prompts of the step.
+
+    Reading the references once is not in it. A shortlist is counted as if no two places shared a word.
+    """
+    total = Flops(0.0, 0.0)
+    for name, tokens in taught.items():
+        total += _lessons(experiment, shapes[name], tokens)
+    return total + _router(experiment, shapes, next(iter(taught.values())))
+
+
+def _lessons(experiment: Experiment, shape: Shape, tokens: Tokens) -> Flops:
+    learning, layout = experiment.learning, resolve(experiment.routing.lora, shape.table)
+    first = min(layout.targets, key=shape.table.modules.index)
+    run, ran, context = _over_stored(shape.table, layout.targets, first, tokens)
+    layers = shape.forward(run, ran, context)
+    whole, adapters = 2 * shape.head * tokens.completions, 2 * layout.size * ran
+    listed = tokens.completions * (learning.references.shortlist + 1) / shape.words
+    head = whole * (min(listed, 1.0) if learning.references.shortlist and not learning.kl_weight else 1.0)
+    forward = layers + head + adapters
+    if learning.kl_weight:  # what the KL is taken to
+        forward += layers + whole + (adapters if learning.kl_to == "start" else 0.0)
+    back = run[run.index(first) + 1 :]
+    attention = 0.0 if _after_attention(first) else 4 * context * shape.attention
+    above = len({m.layer for m in back} - {first.layer})
+    backward = ran * (2 * _weights(back) + 2 * attention + 8 * above * context * shape.attention) + head
+    # Nobody asks for the gradient of what enters the first module, whose lora_A is the first to read it.
+    return Flops(forward, backward + 2 * adapters - 2 * layout.rank * first.d_in * ran)
+
+
+def _over_stored(
+    table: ModuleTable, targets: Sequence[LinearModule], first: LinearModule, tokens: Tokens
+) -> tuple[list[LinearModule], float, float]:
+    """The modules that are run, over how many tokens, and how many others each of these attends to."""
+    last = table.layers - 1
+    if all(t.layer == last and not _inside_attention(t) for t in targets):  # what enters the output is constant
+        run = [m for m in table.modules if m.layer == last and not _inside_attention(m)]
+        return run, tokens.completions, 0.0
+    run = [m for m in table.modules if m.layer >= first.layer]
+    if tail_suffices(targets, table.layers):
+        return run, tokens.completions, tokens.context
+    # The last token of a text predicts nothing, and is left out where the first layers' states are stored.
+    left_out = tokens.count if first.layer else 0
+    whole = tokens.prompts + tokens.completions - left_out
+    return run, whole, (tokens.prompts + tokens.completions) / tokens.count / 2
+
+
+def _inside_attention(module: LinearModule) -> bool:
+    """In it, and not its output."""
+    *_, parent, name = module.name.split(".")
+    return ("attn" in parent or "attention" in parent) and name not in ("o_proj", "out_proj", "dense")
 
 
 def _after_attention(module: LinearModule) -> bool:

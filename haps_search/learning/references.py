@@ -1,13 +1,15 @@
-"""What is taught: the references of questions, and what candidates' scores of them become (`learning.references`)."""
+"""How lessons are taught: what candidates are asked to score, and what their scores become (`learning.references`)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from haps_search.config.learning import LearningConfig, ReferencesConfig
 from haps_search.errors import ConfigError
+from haps_search.learning.lessons import Lessons, evenly, texts_of
 from haps_search.learning.objective import Requests, adapter_gradients
 from haps_search.tasks.task import Task, paid
 from haps_search.types import (
@@ -29,11 +31,6 @@ TRIED = 32
 """So many training questions' references are read as answers before anything is taught."""
 
 
-def texts_of(question: Question, config: ReferencesConfig) -> tuple[str, ...]:
-    """The answers that are taught, each once; none for a question without a reference."""
-    return tuple(dict.fromkeys(config.text.replace("{reference}", r) for r in question.references if r))
-
-
 def messages_of(task: Task, question: Question) -> tuple[Message, ...]:
     """What the one role of the task is asked."""
     turn = task.turn(Episode(question, ()))
@@ -41,22 +38,39 @@ def messages_of(task: Task, question: Question) -> tuple[Message, ...]:
     return turn.messages
 
 
-def check(task: Task, questions: Sequence[Question], config: ReferencesConfig) -> None:
-    """Raises ConfigError where nothing can be taught: several roles, no references, or answers that earn nothing."""
+def teaching(
+    task: Task, questions: Sequence[Question], names: Sequence[str], config: ReferencesConfig
+) -> list[Question]:
+    """The questions that teach one of these candidates something.
+
+    Raises:
+        ConfigError: several roles, neither references nor completions that differ, or answers that earn nothing.
+        DataError: a table of completions that cannot be read.
+    """
     if len(task.roles) != 1:
         raise ConfigError(
             f"learning.signal: references are answers of one role, and task {task.name} has {len(task.roles)}; use "
             "rollouts"
         )
-    with_some = [question for question in questions if texts_of(question, config)]
-    if not with_some:
-        raise ConfigError(f"learning.signal: no training question of task {task.name} has a reference; use rollouts")
-    tried = with_some[:TRIED]
-    if all(earned_by(task, question, texts_of(question, config)[0]) == 0 for question in tried):
+    lessons = Lessons(config)
+    found = [question for question in questions if any(lessons.of(question, name) for name in names)]
+    if not found and config.completions is not None:
+        raise ConfigError(
+            f"learning.references.completions: {config.completions} has no completions of training questions of task "
+            f"{task.name} that earned more than others; collect several a question (haps collect --samples 8)"
+        )
+    if not found:
+        raise ConfigError(
+            f"learning.signal: no training question of task {task.name} has a reference; name a table of "
+            "`haps collect` (learning.references.completions), or use rollouts"
+        )
+    tried = [question for question in found if texts_of(question, config)][:TRIED]
+    if tried and all(earned_by(task, question, texts_of(question, config)[0]) == 0 for question in tried):
         raise ConfigError(
             f"learning.references.text: none of the references of {len(tried)} training questions earns anything as an "
             f"answer, for instance `{texts_of(tried[0], config)[0]}`: write answers as task.reward reads them"
         )
+    return found
 
 
 def earned_by(task: Task, question: Question, text: str) -> float:
@@ -76,22 +90,25 @@ def reference_requests(
     learning: LearningConfig,
     learns: bool = True,
 ) -> Requests:
-    """The references of each question under the adapters of those who are taught them, with their weights in the loss:
+    """The lesson of each question under the adapters of those who are taught it, with its weights in the loss:
 
-    1/Q * sum over questions q, candidates k and references i of w_qk / R_q * (-log p_i + kl_weight * KL_i),
+    1/Q * sum over questions q, candidates k and texts i of w_qk * s_qki * (-log p_i + kl_weight * KL_i),
 
-    all 0 where nothing is to be learnt. A candidate with w_qk = 0 is left out.
+    s from `lessons`. Where nothing is to be learnt these are the references, whose weights are 0. A candidate with
+    w_qk = 0 is left out.
     """
     found: dict[str, dict[int, ScoreRequest]] = {name: {} for name in names}
+    config = learning.references
+    lessons = Lessons(config)
     for q, question in enumerate(questions):
-        texts = texts_of(question, learning.references)
-        messages = messages_of(task, question) if texts else ()
+        messages = messages_of(task, question)
         for name, chance in zip(names, routes.marginals[q][0], strict=True):
-            weight = 1.0 if learning.references.of == "all" else chance
-            if not texts or weight == 0.0:
+            weight = 1.0 if config.of == "all" else chance
+            lesson = lessons.of(question, name) if learns else evenly(texts_of(question, config))
+            if not lesson or weight == 0.0:
                 continue
-            share = weight / (len(texts) * len(questions)) if learns else 0.0
-            one = [GivenCompletion(messages, text, -share, share * learning.kl_weight) for text in texts]
+            share = weight / len(questions) if learns else 0.0
+            one = [GivenCompletion(messages, t, -share * s, share * s * learning.kl_weight) for t, s in lesson]
             reference = routes.references.get((q, name)) if learns else None
             shortlist = learning.references.shortlist if learns else 0
             found[name][q] = ScoreRequest(
@@ -107,14 +124,15 @@ def readers(routes: Routes, names: Sequence[str], config: ReferencesConfig) -> d
 
 
 def reading_requests(
-    task: Task, questions: Sequence[Question], adapter: Adapter, config: ReferencesConfig
+    task: Task, questions: Sequence[Question], name: str, adapter: Adapter, config: ReferencesConfig
 ) -> list[ScoreRequest]:
-    """The references of questions, of which nothing is asked but that they be read and stored."""
+    """What this candidate is taught of questions, of which nothing is asked but that it be read and stored."""
     found = []
+    lessons = Lessons(config)
     for question in questions:
-        if texts := texts_of(question, config):
+        if lesson := lessons.of(question, name):
             messages = messages_of(task, question)
-            found.append(ScoreRequest(tuple(GivenCompletion(messages, t) for t in texts), adapter, keep=True))
+            found.append(ScoreRequest(tuple(GivenCompletion(messages, t) for t, _ in lesson), adapter, keep=True))
     return found
 
 
@@ -126,8 +144,8 @@ def taught(routes: Routes, requests: Requests, scores: Mapping[str, Scores]) -> 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How well a candidate knows the references of a question: the mean log-likelihood, nats per answer, and whether
-    greedy decoding would say one of them."""
+    """How well a candidate knows what it is taught of a question: the mean log-likelihood, nats per answer, each text
+    weighed as it is taught; and whether greedy decoding would say one of those that weigh most."""
 
     log_likelihood: float
     match: bool
@@ -136,14 +154,21 @@ class Known:
 def known(requests: Requests, scores: Mapping[str, Scores]) -> dict[str, dict[int, Known]]:
     """Per candidate and question."""
     return {
-        name: {q: _known(some) for q, some in zip(asked, scores[name].completions, strict=True)}
+        name: {q: _known(asked[q], some) for q, some in zip(asked, scores[name].completions, strict=True)}
         for name, asked in requests.items()
     }
 
 
-def _known(scores: Sequence[Score | None]) -> Known:
-    there = [score for score in scores if score is not None]
-    return Known(fmean(score.log_likelihood for score in there), any(score.match for score in there))
+def _known(asked: ScoreRequest, scores: Sequence[Score | None]) -> Known:
+    pairs = zip(asked.completions, scores, strict=True)
+    there = [(-given.weight, score) for given, score in pairs if score is not None]
+    most, total = max(weight for weight, _ in there), math.fsum(weight for weight, _ in there)
+    mean = (
+        math.fsum(weight * score.log_likelihood for weight, score in there) / total
+        if total
+        else fmean(score.log_likelihood for _, score in there)
+    )
+    return Known(mean, any(score.match for weight, score in there if weight == most))
 
 
 def reference_metrics(found: Mapping[str, Mapping[int, Known]], prefix: str = "") -> dict[str, float]:
@@ -152,6 +177,8 @@ def reference_metrics(found: Mapping[str, Mapping[int, Known]], prefix: str = ""
     groups |= {f"/{name}": list(some.values()) for name, some in found.items()}
     metrics: dict[str, float] = {}
     for name, some in groups.items():
+        if not some:
+            continue  # nothing was taught
         metrics[f"{prefix}reference_log_likelihood{name}"] = fmean(one.log_likelihood for one in some)
         metrics[f"{prefix}reference_match{name}"] = fmean(one.match for one in some)
     return metrics

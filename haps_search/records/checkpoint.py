@@ -69,11 +69,13 @@ class CheckpointStore:
         matches = (_STEP.match(path.name) for path in self._folder.iterdir())
         return sorted({int(match[1]) for match in matches if match})
 
-    def save(self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool = False) -> Path:
+    def save(
+        self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool = False, fitted_after: int = 0
+    ) -> Path:
         """Keep this step; a kill at any moment leaves the former checkpoints or this one, never half of it.
 
         Saving a step again replaces it. Damaged checkpoints above `step` (of a run that fell back to an
-        intact one) are removed.
+        intact one) are removed. What steps after `fitted_after` have fitted is the same as here.
 
         Raises:
             CheckpointError: an intact checkpoint lies above `step`, so this is not the run's next save.
@@ -85,7 +87,7 @@ class CheckpointStore:
         aside = sealed.open_aside(target)
         (aside / TENSORS).write_bytes(SealedTensors.of(snapshot.tensors).data)
         if snapshot.fitted:
-            self._keep_fitted(snapshot.fitted, aside / FITTED)
+            self._keep_fitted(snapshot.fitted, aside / FITTED, fitted_after)
         (aside / STATE).write_text(json.dumps(self._head(step, snapshot, state), indent=1) + "\n")
         self._point(step, best)
         sealed.seal(aside, target)
@@ -145,9 +147,9 @@ class CheckpointStore:
         step = self._best_step()
         return None if step is None else self.load(step)
 
-    def _keep_fitted(self, fitted: Mapping[str, Tensor], target: Path) -> None:
-        """Written once and linked afterwards: it is large and never changes."""
-        for step in reversed(self.steps()):
+    def _keep_fitted(self, fitted: Mapping[str, Tensor], target: Path, after: int) -> None:
+        """Written once and linked afterwards: it is large and changes with the stage of a run alone."""
+        for step in reversed([s for s in self.steps() if s > after]):
             stored = self._path(step) / FITTED
             if stored.is_file() and sealed.intact(stored):
                 try:

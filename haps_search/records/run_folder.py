@@ -51,7 +51,7 @@ class RunFolder:
         self._store = CheckpointStore(self._checkpoints, identity(experiment), kept, _today)
         self._remote = remote_of(path)
         path.mkdir(parents=True, exist_ok=True)
-        self._steps = experiment.run.steps
+        self._steps = experiment.total_steps
         described = path / "experiment.json"
         if not described.exists() or _has_grown(described, experiment):
             with room_on(path):
@@ -86,11 +86,12 @@ class RunFolder:
             with room_on(self.path):
                 replace_text(file, json.dumps({"label": label, "done": done, "total": total}))
 
-    def save(self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool) -> None:
-        """Keep this step. Raises PoolError where disk or object store have no room; the former one stays."""
+    def save(self, step: int, snapshot: Snapshot, state: Mapping[str, Any], best: bool, stage: int = 0) -> None:
+        """Keep this step, of the stage that began after step `stage`. Raises PoolError where disk or object store have
+        no room; the former one stays."""
         with room_on(self.path):
             self._tracker.settle()  # a resume from this step would never log what lies before it again
-            self._store.save(step, snapshot, state, best)
+            self._store.save(step, snapshot, state, best, stage)
         if self._remote is not None:
             self._push_records()  # before the checkpoint, which cuts off what lies beyond it
             push_checkpoints(self._remote, self._checkpoints)
@@ -185,7 +186,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     Under a constant learning rate no step depends on how many there will be, so such a run may be given more.
     """
     described = dict(unplaced(experiment.model_dump(mode="json", exclude={"engine": True})))
-    if experiment.learning.schedule.type == "constant":
+    if experiment.learning.schedule.type == "constant" and not experiment.stages:
         described["run"] = {key: value for key, value in described["run"].items() if key != "steps"}
     return described
 

@@ -27,6 +27,7 @@ from haps_search.report.replays import replay_sections
 from haps_search.report.shape import Cell, Report, Section, Table
 from haps_search.report.source import Source, reason
 from haps_search.report.verdict import alarms_section, failures_section, verdict
+from haps_search.search.stages import in_words
 from haps_search.sweep.progress import planned_trials
 from haps_search.version import __version__
 
@@ -58,14 +59,13 @@ Facts = tuple[tuple[str, str], ...]
 def facts(source: Source) -> Facts:
     """(term, value) pairs in reading order; empty values are left out."""
     experiment = source.experiment
-    run = experiment.run
     pairs = [
         *_of_sweep(source),
         ("State", state(source)),
         ("Trials", _counts(source) if source.study else ""),
         ("Task", experiment.task.type),
         ("Candidates", ", ".join(c.name for c in experiment.candidates)),
-        ("Run", f"{run.steps} steps x {run.questions_per_step} questions x {run.episodes_per_question} episodes"),
+        *((name.capitalize(), text) for name, text in in_words(experiment)),
         ("Seeds", _seeds(source)),
         ("Code", source.started.version if source.started else __version__),
     ]
@@ -78,7 +78,7 @@ def state(source: Source) -> str:
         trial = source.trials[0]
         words = {"finished": f"ended: {reason(source) or 'finished'}", "failed": f"failed: {trial.error}"}
         last = source.of(trial)[-1][0] if source.of(trial) else 0
-        return words.get(trial.state, f"not ended, {last} of {source.experiment.run.steps} steps done")
+        return words.get(trial.state, f"not ended, {last} of {source.experiment.total_steps} steps done")
     if source.ended:
         return f"ended: {source.ended.reason}"
     return "not ended: it runs, or `haps resume` goes on; all numbers are of what is there so far"

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+from haps_search.config.run import Experiment
 from haps_search.types import (
     Adapter,
     Question,
@@ -36,6 +37,14 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
 
 class Engine(Protocol):
     """A router and a pool of candidates, wherever they live. The loop cannot tell the engines apart."""
+
+    async def load(self, experiment: Experiment) -> None:
+        """Put this experiment's fresh router in the place of the one before; the candidates stay.
+
+        Raises:
+            CandidateError, ConfigError: what the router could not load.
+        """
+        ...
 
     async def route(self, questions: Sequence[Question], episodes: int, seed: int, everyone: bool = False) -> Routes:
         """Draw `episodes` assignments per question, or the likeliest one where `episodes` is 0. `everyone`: with the

@@ -1,65 +1,34 @@
-"""A run: steps from the last checkpoint to the end, validated, saved and reported on the way."""
+"""A run: stage by stage, steps from the last checkpoint to the end, validated, saved and reported on the way."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 from haps_search.config.run import Experiment
 from haps_search.errors import Interrupted
 from haps_search.learning.advantage import RunningMeans
-from haps_search.learning.references import check
+from haps_search.learning.references import teaching
 from haps_search.learning.utility import mean_cost, prices
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.outcome_step import outcome_step, score_known
 from haps_search.search.reference_step import Count, held_out_references, read_once, reference_step
+from haps_search.search.stages import Progress, Reason, RunResult, Stage, begin, stages_of
 from haps_search.search.step import Played, Step, step
 from haps_search.search.validation import Scored, score_router, validation_metrics
-from haps_search.search.warm_start import warm_start
 from haps_search.seeds import derive_seed
-from haps_search.tasks.held_out import choosing
-from haps_search.tasks.task import Tabled, Task, answerable
+from haps_search.tasks.held_out import choosing, learnt
+from haps_search.tasks.task import Tabled, Task
 from haps_search.types import Question
 
 Item = TypeVar("Item")
 Report = Callable[[int, Mapping[str, float]], None]
 """Step count and metrics, after each validation; the checkpoint of that step is already on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: steps done, its best validation so far, what its candidates earned (`RunningMeans`), and the
-    seconds that its steps, validations and checkpoints took, whatever was done again after an interruption left out."""
-
-    step: int = 0
-    best_step: int = 0
-    best_reward: float = float("-inf")
-    since_best: int = 0
-    earned: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def validated(self, done: int, reward: float) -> Progress:
-        if reward > self.best_reward:
-            return replace(self, best_step=done, best_reward=reward, since_best=0)
-        return replace(self, since_best=self.since_best + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended, with the metrics of its best validation."""
-
-    reason: Literal["steps", "patience"]
-    steps: int
-    best_step: int
-    metrics: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 async def run(
@@ -81,30 +50,46 @@ async def run(
     ended = folder.result()
     if ended is not None:
         return RunResult(**ended)
-    progress = await _restore(engine, experiment, folder)
-    settings = experiment.run
-    train = answerable(task, "train", [c.name for c in experiment.candidates])
+    reason: Reason = "steps"
+    progress = Progress()
+    for stage in stages_of(experiment):
+        begun = await begin(engine, stage, folder)
+        if begun is not None:
+            reason, progress = await _play(engine, task, stage, folder, begun, report, leaves, count)
+    return _finish(folder, reason, progress)
+
+
+async def _play(
+    engine: Engine,
+    task: Task,
+    stage: Stage,
+    folder: RunFolder,
+    progress: Progress,
+    report: Report | None,
+    leaves: Callable[[], bool],
+    count: Count,
+) -> tuple[Reason, Progress]:
+    """The steps that a stage has left; why and where it ended. Questions and seeds are those of a run of its own."""
+    experiment, settings = stage.experiment, stage.experiment.run
+    train = learnt(task, experiment)
     held_out = validated(task, experiment)
     means = RunningMeans(progress.earned)
-    if experiment.learning.signal == "references":
-        check(task, train, experiment.learning.references)
+    if experiment.learning.signal == "references" and stage.over(progress) is None:
+        names = [c.name for c in experiment.candidates]
+        train = teaching(task, train, names, experiment.learning.references)
         await read_once(engine, task, _met(train, held_out, experiment), experiment, count, leaves)
     ahead: Played | None = None
-    reason: Literal["steps", "patience"] = "steps"
-    mark = time.perf_counter()
-    for index in range(progress.step, settings.steps):
-        if settings.validation.patience and progress.since_best >= settings.validation.patience:
-            reason = "patience"
-            break
-        done = index + 1
-        last = done == settings.steps
-        validates = last or done % settings.validation.every == 0
-        saves = validates or done % settings.checkpoint_every == 0
+    mark, reason = time.perf_counter(), stage.over(progress)
+    while reason is None:
+        done = progress.step + 1
+        index, last = progress.step - stage.first, done == stage.last
+        validates = last or (index + 1) % settings.validation.every == 0
+        saves = validates or (index + 1) % settings.checkpoint_every == 0
         overlaps = settings.staleness == 1 and not saves
-        following = batch(train, experiment, done) if overlaps else None
+        following = batch(train, experiment, index + 1) if overlaps else None
         questions = batch(train, experiment, index)
         taken = await _step(engine, task, experiment, index, questions, means, ahead, following)
-        metrics, ahead = taken.metrics, taken.ahead
+        metrics, ahead = taken.metrics | stage.named, taken.ahead
         progress = replace(progress, step=done, earned=means.state())
         if validates:
             scored, found = await _validate(engine, task, held_out, experiment)
@@ -112,27 +97,28 @@ async def run(
             metrics["run_seconds"] = progress.seconds + time.perf_counter() - mark
             progress = progress.validated(done, found[f"validation_{settings.validation.best}"])
             folder.keep_examples(done, scored.episodes, scored.rewards)
-        if validates or done % settings.record_every == 0:
+        if validates or (index + 1) % settings.record_every == 0:
             folder.log(done, metrics)
         progress = replace(progress, seconds=progress.seconds + time.perf_counter() - mark)
         mark = time.perf_counter()
-        left = not last and leaves()
+        reason = stage.over(progress)
+        left = reason is None and leaves()
         if saves or (left and not overlaps):  # what was played ahead of a step is not saved with it
-            await _save(engine, folder, progress, validates)
+            await _save(engine, folder, stage, progress, validates)
         if validates and report is not None:
             report(done, metrics)
         if left:
             where = "goes on from its last checkpoint" if overlaps else f"saved at step {done}"
             raise Interrupted(f"asked to leave, {where}")
-    return _finish(folder, reason, progress)
+    return reason, progress
 
 
-async def _save(engine: Engine, folder: RunFolder, progress: Progress, validated: bool) -> None:
+async def _save(engine: Engine, folder: RunFolder, stage: Stage, progress: Progress, validated: bool) -> None:
     best = validated and progress.best_step == progress.step
-    folder.save(progress.step, await engine.snapshot(), asdict(progress), best)
+    folder.save(progress.step, await engine.snapshot(), asdict(progress), best, stage.first)
 
 
-def _finish(folder: RunFolder, reason: Literal["steps", "patience"], progress: Progress) -> RunResult:
+def _finish(folder: RunFolder, reason: Reason, progress: Progress) -> RunResult:
     result = RunResult(reason, progress.step, progress.best_step, folder.metrics_at(progress.best_step))
     folder.finish(result.to_json())
     return result
@@ -204,15 +190,3 @@ def _order(seed: int, epoch: int, total: int) -> tuple[int, ...]:
     order = list(range(total))
     random.Random(derive_seed(seed, "epoch", epoch)).shuffle(order)
     return tuple(order)
-
-
-async def _restore(engine: Engine, experiment: Experiment, folder: RunFolder) -> Progress:
-    """Back to the last checkpoint, records beyond it dropped: the steps since are taken again."""
-    checkpoint = folder.latest()
-    if checkpoint is None:
-        folder.forget_after(0)
-        await warm_start(engine, experiment, folder.path)
-        return Progress()
-    await engine.restore(checkpoint.snapshot)
-    folder.forget_after(checkpoint.step)
-    return Progress(**checkpoint.state)

@@ -105,7 +105,7 @@ async def read_once(
         nonlocal done
         for start in range(0, len(questions), READ):
             part = questions[start : start + READ]
-            await engine.score(name, reading_requests(task, part, adapter, config))
+            await engine.score(name, reading_requests(task, part, name, adapter, config))
             done += len(part)
             count(label, done, total)
             if leaves():

@@ -8,6 +8,7 @@ from typing import Any
 
 from haps_search.config.conditions import canonical
 from haps_search.config.distributions import Distribution, LogRange
+from haps_search.config.learning import LearningRates
 from haps_search.config.opponents import BASES, Learning, Opponent
 from haps_search.config.routing import GeneratedLowLevel
 from haps_search.config.samplers import RandomSampler, TpeSampler
@@ -128,17 +129,29 @@ def _fixed(study: Study, best: TrialRecord, name: Learning, opponent: Opponent) 
 
 
 def _own_space(study: Study, best: TrialRecord, name: Learning) -> dict[str, Distribution]:
-    """An opponent's learning rates."""
+    """An opponent's learning rates, wherever the experiment or a stage of it says one."""
     space: dict[str, Distribution] = {}
     if name != "architecture_only":
-        space[LOW] = LogRange(type="log", low=3e-4, high=3e-2)
-    searched = study.space.get(HIGH)
-    if searched is not None and not searched.when:
-        space[HIGH] = searched
-    elif name == "architecture_only":
-        rate = experiment_of(study, best).learning.learning_rate.high
-        space[HIGH] = LogRange(type="log", low=rate / 10, high=rate * 10)
+        space |= {path: LogRange(type="log", low=3e-4, high=3e-2) for path, _ in _places(study, best, LOW)}
+    for path, rates in _places(study, best, HIGH):
+        searched = study.space.get(path)
+        if searched is not None and not searched.when:
+            space[path] = searched
+        elif name == "architecture_only":
+            space[path] = LogRange(type="log", low=rates.high / 10, high=rates.high * 10)
     return space
+
+
+def _places(study: Study, best: TrialRecord, path: str) -> list[tuple[str, LearningRates]]:
+    """Where this learning rate is said, and what the best trial has there: in stages, and in the experiment unless all
+    of them say it."""
+    experiment = experiment_of(study, best)
+    said = [any(f"{path}.".startswith(f"{key}.") for key in stage) for stage in experiment.stages]
+    found = [] if said and all(said) else [(path, experiment.learning.learning_rate)]
+    played = zip(experiment.played(), said, strict=False)
+    return found + [
+        (f"stages.{index}.{path}", stage.learning.learning_rate) for index, (stage, own) in enumerate(played) if own
+    ]
 
 
 def opponents_again(study: Study, best: TrialRecord, trials: Sequence[TrialRecord], seeds: int) -> list[Setting]:

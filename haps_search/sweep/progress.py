@@ -69,7 +69,7 @@ class Progress:
 
     def _total(self, record: TrialRecord) -> int:
         if record.number not in self._steps:
-            self._steps[record.number] = experiment_of(self._study, record).run.steps
+            self._steps[record.number] = experiment_of(self._study, record).total_steps
         return self._steps[record.number]
 
     def _follow(self, record: TrialRecord) -> tuple[int, dict[str, float]]:
@@ -83,7 +83,7 @@ class Progress:
 
 def fraction_done(views: Sequence[TrialView], study: Study, planned: int) -> float:
     """Steps done over steps planned; a trial that ended counts whole, one not yet suggested by the default."""
-    default = study.experiment.run.steps
+    default = study.experiment.total_steps
     done = sum(v.steps if v.state in ("finished", "stopped", "failed") else v.step for v in views)
     total = sum(v.steps for v in views) + default * max(planned - len(views), 0)
     return done / total if total else 1.0

@@ -155,7 +155,7 @@ def settle(journal: Journal, study: Study) -> None:
     """Journal the ends of trials whose run got there although its driver did not live to note it."""
     for trial in journal.trials():
         if not trial.ended:
-            steps = experiment_of(study, trial).run.steps
+            steps = experiment_of(study, trial).total_steps
             end = written_ending(trial.number, run_folder(journal.folder, trial), steps)
             if end is not None:
                 journal.append(end)
@@ -218,7 +218,7 @@ class _JournalSearch(Searcher):
         if record.reports:
             self._last[record.number] = record.reports[-1][1]
         experiment = experiment_of(self._study, record)
-        self._steps[record.number] = experiment.run.steps
+        self._steps[record.number] = experiment.total_steps
         sweep = self._journal.folder.resolve()
         return {
             "number": record.number,
@@ -422,7 +422,7 @@ class _JournalAsha(AsyncHyperBandScheduler):
             time_attr="step",
             metric=METRICS + objective.metric,
             mode=objective.mode,
-            max_t=max(study.experiment.run.steps, settings.grace_steps),
+            max_t=max(study.experiment.total_steps, settings.grace_steps),
             grace_period=settings.grace_steps,
             reduction_factor=settings.reduction,
             stop_last_trials=False,

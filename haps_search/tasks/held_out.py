@@ -1,4 +1,5 @@
-"""Which validation questions settings and checkpoints are chosen on, and which the tables report on."""
+"""Which training questions a run learns from, which validation questions settings and checkpoints are chosen on, and
+which the tables report on."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from haps_search.config.run import Experiment
+from haps_search.errors import ConfigError
 from haps_search.tasks.split_key import split_key
+from haps_search.tasks.tables.splits import folds
 from haps_search.tasks.task import Task, answerable
 from haps_search.types import Question
 
@@ -36,6 +39,27 @@ def halved(questions: Sequence[Question], share: float) -> tuple[list[Question],
         [q for q, chooses in zip(questions, chosen, strict=True) if chooses],
         [q for q, chooses in zip(questions, chosen, strict=True) if not chooses],
     )
+
+
+def of_half(questions: Sequence[Question], half: int | None) -> Sequence[Question]:
+    """Those of one half, 0 or 1, in their order; all for None. By a hash of normalised text, so equal questions stay
+    together.
+
+    Raises:
+        ConfigError: none.
+    """
+    if half is None:
+        return questions
+    sides = folds([question.text for question in questions], 2, "half")
+    found = [question for question, side in zip(questions, sides, strict=True) if side == half]
+    if not found:
+        raise ConfigError(f"run.half: none of {len(questions)} training questions is in half {half}; it needs more")
+    return found
+
+
+def learnt(task: Task, experiment: Experiment) -> Sequence[Question]:
+    """The training questions that a run learns from. Raises as `of_half`."""
+    return of_half(answerable(task, "train", [c.name for c in experiment.candidates]), experiment.run.half)
 
 
 def choosing(task: Task, experiment: Experiment) -> list[Question]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ _PLAN = b"haps_search.plan"
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """One episode without adapters. `cost` is in the unit of the candidates' prices."""
+    """One episode. `cost` is in the unit of the candidates' prices."""
 
     question: Question
     split: str
@@ -130,7 +131,8 @@ class OutcomeTable:
     costs: NDArray[np.float32] | None = None
 
 
-NEEDED = ("id", "question", "reference", "split", "task", "assignment", "sample", "reward", "cost")
+QUESTION = ("id", "question")
+NEEDED = (*QUESTION, "reference", "split", "task", "assignment", "sample", "reward", "cost")
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def read_collected(path: Path) -> OutcomeTable:
     Raises:
         DataError: no such file, not Parquet, or what is wrong with which column and row (counted from 1).
     """
-    table = _columns(path)
+    table = _columns(path, NEEDED)
     ids, zs = _coded(table, "id"), _coded(table, "assignment")
     texts = [_same_per_question(path, table, ids, name) for name in ("question", "reference", "task", "split")]
     _each_once(path, table, ids, zs)
@@ -167,16 +169,58 @@ def read_collected(path: Path) -> OutcomeTable:
     )
 
 
-def _columns(path: Path) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a candidate answered to a question, and what that earned."""
+
+    candidate: str
+    text: str
+    reward: float
+
+
+Completions = Mapping[tuple[str, str], tuple[Said, ...]]
+"""By id and text of the question, in the order of the table."""
+
+
+def read_completions(path: Path) -> Completions:
+    """The texts of a collected table, whose task has one role; read once while the file stays as it is.
+
+    Raises:
+        DataError: as in `read_collected`, or a table of several roles.
+    """
+    try:
+        stamp = path.stat()
+    except OSError:
+        stamp = None  # opening says what is wrong
+    return _completions(path, None if stamp is None else (stamp.st_mtime_ns, stamp.st_size))
+
+
+@lru_cache(maxsize=4)
+def _completions(path: Path, stamp: tuple[int, int] | None) -> Completions:
+    table = _columns(path, (*QUESTION, "assignment", "reward", "completion"))
+    zs = _coded(table, "assignment")
+    assignments = _assignments(path, zs)
+    if len(assignments[0]) > 1:
+        raise DataError(f"{path}: its assignments have {len(assignments[0])} roles; answers that are taught have one")
+    rewards = _finite(path, table, "reward").tolist()
+    names = [assignments[index][0] for index in zs.index]
+    ids, texts, said = (table.column(name).to_pylist() for name in (*QUESTION, "completion"))
+    found: dict[tuple[str, str], list[Said]] = {}
+    for key, name, text, reward in zip(zip(ids, texts, strict=True), names, said, rewards, strict=True):
+        found.setdefault(key, []).append(Said(name, text, reward))
+    return {key: tuple(each) for key, each in found.items()}
+
+
+def _columns(path: Path, needed: tuple[str, ...]) -> pa.Table:
     with open_parquet(path) as file:
-        missing = [name for name in NEEDED if name not in file.schema_arrow.names]
+        missing = [name for name in needed if name not in file.schema_arrow.names]
         if missing:
             got = ", ".join(file.schema_arrow.names)
             raise DataError(f"{path}: no column {', '.join(missing)}; a collected table has them, this one has {got}")
-        table = file.read(columns=list(NEEDED))
+        table = file.read(columns=list(needed))
     if not table.num_rows:
         raise DataError(f"{path}: no rows")
-    for name in NEEDED:
+    for name in needed:
         column = table.column(name)
         if column.null_count:
             row = column.is_null().to_pylist().index(True) + 1

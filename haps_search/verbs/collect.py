@@ -1,4 +1,5 @@
-"""Every assignment on every question without adapters, in parts that survive a kill."""
+"""Every assignment on every question, in parts that survive a kill: without adapters, or with some that did not learn
+it."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from haps_search.seeds import derive_seed
 from haps_search.sweep.leaving import MAX_COST, ready_to_leave, unfinished
 from haps_search.sweep.lock import Lock
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import of_half
 from haps_search.tasks.outcomes import OutcomeRow, merge_outcomes, plan_of, write_outcomes
 from haps_search.tasks.task import Task, paid
-from haps_search.types import Assignment, Episode, Question, Sampled, SampleRequest, Split
+from haps_search.types import Adapter, Assignment, Episode, Question, Sampled, SampleRequest, Split
+from haps_search.verbs.cross_fit import Adapt, check, half_experiment, players, trained
 from haps_search.verbs.events import Counted, Report, Said, saying, silent
 from haps_search.verbs.logs import logging_to
 from haps_search.verbs.paid_answers import ANSWERS, PaidAnswers, check_budget, paid_for
@@ -43,7 +46,8 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Collection:
-    """What is to be played. One sample is greedy, several are drawn at the experiment's sampling."""
+    """What is to be played. One sample is greedy, several are drawn at the experiment's sampling. `cross_fit`: with the
+    adapters of a run on the other half of the questions."""
 
     experiment: Experiment
     split: Split
@@ -52,14 +56,25 @@ class Collection:
     samples: int
     chunk: int
     """Questions in flight at once, and what a kill can cost."""
+    cross_fit: bool = False
+
+    @cached_property
+    def _parts(self) -> list[tuple[int | None, tuple[Question, ...]]]:
+        """Chunks, none of both halves, each with its half."""
+        halves = [(h, tuple(of_half(self.questions, h))) for h in ((0, 1) if self.cross_fit else (None,))]
+        return [(h, own[at : at + self.chunk]) for h, own in halves for at in range(0, len(own), self.chunk)]
 
     @property
     def chunks(self) -> int:
-        return -(-len(self.questions) // self.chunk)
+        return len(self._parts)
 
     def part(self, index: int) -> tuple[Question, ...]:
         """The questions of a chunk."""
-        return self.questions[index * self.chunk : (index + 1) * self.chunk]
+        return self._parts[index][1]
+
+    def half(self, index: int) -> int | None:
+        """The half that the questions of a chunk are in; None where there are no halves."""
+        return self._parts[index][0]
 
     def episodes(self, chunks: Iterable[int]) -> int:
         """How many episodes these chunks have."""
@@ -81,7 +96,13 @@ class Collection:
             "chunk": self.chunk,
             "questions": len(asked),
             "questions_sha256": hashlib.sha256(json.dumps(asked, default=asdict).encode()).hexdigest(),
+            **({"cross_fit": self._learnt()} if self.cross_fit else {}),
         }
+
+    def _learnt(self) -> dict[str, Any]:
+        """What says which adapters play."""
+        described = half_experiment(self.experiment, 0).model_dump(mode="json")
+        return {name: described[name] for name in ("routing", "learning", "run")}
 
 
 def _answering(candidate: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,13 +115,21 @@ def _answering(candidate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def collection(
-    experiment: Experiment, task: Task, split: Split, samples: int, limit: int | None, chunk: int
+    experiment: Experiment,
+    task: Task,
+    split: Split,
+    samples: int,
+    limit: int | None,
+    chunk: int,
+    cross_fit: bool = False,
 ) -> Collection:
     """All K^R assignments on the first `limit` questions of a split.
 
     Raises:
-        ConfigError: more assignments than can be played. DataError: malformed questions.
+        ConfigError: more assignments than can be played, or nothing to cross-fit. DataError: malformed questions.
     """
+    if cross_fit:
+        check(experiment, split)
     names, roles = [c.name for c in experiment.candidates], len(task.roles)
     if len(names) ** roles > MOST_ASSIGNMENTS:
         raise ConfigError(
@@ -108,7 +137,12 @@ def collection(
             f"played on every question: at most {MOST_ASSIGNMENTS}; leave candidates out"
         )
     questions = tuple(task.questions(split))[:limit]
-    return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk)
+    return Collection(experiment, split, questions, tuple(all_assignments(names, roles)), samples, chunk, cross_fit)
+
+
+async def frozen(questions: Sequence[Question]) -> Mapping[tuple[int, str], Adapter]:
+    """Nobody has an adapter."""
+    return {}
 
 
 async def play_missing(
@@ -118,16 +152,20 @@ async def play_missing(
     parts: Parts,
     advance: Advance,
     leaves: Callable[[], bool] = lambda: False,
+    adapt: Adapt = frozen,
+    half: int | None = None,
 ) -> None:
-    """Play the parts that are missing.
+    """Play the parts that are missing, of one half where there are halves.
 
     Raises:
         CandidateError, PoolError: the parts so far stay and the next call goes on. Interrupted: `leaves` said so.
     """
     for index in parts.missing():
+        if wanted.half(index) != half:
+            continue
         if leaves():
             raise Interrupted("the parts so far are kept")
-        outcomes = await play_chunk(sample, task, wanted, index)
+        outcomes = await play_chunk(sample, task, wanted, index, await adapt(wanted.part(index)))
         parts.add(index, partial(_write, outcomes))
         advance(len(outcomes))
 
@@ -137,13 +175,15 @@ def merge(wanted: Collection, parts: Parts) -> None:
     parts.merge(partial(merge_outcomes, plan=wanted.plan()))
 
 
-async def play_chunk(sample: Sample, task: Task, wanted: Collection, index: int) -> list[OutcomeRow]:
+async def play_chunk(
+    sample: Sample, task: Task, wanted: Collection, index: int, adapters: Mapping[tuple[int, str], Adapter]
+) -> list[OutcomeRow]:
     """A row per question, assignment and sample, the sample varying fastest."""
     questions = wanted.part(index)
     row = [z for z in wanted.assignments for _ in range(wanted.samples)]
     settings = wanted.experiment.run
     how = Play(settings.sampling, derive_seed(settings.seed, "collect"), greedy=wanted.samples == 1)
-    played = await play(sample, task, questions, [row] * len(questions), {}, how)
+    played = await play(sample, task, questions, [row] * len(questions), adapters, how)
     price = prices(wanted.experiment.candidates)
     return [
         _outcome(task, wanted.split, episode, place % wanted.samples, price)
@@ -194,12 +234,17 @@ def collect(
     chunk: int = 16,
     report: Report = silent,
     max_cost: float | None = None,
+    cross_fit: bool = False,
+    runs: str | Path = "runs",
 ) -> Collected:
     """Play every assignment on the first `limit` questions of a split, and write the outcome table; from what is there
     to the whole of it. One sample is greedy, more are drawn as `run.sampling` says. Safe to kill and to call again.
 
     What endpoints answer is kept answer by answer, and they are paid `max_cost` at most in all calls, in the unit of
     their prices.
+    Without adapters; or `cross_fit`: two runs, NAME-half-1 and NAME-half-2 under `runs` after the table's name, learn
+    half of the training questions each, and play those of the other with their adapters. A study with stages trains
+    them by its first one.
 
     Raises:
         ConfigError: a table or parts of another configuration, or another process at work on it; a budget that would
@@ -209,7 +254,7 @@ def collect(
     """
     check_budget(study.experiment.candidates, max_cost)
     table, task = Path(table).absolute(), build_task(study.experiment.task)
-    wanted = collection(study.experiment, task, split, samples, limit, chunk)
+    wanted = collection(study.experiment, task, split, samples, limit, chunk, cross_fit)
     plan, total = wanted.plan(), wanted.episodes(range(wanted.chunks))
     if table.exists():
         same_plan(table, plan_of(table), plan)
@@ -219,7 +264,8 @@ def collect(
         if table.exists():
             parts.discard()
             return Collected(table, total, 0)
-        played = _play(study, task, wanted, parts, report, lock, math.inf if max_cost is None else max_cost)
+        most = math.inf if max_cost is None else max_cost
+        played = _play(study, task, wanted, parts, report, lock, most, runs)
         paid = paid_for(study.experiment.candidates, parts.folder / ANSWERS)
         merge(wanted, parts)
     except Interrupted as error:
@@ -230,7 +276,16 @@ def collect(
     return Collected(table, total, played, *paid)
 
 
-def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Report, lock: Lock, most: float) -> int:
+def _play(
+    study: Study,
+    task: Task,
+    wanted: Collection,
+    parts: Parts,
+    report: Report,
+    lock: Lock,
+    most: float,
+    runs: str | Path,
+) -> int:
     """How many episodes were played; endpoints are paid `most` at most."""
     missing = parts.missing()
     total, played = wanted.episodes(range(wanted.chunks)), wanted.episodes(missing)
@@ -247,26 +302,39 @@ def _play(study: Study, task: Task, wanted: Collection, parts: Parts, report: Re
         done += count
         report(Counted("episodes", done, total))
 
-    local = isinstance(study.experiment.engine, LocalEngineConfig)
-    report(Counted("episodes", done, total))
-    with (
-        ready_to_leave(lock, parts.folder) as arm,
-        _local(study, task) if local else _on_ray(study, parts.folder / "logs", report) as sample,
-    ):
-        arm()
-        work = partial(
-            play_missing, task=task, wanted=wanted, parts=parts, advance=advance, leaves=lambda: lock.leaving
-        )
-        if endpoints_of(study.experiment.candidates):
-            answers = PaidAnswers(sample, study.experiment.candidates, parts.folder / ANSWERS, lock, most)
-            finished(answers.kept(work(answers.sample)))
-        else:
-            finished(work(sample))
+    paid = endpoints_of(study.experiment.candidates)
+    for half in sorted({wanted.half(index) for index in missing}, key=str):
+        around = _players(study, task, half, parts, runs, report)
+        report(Counted("episodes", done, total))
+        with ready_to_leave(lock, parts.folder) as arm, around as (sample, adapt):
+            arm()
+            work = partial(
+                play_missing, task=task, wanted=wanted, parts=parts, advance=advance, leaves=lambda: lock.leaving,
+                adapt=adapt, half=half,
+            )  # fmt: skip
+            if paid:
+                answers = PaidAnswers(sample, study.experiment.candidates, parts.folder / ANSWERS, lock, most)
+                finished(answers.kept(work(answers.sample)))
+            else:
+                finished(work(sample))
     return played
 
 
+def _players(
+    study: Study, task: Task, half: int | None, parts: Parts, runs: str | Path, report: Report
+) -> AbstractContextManager[tuple[Sample, Adapt]]:
+    """Frozen candidates; or those of a half's questions, with the adapters that the other half taught."""
+    if half is not None:
+        other = 1 - half
+        name = f"{parts.folder.name.partition('.')[0]}-half-{other + 1}"
+        return players(*trained(study, other, runs, name, report), report)
+    if isinstance(study.experiment.engine, LocalEngineConfig):
+        return _local(study, task)
+    return _on_ray(study, parts.folder / "logs", report)
+
+
 @contextmanager
-def _local(study: Study, task: Task) -> Iterator[Sample]:
+def _local(study: Study, task: Task) -> Iterator[tuple[Sample, Adapt]]:
     from haps_search.engines.local import load_candidates
 
     candidates = load_candidates(study.experiment, task)
@@ -274,11 +342,11 @@ def _local(study: Study, task: Task) -> Iterator[Sample]:
     async def sample(candidate: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return await drawn(candidates[candidate], requests)
 
-    yield sample
+    yield sample, frozen
 
 
 @contextmanager
-def _on_ray(study: Study, logs: Path, report: Report) -> Iterator[Sample]:
+def _on_ray(study: Study, logs: Path, report: Report) -> Iterator[tuple[Sample, Adapt]]:
     from haps_search.engines.cluster.remote_candidates import RemoteCandidates
     from haps_search.engines.cluster.session import session
     from haps_search.verbs.driver import profile_of
@@ -291,6 +359,6 @@ def _on_ray(study: Study, logs: Path, report: Report) -> Iterator[Sample]:
         live.wait_for_candidates(saying(report))
         candidates = RemoteCandidates(live.broker, profile)
         try:
-            yield candidates.sample
+            yield candidates.sample, frozen
         finally:
             candidates.leave()

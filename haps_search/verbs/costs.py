@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from haps_search.candidates.chat import render, text_ids
 from haps_search.candidates.sources import tokenizer_of
 from haps_search.config.engines import RayEngineConfig
 from haps_search.config.load import load_profile
-from haps_search.config.routing import BackboneConfig
+from haps_search.config.routing import BackboneConfig, FixedHighLevel
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
-from haps_search.errors import CandidateError, ConfigError
+from haps_search.errors import CandidateError, ConfigError, DataError
 from haps_search.evaluation.comparison import Cost
-from haps_search.evaluation.flops import Flops, Shape, Tokens, step_flops
+from haps_search.evaluation.flops import Flops, Shape, Tokens, reference_flops, step_flops
+from haps_search.learning.lessons import Lessons
+from haps_search.learning.references import messages_of
 from haps_search.records.run_folder import RunFolder
 from haps_search.routing.prompt import RoutingPrompt
+from haps_search.search.stages import Stage, stages_of
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.layout import trial_folder
 from haps_search.sweep.opponents import Search, spent
 from haps_search.sweep.settings import experiment_of
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import learnt
 from haps_search.types import CandidateCard
 
 PROMPTS = 64
@@ -68,22 +73,66 @@ def _parameters(folder: Path, experiment: Experiment, trial: TrialRecord) -> int
 
 
 def _flops(experiment: Experiment, trial: TrialRecord) -> Flops | None:
-    """At the mean lengths that its steps had; None where nothing was sampled, or a shape cannot be had."""
-    reported = [m for _, m in trial.reports if "prompt_tokens" in m and "completion_tokens" in m]
-    if not reported or experiment.task.type == "replay":
+    """Of a mean step of all stages; None where nothing was sampled or taught, or a shape cannot be had."""
+    if experiment.task.type == "replay":
         return None
-    task, run = build_task(experiment.task), experiment.run
-    count = run.questions_per_step * run.episodes_per_question * len(task.roles)
+    total, stages = Flops(0.0, 0.0), stages_of(experiment)
     try:
-        tokens = Tokens(
-            fmean(m["prompt_tokens"] for m in reported),
-            fmean(m["completion_tokens"] for m in reported),
-            run.questions_per_step * _routing_tokens(experiment),
-            count,
-        )
-        return step_flops(experiment, {c.name: Shape.of(c) for c in experiment.candidates}, tokens)
-    except CandidateError:
+        shapes = {c.name: Shape.of(c) for c in experiment.candidates}
+        for stage in stages:
+            found = _of_stage(stage, shapes, trial)
+            if found is None:
+                return None
+            share = stage.experiment.run.steps / experiment.total_steps
+            total += Flops(found.forward * share, found.backward * share)
+    except (CandidateError, DataError):  # a model or a table of completions that is not on this machine
         return None
+    return total
+
+
+def _of_stage(stage: Stage, shapes: Mapping[str, Shape], trial: TrialRecord) -> Flops | None:
+    """At the mean lengths that its steps had, or that its lessons have."""
+    experiment, run = stage.experiment, stage.experiment.run
+    routing = run.questions_per_step * _routing_tokens(experiment)
+    if experiment.learning.signal == "references":
+        taught = _taught_tokens(experiment, routing)
+        return reference_flops(experiment, shapes, taught) if taught else None
+    own = [m for _, m in trial.reports if m.get("stage", 0) == stage.number]
+    reported = [m for m in own if "prompt_tokens" in m and "completion_tokens" in m]
+    if not reported:
+        return None
+    tokens = Tokens(
+        fmean(m["prompt_tokens"] for m in reported),
+        fmean(m["completion_tokens"] for m in reported),
+        routing,
+        run.questions_per_step * run.episodes_per_question * len(build_task(experiment.task).roles),
+    )
+    return step_flops(experiment, shapes, tokens)
+
+
+def _taught_tokens(experiment: Experiment, routing: float) -> dict[str, Tokens]:
+    """Per candidate that is taught anything, what the lessons of a step have on average."""
+    task, config = build_task(experiment.task), experiment.learning.references
+    asked = learnt(task, experiment)[:PROMPTS]
+    lessons = Lessons(config)
+    found: dict[str, Tokens] = {}
+    for candidate in experiment.candidates:
+        high = experiment.routing.high_level
+        if config.of == "routed" and isinstance(high, FixedHighLevel) and candidate.name not in high.assignment:
+            continue
+        assert candidate.source.type != "table", "models of a table learn nothing"
+        tokenizer = tokenizer_of(candidate.name, candidate.source, candidate.trust_remote_code)
+        prompts: list[int] = []
+        texts: list[int] = []
+        for question in asked:
+            prompt = render(tokenizer, candidate.chat, messages_of(task, question), candidate.name)
+            said = [text for text, _ in lessons.of(question, candidate.name)]
+            prompts += [len(prompt)] * len(said)
+            texts += [len(text_ids(tokenizer, candidate.chat, prompt, text, ())) for text in said]
+        share = experiment.run.questions_per_step / len(asked)
+        if texts:
+            found[candidate.name] = Tokens(sum(prompts) * share, sum(texts) * share, routing, len(texts) * share)
+    return found
 
 
 def _routing_tokens(experiment: Experiment) -> float:

@@ -55,6 +55,8 @@ def explain(key: str) -> list[Explained]:
         ConfigError: no such key, with the nearest spelling.
     """
     parts = [part for part in key.removeprefix("experiment.").split(".") if not part.isdigit()]
+    if parts[0] == "stages" and len(parts) > 1:
+        parts = parts[1:]  # a stage has the paths of an experiment
     for before, root in ROOTS:
         found = list(_found(root, parts, before))
         if found:

@@ -75,6 +75,8 @@ def _of_steps(study: Study, records: Sequence[TrialRecord], steps: int | None) -
     if steps is None:
         return
     own = study.experiment.run.steps
+    if study.experiment.stages or "stages" in study.space or any("stages" in arm for arm in study.arms.values()):
+        yield "--steps: its runs have stages with steps of their own; begin a sweep with more (`--like` this one)"
     if steps <= own:
         yield f"--steps: runs have {own}, got {steps}; they are counted in all"
     if "run.steps" in study.space or any("run.steps" in arm for arm in study.arms.values()):

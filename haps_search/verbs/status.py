@@ -78,7 +78,7 @@ def _sweep(runs: Path, name: str) -> Status:
 
 def _run(folder: Path) -> Status:
     fetched(folder)
-    steps = Experiment.model_validate_json((folder / "experiment.json").read_text()).run.steps
+    steps = Experiment.model_validate_json((folder / "experiment.json").read_text()).total_steps
     records, result = list(read_records(folder / "metrics.jsonl")), folder / "result.json"
     step = records[-1].step if records else 0
     metrics: dict[str, Any] = {name: value for record in records for name, value in record.metrics.items()}

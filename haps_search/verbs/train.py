@@ -21,7 +21,8 @@ from haps_search.records.room import room_on
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.search.engine import Engine, finished
-from haps_search.search.loop import RunResult, run
+from haps_search.search.loop import run
+from haps_search.search.stages import RunResult
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
 from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
@@ -163,12 +164,13 @@ def _line(step: int, metrics: Mapping[str, float], experiment: Experiment) -> st
         f"! {name.replace('_', ' ')}" for name in ("route_collapse", "answer_collapse") if metrics.get(name)
     )
     adapter = f"adapter norm {metrics['adapter_norm']:.3f}  " if "adapter_norm" in metrics else ""
+    stage = f"stage {metrics['stage']:.0f}  " if "stage" in metrics else ""
     if "reference_match" in metrics:
         learnt = f"log p {metrics['reference_log_likelihood']:.2f}  match {metrics['reference_match']:.3f}"
     else:
         learnt = f"reward {metrics['reward']:.3f}"
     return (
-        f"step {step}/{experiment.run.steps}  {learnt}  "
+        f"step {step}/{experiment.total_steps}  {stage}{learnt}  "
         f"validation {metrics['validation_reward']:.3f}  entropy {metrics['route_entropy']:.3f}  "
         f"{adapter}{metrics['step_seconds']:.2f} s/step  {alarms}"
     ).rstrip()

@@ -9,6 +9,7 @@ from haps_search.config.base import hooks
 from haps_search.config.candidates import EndpointSource
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
+from haps_search.search.stages import in_words
 from haps_search.sweep.opponents import LABELS
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.space import describe
@@ -29,12 +30,12 @@ class Validated:
 def validate(study: Study) -> Validated:
     """What the study would do, and whose code it would run; nothing is started."""
     experiment, sweep = study.experiment, study.sweep
-    run, trials = experiment.run, planned_trials(study) if study.arms else sweep.trials
+    trials = planned_trials(study) if study.arms else sweep.trials
     facts = [
         *([("about", study.description.strip())] if study.description else []),
         ("task", experiment.task.type),
         ("candidates", ", ".join(f"{c.name} ({c.source.type})" for c in experiment.candidates)),
-        ("run", f"{run.steps} steps x {run.questions_per_step} questions x {run.episodes_per_question} episodes"),
+        *in_words(experiment),
         (
             "sweep",
             f"{trials} trials, {sweep.concurrency} at a time, {sweep.sampler.type} sampler, "

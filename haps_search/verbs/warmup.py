@@ -24,7 +24,8 @@ from haps_search.learning.update import Learner
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.sealed import replace_text
 from haps_search.routing.distribution import all_assignments
-from haps_search.search.loop import Progress, RunResult, batch
+from haps_search.search.loop import batch
+from haps_search.search.stages import Progress, RunResult
 from haps_search.tasks.build import build_task
 from haps_search.tasks.tables.reading import read_table
 from haps_search.tasks.task import Task
@@ -66,12 +67,12 @@ def warmup_experiment(experiment: Experiment, questions: int) -> Experiment:
     It is an architecture-only run like any other, so its folder is read by everything that reads runs.
     """
     steps = experiment.run.warmup.epochs * _steps_per_epoch(experiment, questions)
-    run = experiment.run.model_copy(update={"steps": steps, "warm_start": None, "warm_start_low": False})
+    run = experiment.run.model_copy(update={"steps": steps, "warm_start": None, "warm_start_low": False, "half": None})
     routing = experiment.routing.model_copy(update={"low_level": NoLowLevel(), "share_backbone": True})
     # What teaches adapters alone, or holds to them, says nothing of the high level.
     signal = "rollouts" if experiment.learning.signal == "references" else experiment.learning.signal
     learning = experiment.learning.model_copy(update={"signal": signal, "kl_to": "frozen"})
-    return experiment.model_copy(update={"run": run, "routing": routing, "learning": learning})
+    return experiment.model_copy(update={"run": run, "routing": routing, "learning": learning, "stages": ()})
 
 
 def claim(folder: Path, table: Path) -> None:

@@ -18,7 +18,7 @@ from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 from patience import Patience, growth
-from taught_task import TaughtTask
+from taught_task import TaughtTask, said_table
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
@@ -139,6 +139,12 @@ def test_references_are_the_same_on_both_engines_and_read_once_by_all(
     begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
     held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
     taught.append(tiny_experiment(tiny_lms, **begins, **held))
+    stages = [{"learning.signal": "references", "run.steps": 2}, {"learning.kl_to": "start", "run.steps": 2}]
+    said = [(q, "qwen2", text, len(text) / 4) for q in task.questions("train")[::2] for text in ("x", "yyy")]
+    table = {"completions": str(said_table(tmp_path / "said.parquet", said))}
+    held = {"learning__kl_weight": 0.5, "routing__low_level": {"type": "static", "init": "xavier"}}
+    held["learning__references"] = table
+    taught.append(tiny_experiment(tiny_lms, stages=stages, **held))
     local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
     apart = []
     for i, experiment in enumerate(taught):

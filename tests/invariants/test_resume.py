@@ -11,7 +11,7 @@ import pytest
 import torch
 from dense_task import DenseTask
 from experiments import tiny_experiment
-from taught_task import TaughtTask
+from taught_task import TaughtTask, said_table
 
 from haps_search import errors
 from haps_search.config.run import Experiment
@@ -20,10 +20,11 @@ from haps_search.errors import CheckpointError
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search import loop
-from haps_search.search.loop import RunResult, batch, run
+from haps_search.search.loop import batch, run
+from haps_search.search.stages import RunResult
 from haps_search.search.validation import Scored
 from haps_search.tasks.task import Task
-from haps_search.types import Question, Rollouts, Snapshot, UpdateReport
+from haps_search.types import Episode, Question, Rollouts, Snapshot, UpdateReport
 
 TIMES = {"step_seconds", "rollout_seconds", "run_seconds", "tokens_per_second"}
 
@@ -176,11 +177,13 @@ def test_where_cost_weighs_the_best_step_is_the_one_worth_most(
 TAUGHT: dict[str, Any] = {"learning__signal": "references", "routing__low_level": {"type": "static", "init": "xavier"}}
 
 
-@pytest.mark.parametrize("killed_after", [0, 3])
+@pytest.mark.parametrize(("killed_after", "completions"), [(0, False), (3, False), (3, True)])
 def test_what_learns_from_references_goes_on_as_if_nothing_had_been(
-    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int
+    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int, completions: bool
 ) -> None:
-    experiment = tiny_experiment(tiny_lms, **TAUGHT)
+    said = [(q, "llama", text, len(text) / 4) for q in TaughtTask().questions("train")[::2] for text in ("x", "yyy")]
+    table = {"completions": str(said_table(tmp_path / "said.parquet", said))} if completions else {}
+    experiment = tiny_experiment(tiny_lms, learning__references=table, **TAUGHT)
     whole, weights = finished(LocalEngine.build(experiment, TaughtTask()), experiment, tmp_path / "whole", TaughtTask())
     broken = InterruptedEngine.build(experiment, TaughtTask())
     broken.updates_left = killed_after
@@ -190,7 +193,7 @@ def test_what_learns_from_references_goes_on_as_if_nothing_had_been(
 
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     first, last = (records(tmp_path / "whole")[i][1]["reference_log_likelihood"] for i in (0, -1))
-    assert last > first
+    assert completions or last > first
     assert resumed.best_step == whole.best_step
     for name, tensor in weights.tensors.items():
         assert torch.equal(again.tensors[name], tensor), name
@@ -210,3 +213,82 @@ def test_seconds_of_a_run_go_on_where_they_were_saved(tiny_lms: dict[str, Path],
     finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
     (last,) = [r.metrics["run_seconds"] for r in read_records(tmp_path / "metrics.jsonl") if r.step == 6]
     assert last > seconds
+
+
+class PaidTask(TaughtTask):
+    """Longer answers earn more, so that rewards differ."""
+
+    def reward(self, episode: Episode) -> float:
+        return min(len(episode.answer or "") / 8, 1.0)
+
+
+STAGED: dict[str, Any] = {
+    "routing__low_level": {"type": "static", "init": "xavier"},
+    "stages": [
+        {"learning.signal": "references", "run.steps": 3, "learning.learning_rate.low": 0.02},
+        {"learning.kl_weight": 0.3, "learning.kl_to": "start", "run.steps": 4},
+    ],
+}
+
+
+@pytest.mark.parametrize("killed_after", [2, 3, 4, 6], ids=lambda n: f"after {n}")
+def test_a_run_of_stages_goes_on_in_the_stage_it_was_in(
+    tiny_lms: dict[str, Path], tmp_path: Path, killed_after: int
+) -> None:
+    """Also where it was killed before the first step of a stage, and before the first checkpoint of one."""
+    experiment = tiny_experiment(tiny_lms, **STAGED)
+    whole, weights = finished(LocalEngine.build(experiment, PaidTask()), experiment, tmp_path / "whole", PaidTask())
+    broken = InterruptedEngine.build(experiment, PaidTask())
+    broken.updates_left = killed_after
+    with pytest.raises(Interrupted):
+        finished(broken, experiment, tmp_path / "parts", PaidTask())
+    resumed, again = finished(LocalEngine.build(experiment, PaidTask()), experiment, tmp_path / "parts", PaidTask())
+
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    found = records(tmp_path / "whole")
+    assert [(step, m["stage"]) for step, m in found] == [(n, 1.0 if n < 4 else 2.0) for n in range(1, 8)]
+    assert ["reference_match" in metrics for _, metrics in found] == [True] * 3 + [False] * 4
+    assert found[3][1]["learning_rate_factor"] == 1.0  # a schedule of its own
+    assert found[3][1]["kl"] == pytest.approx(0.0, abs=1e-12)  # held to where it begins
+    assert found[-1][1]["kl"] > 0
+    assert (resumed.reason, resumed.steps, resumed.best_step) == (whole.reason, 7, whole.best_step)
+    assert again.state == weights.state == {"version": 4}
+    for kept, wanted in ((again.tensors, weights.tensors), (again.fitted, weights.fitted)):
+        assert set(kept) == set(wanted)
+        for name, tensor in wanted.items():
+            assert torch.equal(kept[name], tensor), name
+
+
+def test_a_stage_begins_with_the_best_step_before_it_and_has_to_beat_it(
+    tiny_lms: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three validations is the best, and in the first stage, which patience ends: the next begins there,
+    at its own first step all the same, and never is better."""
+    rewards, score = iter([0.5, 0.9, 0.6, 0.8, 0.9]), loop.score_router
+
+    async def scored(*parts: Any) -> Scored:
+        found = await score(*parts)
+        return replace(found, rewards=(next(rewards),) * len(found.rewards))
+
+    monkeypatch.setattr(loop, "score_router", scored)
+    stages = [{"run.steps": 5, "run.validation.patience": 1}, {"run.steps": 2, "learning.kl_to": "start"}]
+    every = {"every": 1, "questions": 6}
+    experiment = tiny_experiment(tiny_lms, stages=stages, run__validation=every, run__keep_checkpoints=9)
+    result, last = finished(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path)
+    assert [step for step, _ in records(tmp_path)] == [1, 2, 3, 6, 7]
+    assert (result.reason, result.steps, result.best_step, result.metrics["validation_reward"]) == ("steps", 7, 2, 0.9)
+    best = RunFolder(tmp_path, experiment).best()
+    assert best is not None
+    assert best.step == 2
+    held = {name.removeprefix("start."): tensor for name, tensor in last.fitted.items()}
+    assert held
+    for name, tensor in held.items():
+        torch.testing.assert_close(tensor, best.snapshot.tensors[f"router.low.{name}"])
+
+
+def test_the_best_of_a_stage_that_measures_something_else_is_its_own(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    stages = [{"run.steps": 3}, {"learning.signal": "references", "run.steps": 3}]
+    stages[1]["run.validation.best"] = "reference_log_likelihood"
+    experiment = tiny_experiment(tiny_lms, stages=stages)
+    result, _ = finished(LocalEngine.build(experiment, TaughtTask()), experiment, tmp_path, TaughtTask())
+    assert result.best_step == 6

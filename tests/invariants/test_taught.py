@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from experiments import tiny_experiment
-from taught_task import TaughtTask
+from taught_task import TaughtTask, said_table
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -21,7 +22,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError
-from haps_search.learning.references import check, reference_requests, taught
+from haps_search.learning.references import reference_requests, taught, teaching
 from haps_search.learning.update import Learner, dropout_noise
 from haps_search.lora.adapter import matrices
 from haps_search.search.step import score
@@ -79,8 +80,16 @@ def by_the_step(
     return {name: gradient for name, gradient in gradients(learner).items() if float(gradient.norm())}
 
 
+def of_references(question: Question) -> dict[str, float]:
+    return {text: 1 / len(question.references) for text in question.references}
+
+
 def on_one_graph(
-    learner: Learner, experiment: Experiment, candidates: dict[str, FrozenLM], asked: Sequence[Question]
+    learner: Learner,
+    experiment: Experiment,
+    candidates: dict[str, FrozenLM],
+    asked: Sequence[Question],
+    lesson: Callable[[Question], dict[str, float]] = of_references,
 ) -> dict[str, Tensor]:
     reading = learner.router.read(asked, dropout_noise(0))
     chances = reading.distribution.marginals().detach()[:, 0]
@@ -95,7 +104,7 @@ def on_one_graph(
                 for t, (a, b) in zip(layout.targets, matrices(layout, mixed), strict=True):
                     frozen = lm._lm.model.get_submodule(t.name).weight
                     merged[t.name] = merged.get(t.name, frozen) + layout.scaling * b @ a
-            for text in question.references:
+            for text, share in lesson(question).items():
                 ids = lm._lm.tokenizer(question.text)["input_ids"]
                 said = [*lm._lm.tokenizer(text)["input_ids"], lm._lm.tokenizer.eos_token_id]
                 inputs = {"input_ids": torch.tensor([[*ids, *said]])}
@@ -103,9 +112,40 @@ def on_one_graph(
                     weights = {f"{module}.weight": each for module, each in merged.items()}
                     logits = functional_call(lm._lm.model, weights, kwargs=inputs).logits
                 answer = nn.functional.cross_entropy(logits[0, len(ids) - 1 : -1], torch.tensor(said), reduction="sum")
-                loss = loss + weight * answer / len(question.references) / len(asked)
+                loss = loss + weight * share * answer / len(asked)
     loss.backward()
     return gradients(learner)
+
+
+def test_a_step_of_completions_weighs_them_by_their_rewards(tiny_lms: dict[str, Path], tmp_path: Path) -> None:
+    """Written out: the first question's completions all earned the same as its reference, the second has one beside its
+    two references, the third two and one said by nobody else, the fourth none."""
+    asked = TaughtTask().questions("train")[:4]
+    said = [
+        *((asked[0], name, text, 1.0) for name, text in (("llama", asked[0].reference), ("qwen2", "as good"))),
+        (asked[1], "qwen2", "no", 0.25),
+        *((asked[2], "llama", text, reward) for text, reward in (("x", 0.5), ("x", 0.5), ("yy", 0.0))),
+    ]
+    power = {reward: math.exp(reward / 0.5) for reward in (0.0, 0.25, 0.5, 1.0)}
+    lessons: dict[str, dict[str, float]] = {
+        asked[0].id: {},
+        asked[1].id: {**dict.fromkeys(asked[1].references, power[1.0]), "no": power[0.25]},
+        asked[2].id: {asked[2].reference: power[1.0], "x": power[0.5], "yy": power[0.0]},
+        asked[3].id: dict.fromkeys(asked[3].references, 1.0),
+    }
+    table = {"completions": str(said_table(tmp_path / "said.parquet", said)), "temperature": 0.5}
+    experiment = taught_experiment(tiny_lms, learning__references=table, **STATIC)
+    candidates = {c.name: FrozenLM.load(c) for c in experiment.candidates}
+    learner = build_learner(experiment, TaughtTask(), {n: c.table for n, c in candidates.items()})
+    separated = by_the_step(LocalEngine(candidates, learner), learner, experiment, asked)
+    joint = on_one_graph(learner, experiment, candidates, asked, lambda question: shares(lessons[question.id]))
+    assert {name for name, gradient in joint.items() if float(gradient.norm())} == set(separated) != set()
+    for name, gradient in separated.items():
+        torch.testing.assert_close(gradient, joint[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def shares(powers: dict[str, float]) -> dict[str, float]:
+    return {text: power / sum(powers.values()) for text, power in powers.items()}
 
 
 def gradients(learner: Learner) -> dict[str, Tensor]:
@@ -160,13 +200,13 @@ def test_a_match_is_what_greedy_decoding_says(tiny_lms: dict[str, Path]) -> None
 
 
 def test_what_is_taught_must_earn_something(tiny_lms: dict[str, Path]) -> None:
-    config = taught_experiment(tiny_lms).learning.references
+    config, names = taught_experiment(tiny_lms).learning.references, ("llama", "qwen2")
     task, asked = TaughtTask(), TaughtTask().questions("train")
-    check(task, asked, config)
+    assert teaching(task, asked, names, config) == list(asked)
     with pytest.raises(ConfigError, match="none of the references of 10 training questions earns anything"):
-        check(task, asked, config.model_copy(update={"text": "It is {reference}"}))
+        teaching(task, asked, names, config.model_copy(update={"text": "It is {reference}"}))
     with pytest.raises(ConfigError, match="no training question of task taught has a reference"):
-        check(task, [replace(question, reference="", other_references=()) for question in asked], config)
+        teaching(task, [replace(q, reference="", other_references=()) for q in asked], names, config)
     task.roles = (*task.roles, *task.roles)  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="answers of one role"):
-        check(task, asked, config)
+        teaching(task, asked, names, config)

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 from made import module, table
-from sweeps import a_study
+from sweeps import a_study, a_trial
 
 from haps_search.config.candidates import CandidateConfig, ZooSource
 from haps_search.config.run import Experiment
-from haps_search.evaluation.flops import Shape, Tokens, step_flops
+from haps_search.evaluation.flops import Shape, Tokens, reference_flops, step_flops
 from haps_search.sweep.space import apply
+from haps_search.tasks.build import build_task
+from haps_search.verbs.costs import PROMPTS, _flops, _routing_tokens, _taught_tokens
 
 ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 TABLE = table("adder", *(module(layer, 4, 4, kind) for layer in range(2) for kind in ORDER))
@@ -90,6 +92,48 @@ def test_a_generator_is_the_mlp_of_each_candidate() -> None:
     one, other = (step_flops(of, {"a": SHAPE}, TOKENS) for of in (made, static))
     assert one.forward - other.forward == 2 * 2 * numbers * 2
     assert one.backward - other.backward == 4 * numbers * 2
+
+
+def test_a_shortlist_makes_the_head_smaller_and_a_constant_attention_the_layer() -> None:
+    low = {"low_level": {"type": "static"}, "lora": {"rank": 1, "targets": ["o_proj"]}}
+    base = apply(experiment(**low), {"learning.signal": "references"})
+    listed = apply(base, {"learning.references.shortlist": 3})
+    mlp = [
+        replace(m, name=m.name.replace("self_attn", "mlp")) if m.name.endswith(("up_proj", "down_proj")) else m
+        for m in TABLE.modules
+    ]
+    shape, taught = Shape(table("adder", *mlp), 5, 40, 640), {"a": Tokens(80, 16, 0, 4)}
+    whole, short = (reference_flops(of, {"a": shape}, taught) for of in (base, listed))
+    assert whole.forward - short.forward == 2 * 40 * 16 * (1 - 16 * 4 / 640)
+    assert whole.backward - short.backward == 2 * 40 * 16 * (1 - 16 * 4 / 640)
+    size, run = 8, 3 * 16  # o_proj, up_proj and down_proj, and nothing of the prompts
+    assert whole.forward == 16 * (2 * run + 2 * 40 + 2 * size)
+    assert whole.backward == 16 * (2 * 2 * 16 + 2 * 40 + 4 * size - 2 * 4)
+    stored = step_flops(base, {"a": shape}, replace(taught["a"], routing=0))
+    assert whole.forward < stored.forward
+
+
+def test_a_trial_of_stages_costs_what_its_lessons_and_its_episodes_do() -> None:
+    stages = [{"learning.signal": "references", "run.steps": 30}, {"run.steps": 10}]
+    base = apply(
+        experiment(low_level={"type": "static"}),
+        {"candidates": [{"name": "a", "source": {"type": "zoo", "name": "adder"}}]},
+    )
+    of = apply(base, {"stages": stages})
+    reports = ((40, {"stage": 2.0, "prompt_tokens": 80.0, "completion_tokens": 16.0}),)
+    found = _flops(of, a_trial(0, 0.5, reports=reports))
+    taught, played = of.played()
+    lessons, asked = _taught_tokens(taught, 7.0), build_task(of.task).questions("train")[:PROMPTS]
+    assert lessons["a"].count == 2
+    # A token per character, and the one that ends the turn.
+    assert lessons["a"].completions == pytest.approx(2 * sum(len(q.reference) + 1 for q in asked) / PROMPTS)
+    routing = 2 * _routing_tokens(of)
+    first = reference_flops(taught, {"a": zoo()}, {"a": replace(lessons["a"], routing=routing)})
+    second = step_flops(played, {"a": zoo()}, replace(TOKENS, routing=routing))
+    assert found is not None
+    assert found.forward == pytest.approx(0.75 * first.forward + 0.25 * second.forward)
+    assert found.backward == pytest.approx(0.75 * first.backward + 0.25 * second.backward)
+    assert _flops(of, a_trial(0, 0.5)) is None
 
 
 def zoo() -> Shape:

@@ -85,6 +85,21 @@ def test_the_high_levels_rate_is_searched_as_the_study_does_or_around_the_best()
     assert (around.low, around.high) == pytest.approx((2e-4, 2e-2))  # type: ignore[union-attr]
 
 
+def test_opponents_search_the_rates_that_stages_say() -> None:
+    """Else a rate of the best trial's would hide in a stage."""
+    stages = [{"learning.learning_rate": {"high": 5e-3, "low": 1e-2}, "run.steps": 3}, {"run.steps": 4}]
+    inside = {"stages.0.learning.learning_rate.low": {"type": "log", "low": 1e-4, "high": 1e-3}}
+    study = a_study(inside, experiment={"stages": stages})
+    trial = a_trial(3, 0.9, parameters={"stages.0.learning.learning_rate.low": 3e-4, "routing.low_level.hidden": [8]})
+    found = opponents(study, trial)
+    lows = {LOW, f"stages.0.{LOW}"}
+    assert set(found["static"].study.space) == set(found["plain_lora"].study.space) == lows
+    around = {path: (d.low, d.high) for path, d in found["architecture_only"].study.space.items()}  # type: ignore[union-attr]
+    assert around == {HIGH: pytest.approx((1e-4, 1e-2)), f"stages.0.{HIGH}": pytest.approx((5e-4, 5e-2))}
+    drawn_stages = experiment_of(study, found["static"].setting({LOW: 0.02, f"stages.0.{LOW}": 0.03}, 5)).played()
+    assert [stage.learning.learning_rate.low for stage in drawn_stages] == [0.03, 0.02]
+
+
 def test_the_static_adapter_has_the_bounds_of_the_best_trial() -> None:
     spectral = best(**{"routing.low_level.max_relative_spectral_norm": 0.3})
     static = opponents(a_study(), spectral)["static"]

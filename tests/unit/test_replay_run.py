@@ -23,8 +23,9 @@ from haps_search.errors import CheckpointError, ConfigError
 from haps_search.learning.utility import with_cost_weight
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
-from haps_search.search.loop import RunResult, run, validated
+from haps_search.search.loop import run, validated
 from haps_search.search.outcome_step import chances
+from haps_search.search.stages import RunResult
 from haps_search.search.warm_start import warm_source, warm_start
 from haps_search.tasks.build import build_task
 from haps_search.tasks.held_out import choosing

@@ -23,7 +23,7 @@ from haps_search.learning.from_tables import Scores, TaughtRows, held_out_split,
 from haps_search.learning.update import Learner
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
-from haps_search.search.loop import RunResult
+from haps_search.search.stages import RunResult
 from haps_search.tasks.build import build_task
 from haps_search.types import Question
 from haps_search.verbs.warmup import claim, warm_up, warmup_experiment

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +87,11 @@ class Needs:
     shared: bool = False
 
 
+def most(needs: Sequence[Need]) -> Need:
+    """What covers them all, one at a time."""
+    return Need(**{each.name: max(getattr(need, each.name) for need in needs) for each in fields(Need)})
+
+
 def kept(experiment: Experiment, prompt_tokens: int, work_out: Callable[[], Needs]) -> Needs:
     """The needs as they were worked out before for the same models, settings and versions, else worked out and kept.
 
@@ -125,7 +130,7 @@ def _described(experiment: Experiment, prompt_tokens: int) -> bytes | None:
         if not file.is_file():
             return None
         shapes.append(hashlib.sha256(file.read_bytes()).hexdigest())
-    parts = experiment.model_dump(mode="json", include={"candidates", "routing", "learning", "run"})
+    parts = experiment.model_dump(mode="json", include={"candidates", "routing", "learning", "run", "stages"})
     versions = [version(name) for name in DECIDING]
     known = [each.name for kind in (Needs, Need) for each in fields(kind)]
     return json.dumps([parts, shapes, prompt_tokens, versions, known], sort_keys=True).encode()

@@ -9,7 +9,7 @@ from haps_search.config.candidates import CandidateConfig, TableSource, endpoint
 from haps_search.config.engines import ClusterProfile, Nodes, Resources
 from haps_search.config.routing import BackboneConfig, BankLowLevel, StaticLowLevel
 from haps_search.config.run import Experiment
-from haps_search.engines.placement.needs import LIGHT_BYTES, Need, Needs, kept
+from haps_search.engines.placement.needs import LIGHT_BYTES, Need, Needs, kept, most
 from haps_search.engines.placement.seating import (
     Crew,
     Node,
@@ -71,14 +71,14 @@ def _worked_out(experiment: Experiment, prompt_tokens: int) -> Needs:
 
     found: dict[str, Need] = {}
     tables: dict[str, ModuleTable] = {}
-    new = experiment.run.sampling.max_new_tokens
+    new, stages = experiment.run.sampling.max_new_tokens, experiment.played()
     for candidate in experiment.candidates:
-        found[candidate.name], tables[candidate.name] = candidate_need(
-            candidate, experiment.learning, experiment.routing, prompt_tokens, new
-        )
+        each = [candidate_need(candidate, s.learning, s.routing, prompt_tokens, new) for s in stages]
+        found[candidate.name], tables[candidate.name] = most([need for need, _ in each]), each[0][1]
+    router = most([router_need(stage, tables, prompt_tokens) for stage in stages])
     adapters = {name: adapter_bytes(experiment.routing, table) for name, table in tables.items()}
     shared = isinstance(experiment.routing.low_level, StaticLowLevel | BankLowLevel)
-    return Needs(found, router_need(experiment, tables, prompt_tokens), adapters, shared)
+    return Needs(found, router, adapters, shared)
 
 
 def plan(experiment: Experiment, trials: int, profile: ClusterProfile, needs: Needs) -> Plan:
@@ -108,12 +108,15 @@ class _Travels:
     """Bytes of adapters and gradients that processes have at a time, and tickets that the broker may have."""
 
     def __init__(self, experiment: Experiment, trials: int, profile: ClusterProfile, needs: Needs) -> None:
-        self._needs, self._leases, run = needs, profile.leases, experiment.run
-        questions = 1 if needs.shared else run.questions_per_step
+        self._needs, self._leases = needs, profile.leases
+        runs = [stage.run for stage in experiment.played()]
+        asked = max(run.questions_per_step for run in runs)
+        questions = 1 if needs.shared else asked
         self._of_step = questions * sum(needs.adapters.values())
-        self._steps = 2 + run.staleness  # adapters and their gradients, and the adapters of a step that is played ahead
-        self._most = 1 if needs.shared else min(profile.leases.rows, trials * run.questions_per_step)
-        self.tickets = trials * run.questions_per_step * run.episodes_per_question
+        # Adapters and their gradients, and the adapters of a step that is played ahead.
+        self._steps = 2 + max(run.staleness for run in runs)
+        self._most = 1 if needs.shared else min(profile.leases.rows, trials * asked)
+        self.tickets = trials * max(run.questions_per_step * run.episodes_per_question for run in runs)
 
     def with_lease(self, candidate: str) -> Need:
         """A worker has those of one lease, which are bounded in bytes and by rows, but a single ticket's at least."""
