@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 from haps_search.types import ModuleTable, Sampled, SampleRequest, ScoreRequest, Scores
 
@@ -36,4 +36,27 @@ class Candidate(Protocol):
         Raises:
             CandidateError: a request that this model cannot take (too long, layout of another model).
         """
+        ...
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A candidate whose work is done by somebody else, so that whoever asks can do other things meanwhile."""
+
+    async def sampled(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        """As `Candidate.sample`."""
+        ...
+
+
+Watch = Callable[[int, Callable[[], str]], bool]
+"""Told after every token, by the place of its request; what it is given says the request's text so far, without
+characters that the next token may change. False: nobody wants the rest."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A candidate that can be watched while it samples, and leaves off what nobody wants any more."""
+
+    def sample_watched(self, requests: Sequence[SampleRequest], watch: Watch) -> list[Sampled]:
+        """As `Candidate.sample`. A batch that is tried again, where memory ran out, begins its texts anew."""
         ...

@@ -128,3 +128,9 @@ class CandidateConfig(Config):
     """Disk for the same, for all trials and later sweeps, in `$HAPS_CACHE/activations` (or
     `~/.cache/haps_search/activations`), a folder per model; 0 writes nothing. Beyond it, and beyond the memory, they
     are computed each time."""
+
+
+class Pool(Config):
+    """Candidates without a study."""
+
+    candidates: tuple[CandidateConfig, ...] = Field(min_length=1)

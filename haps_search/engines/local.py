@@ -8,7 +8,7 @@ from pathlib import Path
 
 from haps_search.candidates.candidate import Candidate
 from haps_search.candidates.table import TableCandidate
-from haps_search.config.candidates import CandidateConfig
+from haps_search.config.candidates import CandidateConfig, TableSource
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
@@ -43,7 +43,7 @@ def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
 
 
 def _load(config: CandidateConfig, task: Task) -> Candidate:
-    if isinstance(task, ReplayTask):
+    if isinstance(task, ReplayTask) and isinstance(config.source, TableSource):
         return TableCandidate.of(config.name, task)
     from haps_search.candidates.frozen_lm import FrozenLM  # transformers, which replay does not need
 
