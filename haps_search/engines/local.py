@@ -39,11 +39,13 @@ def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
     """Every candidate of the experiment in this process; raises CandidateError, ConfigError."""
     engine = experiment.engine
     prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
-    return {c.name: _load(c, task) for c in experiment.candidates}
+    return {c.name: load_candidate(c, task) for c in experiment.candidates}
 
 
-def _load(config: CandidateConfig, task: Task) -> Candidate:
-    if isinstance(task, ReplayTask) and isinstance(config.source, TableSource):
+def load_candidate(config: CandidateConfig, task: Task | None = None) -> Candidate:
+    """One candidate in this process; `task` is a replay where it is a model of its table. Raises CandidateError."""
+    if isinstance(config.source, TableSource):
+        assert isinstance(task, ReplayTask)
         return TableCandidate.of(config.name, task)
     from haps_search.candidates.frozen_lm import FrozenLM  # transformers, which replay does not need
 

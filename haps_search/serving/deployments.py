@@ -12,14 +12,13 @@ from typing import Any
 import ray
 
 from haps_search.config.candidates import CandidateConfig
-from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.store import Places, fetched, stored
 from haps_search.engines.cluster.wire import PackedAdapters, PackedTensors, SampleParcel, pack_adapters, unpack_adapters
 from haps_search.search.gated import Gate
 from haps_search.serving.exchange import Asked, Decided
 from haps_search.serving.hosts import CandidateHost, RouterHost
-from haps_search.serving.served_run import loaded_candidate, router_of
+from haps_search.serving.served_run import router_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.own import hold_task
 from haps_search.tasks.task import Task
@@ -32,13 +31,13 @@ FROZEN = PackedAdapters((None,), PackedTensors((), ()))
 class CandidateReplica:
     """A candidate that answers whoever asks, in batches."""
 
-    def __init__(self, experiment: Mapping[str, Any], config: Mapping[str, Any], threads: int, gpus: float) -> None:
+    def __init__(self, config: Mapping[str, Any], threads: int, gpus: float) -> None:
+        from haps_search.engines.local import load_candidate
         from haps_search.engines.torch_process import prepare_torch
 
         prepare_torch(threads, gpus)
-        described, own = Experiment.model_validate(experiment), CandidateConfig.model_validate(config)
-        described = described.model_copy(update={"engine": LocalEngineConfig(threads=threads)})
-        candidate = loaded_candidate(described, own)
+        own = CandidateConfig.model_validate(config)
+        candidate = load_candidate(own)
         self._table = candidate.table
         self._host = CandidateHost(candidate, own.batch_rows, ThreadPoolExecutor(1, "candidate"))
         self._tensors = SharedTensors()

@@ -152,7 +152,7 @@ class Applications:
         """Load everything. Raises CandidateError where a model does not load, PoolError where it takes too long."""
         experiment = self._served.experiment
         described, task = experiment.model_dump(mode="json"), build_task(experiment.task)
-        candidates = self._run({self._name(c.name): self._candidate(c, described) for c in self._served.hosted})
+        candidates = self._run({self._name(c.name): self._candidate(c) for c in self._served.hosted})
         named = {c.name: candidates[self._name(c.name)] for c in self._served.hosted}
         tables = {name: handle.table.remote().result() for name, handle in named.items()}
         self._snapshot = ray.put(best_of(self._served.folder, experiment).snapshot)
@@ -181,12 +181,12 @@ class Applications:
     def _name(self, candidate: str) -> str:
         return f"{self._prefix}-candidate-{candidate}"
 
-    def _candidate(self, config: CandidateConfig, experiment: dict[str, Any]) -> Any:
+    def _candidate(self, config: CandidateConfig) -> Any:
         share, growth = self._profile.resources_of(config.name), self._profile.serving
         least = self._profile.workers_of(config.name)
         most = max(least, growth.most_replicas.get(config.name, least))
         made = self._deployment(CandidateReplica, config.name, share, least, most, config.batch_rows)
-        return made.bind(experiment, config.model_dump(mode="json"), share.threads, share.gpus)
+        return made.bind(config.model_dump(mode="json"), share.threads, share.gpus)
 
     def _deployment(self, what: type, name: str, share: Resources, least: int, most: int, at_once: int) -> Any:
         options: dict[str, Any] = {"num_replicas": least}

@@ -16,21 +16,20 @@ class ServiceMeters:
     """One service's own; `open` is how many requests are being answered or wait for that."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self._requests = Counter("haps_requests", "Requests by model and HTTP status.", ("model", "status"), **own)
+        self.registry = own = CollectorRegistry()
+        self._requests = Counter("haps_requests", "By model and HTTP status.", ("model", "status"), registry=own)
         self._seconds = Histogram(
-            "haps_request_seconds", "Until the answer was whole.", ("model",), buckets=BOUNDS, **own
+            "haps_request_seconds", "Until the answer was whole.", ("model",), buckets=BOUNDS, registry=own
         )
         self._first = Histogram(
-            "haps_first_piece_seconds", "Until a stream's first piece.", ("model",), buckets=BOUNDS, **own
+            "haps_first_piece_seconds", "Until a stream's first piece.", ("model",), buckets=BOUNDS, registry=own
         )
         self._chosen = Counter(
-            "haps_chosen", "Roles that candidates play in routed requests.", ("candidate", "escalated"), **own
+            "haps_chosen", "Roles that candidates play in routed requests.", ("candidate", "escalated"), registry=own
         )
-        self._tokens = Counter("haps_tokens", "Tokens read and written.", ("candidate", "kind"), **own)
-        self._cost = Counter("haps_cost", "By the candidates' prices.", **own)
-        self.open = Gauge("haps_open_requests", "Requests that are being answered or wait for it.", **own)
+        self._tokens = Counter("haps_tokens", "Tokens read and written.", ("candidate", "kind"), registry=own)
+        self._cost = Counter("haps_cost", "By the candidates' prices.", registry=own)
+        self.open = Gauge("haps_open_requests", "Requests that are being answered or wait for it.", registry=own)
 
     def ended(self, model: str, status: int, seconds: float) -> None:
         self._requests.labels(model, str(status)).inc()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haps_search.config.candidates import CandidateConfig
+from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.errors import ConfigError
 from haps_search.search.deciding import require_tellable
@@ -22,7 +23,6 @@ from haps_search.tasks.task import Task
 from haps_search.types import ModuleTable
 
 if TYPE_CHECKING:
-    from haps_search.candidates.candidate import Candidate
     from haps_search.routing.router import Router
     from haps_search.types import Snapshot
 
@@ -86,14 +86,6 @@ def router_of(experiment: Experiment, snapshot: Snapshot, tables: Mapping[str, M
     return learner.router
 
 
-def loaded_candidate(experiment: Experiment, config: CandidateConfig) -> Candidate:
-    """One of those that answer, in this process. Raises CandidateError, ConfigError."""
-    from haps_search.engines.local import load_candidates
-
-    alone = experiment.model_copy(update={"candidates": (config,)})
-    return load_candidates(alone, build_task(experiment.task))[config.name]
-
-
 @contextmanager
 def in_this_process(served: ServedRun) -> Iterator[Service]:
     """Router and candidates here, sharing one thread: they would fight over the same cores.
@@ -101,11 +93,13 @@ def in_this_process(served: ServedRun) -> Iterator[Service]:
     Raises:
         CheckpointError: the run has no checkpoint yet. CandidateError: a candidate does not load.
     """
-    from haps_search.engines.local import best_of
+    from haps_search.engines.local import best_of, load_candidate
+    from haps_search.engines.torch_process import prepare_torch
 
     experiment, task = served.experiment, build_task(served.experiment.task)
-    snapshot = best_of(served.folder, experiment).snapshot
-    candidates = {c.name: loaded_candidate(experiment, c) for c in served.hosted}
+    snapshot, engine = best_of(served.folder, experiment).snapshot, experiment.engine
+    prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
+    candidates = {c.name: load_candidate(c) for c in served.hosted}
     router = router_of(experiment, snapshot, {name: c.table for name, c in candidates.items()})
     with ThreadPoolExecutor(1, "candidates") as threads:
         rows = {c.name: c.batch_rows for c in served.hosted}
