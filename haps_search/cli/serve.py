@@ -52,7 +52,7 @@ def serve(
     limits = Limits(prompt_characters=max_prompt, new_tokens=max_tokens, seconds=timeout, open_requests=open_requests)
     with Terminal() as terminal:
         if plan:
-            _show_plan(terminal, served.experiment, None if here else profile)
+            _show_plan(terminal, served.answering, None if here else profile)
             return
         where = server.Listening(host, port, limits, grace)
         server.serve(served, profile=None if here else profile, listening=where, report=terminal)

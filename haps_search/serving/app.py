@@ -97,7 +97,7 @@ class Front:
             reply = await self.service.reply(chat, routed)
         self.meters.replied(reply)
         entry.end(200)
-        shape = Shape(chat, routed.decided, self.service.roles(chat))
+        shape = Shape(chat, routed.decided, self.service.seats(chat))
         return JSONResponse(shape.whole(reply), headers=shape.headers)
 
     async def _decided(self, chat: Chat) -> Routed:
@@ -117,7 +117,7 @@ class Front:
                 telling.stop()
                 raise
         self.meters.began_to_tell(chat.model, entry.seconds)
-        shape = Shape(chat, routed.decided, self.service.roles(chat))
+        shape = Shape(chat, routed.decided, self.service.seats(chat))
         return _Events(telling, shape, entry)
 
     async def _replied(self, chat: Chat, routed: Routed, hears: Callable[[str], None], until: float) -> Reply:

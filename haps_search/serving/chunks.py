@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from haps_search.serving.exchange import Chat, Decided, Reply, extension
+from haps_search.serving.exchange import Chat, Decided, Reply, Seats, extension
 from haps_search.serving.refusals import Refused
 
 EXTENSION = "haps"
@@ -24,18 +24,18 @@ class Shape:
 
     chat: Chat
     decided: Decided
-    roles: tuple[str, ...]
+    seats: Seats
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def headers(self) -> dict[str, str]:
-        return {HEADER: json.dumps(extension(self.decided, self.roles))}
+        return {HEADER: json.dumps(extension(self.decided, self.seats))}
 
     def whole(self, reply: Reply) -> dict[str, Any]:
         message = {"role": "assistant", "content": reply.text, "refusal": reply.refusal}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish}
-        said = extension(self.decided, self.roles, reply)
+        said = extension(self.decided, self.seats, reply)
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(reply), EXTENSION: said}
 
     def first(self) -> bytes:
@@ -46,7 +46,7 @@ class Shape:
 
     def last(self, reply: Reply) -> bytes:
         """The end of the text, then where it was asked for the usage; the very last has the extension."""
-        said = {EXTENSION: extension(self.decided, self.roles, reply)}
+        said = {EXTENSION: extension(self.decided, self.seats, reply)}
         if not self.chat.usage_told:
             return self._event([_delta({}, reply.finish)], **said) + DONE
         return self._event([_delta({}, reply.finish)]) + self._event([], usage=usage(reply), **said) + DONE

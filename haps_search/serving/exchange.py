@@ -108,11 +108,19 @@ class Reply:
         return sum(each.completion_tokens for each in self.spoken)
 
 
-def extension(decided: Decided, roles: tuple[str, ...], reply: Reply | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """Names of roles: those that answer a chat, and those of the task, which the router decides about."""
+
+    answering: tuple[str, ...]
+    decided: tuple[str, ...]
+
+
+def extension(decided: Decided, seats: Seats, reply: Reply | None = None) -> dict[str, Any]:
     """What an answer says beyond OpenAI's protocol, as JSON values; without a reply of the decision alone."""
     said: dict[str, Any] = {
-        "assignment": dict(zip(roles, decided.assignment, strict=False)),
-        "probabilities": dict(zip(roles, map(dict, decided.probabilities), strict=False)),
+        "assignment": dict(zip(seats.answering, decided.assignment, strict=True)),
+        "probabilities": dict(zip(seats.decided, map(dict, decided.probabilities), strict=False)),
         "confidence": decided.confidence,
         "escalated": decided.escalated,
         "adapter_norm": dict(decided.norms),

@@ -73,6 +73,11 @@ class ServedRun:
         sweep = sweep_of(self.folder)
         return self.folder.name if sweep == self.folder else f"{sweep.name}-{self.folder.name}"
 
+    @property
+    def answering(self) -> Experiment:
+        """The experiment with those candidates that answer, as memory is counted."""
+        return self.experiment.model_copy(update={"candidates": self.hosted})
+
     def service(self, task: Task, router: Decides, candidates: Mapping[str, Answers]) -> Service:
         return Service(self.experiment, task, router, candidates, self.hosted, self.cost_weight)
 

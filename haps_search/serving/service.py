@@ -9,7 +9,7 @@ from haps_search.config.candidates import CandidateConfig
 from haps_search.config.run import Experiment, SamplingConfig
 from haps_search.episodes.play import Play, play
 from haps_search.learning.utility import cost, prices
-from haps_search.serving.exchange import ROUTED, Asked, Chat, Decided, Finish, Reply, Routed, Spoken
+from haps_search.serving.exchange import ROUTED, Asked, Chat, Decided, Finish, Reply, Routed, Seats, Spoken
 from haps_search.serving.hosts import Answers, Decides, Hears
 from haps_search.tasks.task import Task
 from haps_search.types import Completion, Episode, Message, Parsed, Question, Sampled, SampleRequest
@@ -48,8 +48,9 @@ class Service:
         names = tuple(self._candidates)
         return (ROUTED, *(f"{ROUTED}/{name}" for name in names if self.adapts), *names)
 
-    def roles(self, chat: Chat) -> tuple[str, ...]:
-        return tuple(role.name for role in self.task.roles) if chat.candidate is None else (ANSWERER,)
+    def seats(self, chat: Chat) -> Seats:
+        own = tuple(role.name for role in self.task.roles)
+        return Seats(own if chat.candidate is None else (ANSWERER,), own)
 
     async def decide(self, chat: Chat) -> Routed:
         """Who answers, with which adapters. Nobody decides where a frozen candidate is asked by name."""

@@ -147,7 +147,7 @@ def test_roles_play_through_and_the_last_text_is_the_answer() -> None:
     assert first.messages == (USER("before"), USER("7"))
     assert (first.adapter, second.adapter) == (None, "packed")
     assert second.messages[-1] == ASSISTANT("adder said")
-    turns = extension(Decided(NAMES), ("role0", "role1"), reply)["turns"]
+    turns = extension(Decided(NAMES), service.seats(chat), reply)["turns"]
     assert turns[0] == {"role": "role0", "candidate": "adder", "text": "adder said"}
 
 
