@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from haps_search.errors import ConfigError
+from haps_search.errors import ConfigError, Kind, PoolError
 from haps_search.search.deciding import require_tellable
 from haps_search.serving.body import chat_of
 from haps_search.serving.chunks import Shape, broken
@@ -218,7 +218,7 @@ class _Events(StreamingResponse):
             yield self._shape.piece(piece)
         work = self._telling.work
         await asyncio.wait([work])
-        error = work.exception()
+        error = _error_of(work)
         if error is not None:
             refused = refusal(error)
             self._entry.end(refused.status)
@@ -237,7 +237,7 @@ async def _unless_left(request: Request, answering: Awaitable[Response]) -> Resp
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             raise _gone_away()
-        error = work.exception()
+        error = _error_of(work)
         if error is not None:
             raise refusal(error) from error
         return work.result()
@@ -250,6 +250,13 @@ async def _unless_left(request: Request, answering: Awaitable[Response]) -> Resp
 
 def _gone_away() -> Refused:
     return Refused(LEFT, "the client has gone")
+
+
+def _error_of(work: asyncio.Future[Any]) -> BaseException | None:
+    """What went wrong; a replica that gives a request up cancels it, and nobody here did."""
+    if work.cancelled():
+        return PoolError("a replica gave the request up").of_kind(Kind.TRANSIENT)
+    return work.exception()
 
 
 def _seen(work: asyncio.Future[Any]) -> None:
