@@ -75,7 +75,8 @@ class Service:
 
     async def _played(self, chat: Chat, routed: Routed, hears: Hears | None) -> Episode:
         """The task's own dialogue, with what was said before at the head of every turn."""
-        at_once = hears if self.experiment.task.type in ONE_TURN else None
+        one_turn = self.experiment.task.type in ONE_TURN and len(self.task.roles) == 1
+        at_once = hears if one_turn else None
 
         async def sample(name: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
             (request,) = requests
