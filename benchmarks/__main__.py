@@ -23,6 +23,7 @@ from benchmarks import (
     ray_overhead,
     references,
     rivals,
+    serving,
     startup,
     step_scaling,
 )
@@ -50,6 +51,7 @@ REHEARSALS: dict[str, Benchmark] = {
     "pool_bytes": (pool_bytes.FIGURES, pool_bytes.measure),
     "many_workers": (many_workers.FIGURES, many_workers.measure),
     "startup": (startup.FIGURES, startup.measure),
+    "serving": (serving.FIGURES, serving.measure),
 }
 """Of what a cluster has and this machine has not; beside those of `make bench`."""
 RESULTS = Path(__file__).parent / "results"

@@ -105,6 +105,17 @@ class Payload:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Of serving: `clients` ask for `answers` each in a round; `requests` say what one costs in CPU, and after `many`
+    memory is compared with what it was after a tenth of them."""
+
+    clients: int
+    answers: int
+    requests: int
+    many: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """`large` is the candidate of every ratio but step_scaling's, which takes `middle`.
 
@@ -135,6 +146,7 @@ class Scale:
     """Whose bytes are counted."""
     timed: Payload
     """Whose steps are timed."""
+    served: Served
 
 
 FULL = Scale(
@@ -155,6 +167,7 @@ FULL = Scale(
     processes=Processes(workers=16, trials=8, requests=2000, kills=8),
     payloads=(Payload(10_000, 32, 4), Payload(1_000_000, 32, 4), Payload(40_000_000, 4, 4)),
     timed=Payload(1_000_000, 32, 4),
+    served=Served(clients=32, answers=1, requests=200, many=10_000),
 )
 
 QUICK = Scale(
@@ -175,6 +188,7 @@ QUICK = Scale(
     processes=Processes(workers=4, trials=2, requests=200, kills=1),
     payloads=(Payload(10_000, 8, 2), Payload(100_000, 8, 2)),
     timed=Payload(100_000, 8, 2),
+    served=Served(clients=8, answers=1, requests=20, many=100),
 )
 
 SMALLEST = Scale(
@@ -197,5 +211,6 @@ SMALLEST = Scale(
     processes=Processes(workers=2, trials=2, requests=60, kills=1),
     payloads=(Payload(2000, 2, 2), Payload(20_000, 2, 2)),
     timed=Payload(2000, 2, 2),
+    served=Served(clients=4, answers=2, requests=4, many=20),
 )
 """For the tests of the benchmarks themselves."""

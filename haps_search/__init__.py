@@ -23,6 +23,7 @@ from haps_search.version import __version__
 if TYPE_CHECKING:
     from haps_search.config.load import load_profile, load_study, make_study
     from haps_search.errors import HapsError
+    from haps_search.serving.server import Listening, serve, served_run
     from haps_search.tasks.own import QuestionTask, hold_task
     from haps_search.tasks.question_lines import read_questions
     from haps_search.types import Completion, Episode, Message, Parsed, Question, Role, Turn
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "config.load": ("load_profile", "load_study", "make_study"),
     "errors": ("HapsError",),
+    "serving.server": ("Listening", "serve", "served_run"),
     "tasks.own": ("QuestionTask", "hold_task"),
     "tasks.question_lines": ("read_questions",),
     "types": ("Completion", "Episode", "Message", "Parsed", "Question", "Role", "Turn"),
@@ -108,6 +110,7 @@ __all__ = [
     "Episode",
     "Frame",
     "HapsError",
+    "Listening",
     "Message",
     "Parsed",
     "Question",
@@ -134,6 +137,8 @@ __all__ = [
     "report",
     "resume",
     "retry",
+    "serve",
+    "served_run",
     "skip",
     "status",
     "stop",

@@ -55,6 +55,10 @@ class CandidateError(HapsError):
     """A candidate that cannot be loaded or cannot take a request; the message names it and the way out."""
 
 
+class TooLong(CandidateError):
+    """A prompt with the tokens that were asked for exceeds a candidate's positions."""
+
+
 class CheckpointError(HapsError):
     """A checkpoint that is missing, damaged, or belongs to another configuration."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from haps_search.types import ModuleTable, Sampled, SampleRequest, ScoreRequest, Scores
@@ -51,3 +51,17 @@ class Elsewhere(Protocol):
 async def drawn(candidate: Candidate, requests: Sequence[SampleRequest]) -> list[Sampled]:
     """`candidate.sample` on an event loop, which waits where the work is this process's own."""
     return await candidate.sampled(requests) if isinstance(candidate, Elsewhere) else candidate.sample(requests)
+
+
+Watch = Callable[[int, Callable[[], str]], bool]
+"""Told after every token, by the place of its request; what it is given says the request's text so far, without
+characters that the next token may change. False: nobody wants the rest."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A candidate that can be watched while it samples, and leaves off what nobody wants any more."""
+
+    def sample_watched(self, requests: Sequence[SampleRequest], watch: Watch) -> list[Sampled]:
+        """As `Candidate.sample`. A batch that is tried again, where memory ran out, begins its texts anew."""
+        ...

@@ -12,20 +12,22 @@ from torch import nn
 from haps_search.candidates.activation_store import ActivationStore, stored_root, weights_digest
 from haps_search.candidates.activations import ActivationCache, Activations, Ids
 from haps_search.candidates.batches import Batches
+from haps_search.candidates.candidate import Watch
 from haps_search.candidates.chat import render, text_ids
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.exact import exact
 from haps_search.candidates.fixed import FixedPlans, fixed_plans
+from haps_search.candidates.growing_text import GrowingText
 from haps_search.candidates.partial import GradientSum
 from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.candidates.reuse import Group, collecting, groups, keep
-from haps_search.candidates.sample import sample
+from haps_search.candidates.sample import Drew, sample
 from haps_search.candidates.score import Row, RowScores, score
 from haps_search.candidates.stack import on_several_devices
 from haps_search.candidates.stored import LikelyWords, read
 from haps_search.candidates.suffix import decoder_layers, patched_modules
 from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
-from haps_search.errors import CandidateError
+from haps_search.errors import CandidateError, TooLong
 from haps_search.lora.spec import module_table
 from haps_search.types import Adapter, Message, Sampled, SampleRequest, Score, ScoreRequest, Scores
 
@@ -69,6 +71,13 @@ class FrozenLM:
         return self._batches.room
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        return self._drawn(requests, None)
+
+    def sample_watched(self, requests: Sequence[SampleRequest], watch: Watch) -> list[Sampled]:
+        """Implements `Watched`."""
+        return self._drawn(requests, watch)
+
+    def _drawn(self, requests: Sequence[SampleRequest], watch: Watch | None) -> list[Sampled]:
         prompts = self._prompts([request.messages for request in requests])
         lengths = []
         for request, prompt in zip(requests, prompts, strict=True):
@@ -77,7 +86,8 @@ class FrozenLM:
 
         def work(rows: list[int]) -> dict[int, Sampled]:
             with exact(self._lm.model.dtype):
-                drawn = self._sample([requests[i] for i in rows], [prompts[i] for i in rows])
+                drew = None if watch is None else self._telling(watch, rows)
+                drawn = self._sample([requests[i] for i in rows], [prompts[i] for i in rows], drew)
             return dict(zip(rows, drawn, strict=True))
 
         found: dict[int, Sampled] = {}
@@ -148,11 +158,22 @@ class FrozenLM:
                 likely = self._likely.of(self._decoder, some, activations, group.shortlist)
             return numbers, score(self._decoder, some, activations, likely)
 
-    def _sample(self, requests: list[SampleRequest], prompts: list[Ids]) -> list[Sampled]:
+    def _telling(self, watch: Watch, rows: Sequence[int]) -> Drew:
+        """What tells `watch` of a batch whose rows are those requests."""
+        texts = [GrowingText(self._lm.tokenizer) for _ in rows]
+
+        def drew(row: int, token: int) -> bool:
+            if token not in self._decoder.stop_ids:
+                texts[row].add(token)
+            return watch(rows[row], texts[row].so_far)
+
+        return drew
+
+    def _sample(self, requests: list[SampleRequest], prompts: list[Ids], drew: Drew | None) -> list[Sampled]:
         adapters = [request.adapter for request in requests]
         scored = [request.adapter if request.keep else None for request in requests]
         kept = collecting(self._activations, scored)
-        drawn = sample(self._decoder, prompts, [r.sampling for r in requests], adapters, kept)
+        drawn = sample(self._decoder, prompts, [r.sampling for r in requests], adapters, kept, drew)
         rows, lengths = drawn.rows(), map(len, prompts)
         if kept is not None:
             keep(self._decoder, self._activations, kept, scored, prompts, [ids for ids, _ in rows])
@@ -186,7 +207,7 @@ class FrozenLM:
                 )
         limit = getattr(self._lm.model.config, "max_position_embeddings", None)
         if limit is not None and prompt_tokens + new_tokens > limit:
-            raise CandidateError(
+            raise TooLong(
                 f"candidate {name}: a prompt of {prompt_tokens} tokens and {new_tokens} new ones "
                 f"exceed its {limit} positions: shorten the context (task.max_context_chars) or max_new_tokens"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +19,10 @@ from haps_search.types import Adapter, Sampling
 
 SHRINK = 0.75
 """Rows that have ended leave a batch when no larger share of it still decodes: leaving copies what the others hold."""
+
+
+Drew = Callable[[int, int], bool]
+"""Told of a row of the batch and the token it drew, an end token too; False: nobody wants the rest of that row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,9 @@ def sample(
     samplings: Sequence[Sampling],
     adapters: Sequence[Adapter | None],
     kept: Kept | None = None,
+    drew: Drew | None = None,
 ) -> Drawn:
-    """Draw one completion per prompt until an end token or the row's own `max_new_tokens`.
+    """Draw one completion per prompt until an end token, the row's own `max_new_tokens`, or where `drew` says so.
 
     A prompt that several rows share is read once, above the first patched layer once per adapter. With `kept`, hidden
     states for scoring are collected into it.
@@ -73,6 +78,8 @@ def sample(
                 token = torch.where(alive, policy.draw(log_p, uniform[rows, step]), decoder.pad_id)
                 chosen[rows, step] = log_p.gather(-1, token.unsqueeze(-1)).squeeze(-1).double()
                 tokens[rows, step], mask[rows, step] = token, alive
+                if drew is not None:
+                    alive = alive & _wanted(drew, rows, token, alive)
                 alive = alive & ~torch.isin(token, stops) & (limits[rows] > step + 1)
                 going_on = int(alive.sum())
                 if not going_on:
@@ -83,6 +90,11 @@ def sample(
                 logits = decoding.logits(token)
     length = step + 1
     return Drawn(tokens[:, :length], mask[:, :length], chosen[:, :length], read.known)
+
+
+def _wanted(drew: Drew, rows: Tensor, token: Tensor, alive: Tensor) -> Tensor:
+    told = zip(rows.tolist(), token.tolist(), alive.tolist(), strict=True)
+    return torch.tensor([drew(row, drawn) if there else False for row, drawn, there in told], device=rows.device)
 
 
 def _watched(decoder: Decoder, kept: Kept | None) -> AbstractContextManager[None]:

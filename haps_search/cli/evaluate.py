@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from haps_search.cli.options import OnProfile, RunPath, Runs
+from haps_search.cli.options import Fallback, MinConfidence, OnProfile, RunPath, Runs
 
 
 class MeasuredSplit(StrEnum):
@@ -31,6 +31,8 @@ def evaluate(
         Path | None,
         typer.Option(help="Replay: what the router would have earned on a log with one outcome per question."),
     ] = None,
+    min_confidence: MinConfidence = None,
+    fallback: Fallback = None,
     profile: OnProfile = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -44,13 +46,17 @@ def evaluate(
     from haps_search.cli.display import Terminal
     from haps_search.cli.replay_page import show_judged, show_log
     from haps_search.cli.sweep_tables import show_table
+    from haps_search.search.gated import gate_of
     from haps_search.verbs import evaluate as verb
     from haps_search.verbs.evaluate import TableOnSplit
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
     with Terminal() as terminal:
-        found = verb.evaluate(run, split.value, again, runs, terminal, table=table, logged=logged, profile=profile)
+        gate = gate_of(min_confidence, fallback)
+        found = verb.evaluate(
+            run, split.value, again, runs, terminal, table=table, logged=logged, profile=profile, gate=gate
+        )
     if isinstance(found, JudgedByLog):
         show_log(terminal, found)
         return
@@ -63,3 +69,7 @@ def evaluate(
     terminal.say(f"{found.folder}, checkpoint of step {found.step}, seed {found.seed}")
     for label, interval in found.measured.items():
         terminal.say(f"  {label:<22} {interval}  ({interval.count} questions, 95 % interval)")
+    for label, under in found.gated.items():
+        terminal.say(f"  {label} below {min_confidence:g} to {fallback}: {under.share:.1%} escalated")
+        terminal.say(f"    reward {under.reward}, {under.gain} more than without")
+        terminal.say(f"    cost of a question {under.cost:.3g}, without {under.cost_without:.3g}")

@@ -27,6 +27,7 @@ from haps_search.cli import (
     resume,
     route,
     second_chance,
+    serve,
     status,
     stop,
     submit,
@@ -71,6 +72,7 @@ GROUPS: dict[str, dict[Callable[..., None], str]] = {
     "Use": {
         ask.ask: "route one question and answer it",
         route.route: "whom to ask, for a file of questions",
+        serve.serve: "the run behind an OpenAI-compatible address",
         export.export: "adapters as PEFT folders, merged, or for vLLM",
     },
     "Data": {

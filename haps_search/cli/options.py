@@ -41,6 +41,11 @@ CostWeight = Annotated[
     float | None,
     typer.Option(min=0.0, help="What cost weighs, for a router of a table with costs; as learning.cost_weight."),
 ]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Where the router's choice is less probable, the fallback answers instead."),
+]
+Fallback = Annotated[str | None, typer.Option(metavar="NAME", help="The candidate that does.")]
 RunPath = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, NAME/NUMBER, or NAME for a sweep's best trial.")
 ]

@@ -223,3 +223,9 @@ class CandidateConfig(Config):
 def endpoints_of(candidates: Sequence[CandidateConfig]) -> list[str]:
     """Names of those behind an address."""
     return [c.name for c in candidates if isinstance(c.source, EndpointSource)]
+
+
+class Pool(Config):
+    """Candidates without a study."""
+
+    candidates: tuple[CandidateConfig, ...] = Field(min_length=1)

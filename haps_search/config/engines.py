@@ -75,6 +75,15 @@ class Retries(Config):
     longest_pause_s: PositiveFloat = 30.0
 
 
+class Serving(Config):
+    """How candidates grow under `haps serve`; `replicas` are then the least."""
+
+    most_replicas: dict[str, PositiveInt] = {}
+    """Replicas of a candidate, at most; as many as `replicas` where it is not named."""
+    target_requests: PositiveFloat = 16.0
+    """Requests of a replica, above which another one is started."""
+
+
 class ClusterProfile(Config):
     """Resources per candidate worker, router actor and trial; one file of `clusters/profiles/`."""
 
@@ -89,6 +98,7 @@ class ClusterProfile(Config):
     trial: Resources = Resources(cpus=0.0)
     replicas: dict[str, PositiveInt] = {}
     """Workers per candidate; one where not named."""
+    serving: Serving = Serving()
     leases: Leases = Leases()
     retries: Retries = Retries()
     grace_s: PositiveFloat = 60.0

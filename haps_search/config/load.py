@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from haps_search.config.anchors import anchored
+from haps_search.config.candidates import CandidateConfig, Pool
 from haps_search.config.checks import arm_problems, readable, space_problems
 from haps_search.config.complaints import validate
 from haps_search.config.conditions import canonical
@@ -83,6 +84,19 @@ def parse_nodes(specs: Sequence[str]) -> tuple[Nodes, ...]:
         nodes, problems = validate(Nodes, values)
         found.append(_result(nodes, problems, Document(values, {}, ()), f"--nodes {spec}"))
     return tuple(found)
+
+
+def load_pool(path: str | Path) -> tuple[CandidateConfig, ...]:
+    """The `candidates` of a YAML file: of a study's experiment, or at its top.
+
+    Raises:
+        ConfigError: every problem found, or a file that is not there.
+    """
+    document = _read(Path(path))
+    inner = document.value.get("experiment")
+    values = inner if isinstance(inner, dict) else document.value
+    pool, found = validate(Pool, {"candidates": values.get("candidates")})
+    return _result(pool, [*document.problems, *found], document, Path(path)).candidates
 
 
 def load_table(path: str | Path) -> TableConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 from haps_search.candidates.candidate import Candidate, drawn
 from haps_search.candidates.endpoint import EndpointCandidate, require
 from haps_search.candidates.table import TableCandidate
-from haps_search.config.candidates import CandidateConfig, EndpointSource
+from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
 from haps_search.config.engines import LocalEngineConfig
 from haps_search.config.run import Experiment
 from haps_search.engines.assembly import build_learner
@@ -41,11 +41,13 @@ def load_candidates(experiment: Experiment, task: Task) -> dict[str, Candidate]:
     engine = experiment.engine
     require(experiment.candidates)
     prepare_torch(engine.threads if isinstance(engine, LocalEngineConfig) else None)
-    return {c.name: _load(c, task) for c in experiment.candidates}
+    return {c.name: load_candidate(c, task) for c in experiment.candidates}
 
 
-def _load(config: CandidateConfig, task: Task) -> Candidate:
-    if isinstance(task, ReplayTask):
+def load_candidate(config: CandidateConfig, task: Task | None = None) -> Candidate:
+    """One candidate in this process; `task` is a replay where it is a model of its table. Raises CandidateError."""
+    if isinstance(config.source, TableSource):
+        assert isinstance(task, ReplayTask)
         return TableCandidate.of(config.name, task)
     if isinstance(config.source, EndpointSource):
         return EndpointCandidate.load(config)

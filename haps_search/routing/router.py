@@ -174,6 +174,11 @@ class Router(nn.Module):
         everyone = [[self.names]] * len(questions)
         return self._adapters(self.low, self._low_input(self._low_states(questions), None), everyone)
 
+    @torch.no_grad()
+    def adapters_of(self, reading: Reading, assignments: Sequence[Assignment]) -> dict[tuple[int, str], Adapter]:
+        """Adapters of a reading's questions, of who plays in the assignment of each."""
+        return self._adapters(self.low, reading.pooled, [[assignment] for assignment in assignments])
+
     def _adapters(
         self, low: nn.ModuleDict, pooled: Tensor, drawn: Sequence[Sequence[Assignment]]
     ) -> dict[tuple[int, str], Adapter]:

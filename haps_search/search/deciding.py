@@ -31,17 +31,12 @@ async def decide(
     """The likeliest assignment of each question; with `cost_weight`, in the unit of `learning.cost_weight`, the one
     worth most when cost weighs so much.
 
-    A router that is told the weight is told it. Of another, `temperature * log p` has to be a predicted reward less
-    `learning.cost_weight` times its cost (losses squared_error and soft_targets); what the given weight adds to that
-    is set against the models' prices, their mean costs.
-
     Raises:
-        ConfigError: a weight where nobody knows costs, beyond what the router was trained on, or against preferences
-            that are no rewards.
+        ConfigError: as `require_tellable`.
     """
-    learning, names = experiment.learning, [c.name for c in experiment.candidates]
-    if cost_weight is not None and learning.cost_conditioned is not None:
-        questions = [with_cost_weight(question, _within(learning, cost_weight)) for question in questions]
+    if cost_weight is not None:
+        require_tellable(task, experiment, cost_weight)
+    questions, names = told(questions, experiment, cost_weight), [c.name for c in experiment.candidates]
     found: list[Decision] = []
     for start in range(0, len(questions), CHUNK):
         routes = await engine.route(questions[start : start + CHUNK], 0, 0)
@@ -49,10 +44,37 @@ async def decide(
             Decision(row[0], tuple(dict(zip(names, shares, strict=True)) for shares in marginals))
             for row, marginals in zip(routes.assignments, routes.marginals, strict=True)
         ]
+    return [priced(each, task, experiment, cost_weight) for each in found]
+
+
+def told(questions: Sequence[Question], experiment: Experiment, cost_weight: float | None) -> Sequence[Question]:
+    """The questions as a router reads them that is told what cost weighs."""
+    if cost_weight is None or experiment.learning.cost_conditioned is None:
+        return questions
+    return [with_cost_weight(question, cost_weight) for question in questions]
+
+
+def priced(decision: Decision, task: Task, experiment: Experiment, cost_weight: float | None) -> Decision:
+    """The decision of a router that is not told what cost weighs, when it weighs so much.
+
+    `temperature * log p` has to be a predicted reward less `learning.cost_weight` times its cost (losses squared_error
+    and soft_targets); what the given weight adds to that is set against the models' prices, their mean costs.
+    """
+    learning, names = experiment.learning, [c.name for c in experiment.candidates]
     if cost_weight is None or learning.cost_conditioned is not None:
-        return found
+        return decision
     handicaps = (cost_weight - learning.cost_weight) * _prices(task, names) / _reward_of_log_p(experiment)
-    return [replace(each, assignment=(_highest_utility(each.probabilities[0], names, handicaps),)) for each in found]
+    return replace(decision, assignment=(_highest_utility(decision.probabilities[0], names, handicaps),))
+
+
+def require_tellable(task: Task, experiment: Experiment, cost_weight: float) -> None:
+    """Raises ConfigError: a weight where nobody knows costs, beyond what the router was trained on, or against
+    preferences that are no rewards."""
+    if experiment.learning.cost_conditioned is not None:
+        _within(experiment.learning, cost_weight)
+    else:
+        _prices(task, [c.name for c in experiment.candidates])
+        _reward_of_log_p(experiment)
 
 
 def _highest_utility(chances: Mapping[str, float], names: Sequence[str], handicaps: np.ndarray) -> str:
@@ -82,10 +104,9 @@ def _reward_of_log_p(experiment: Experiment) -> float:
     )
 
 
-def _within(learning: LearningConfig, weight: float) -> float:
+def _within(learning: LearningConfig, weight: float) -> None:
     """A weight that the router was trained on, or less."""
     limits = learning.cost_conditioned
     assert limits is not None
     if weight > limits.high:
         raise ConfigError(f"--cost-weight: got {weight:g}, this router knows {limits.low} to {limits.high}")
-    return weight

@@ -50,11 +50,13 @@ async def score_router(engine: Engine, task: Task, questions: Sequence[Question]
     for start in range(0, len(questions), CHUNK):
         part = questions[start : start + CHUNK]
         routes = await engine.route(part, 0, 0)
-        episodes += await _greedy(engine, task, part, [row[0] for row in routes.assignments], routes.adapters, sampling)
+        episodes += await greedy_episodes(
+            engine, task, part, [row[0] for row in routes.assignments], routes.adapters, sampling
+        )
         norms.append(routes.adapter_norm)
         sizes.append(len(routes.adapters))
     norm = fmean(norms, weights=sizes) if any(sizes) else 0.0
-    return _scored(task, episodes, norm)
+    return scored_episodes(task, episodes, norm)
 
 
 async def score_assignment(
@@ -75,11 +77,11 @@ async def score_choices(
     episodes: list[Episode] = []
     for start in range(0, len(questions), CHUNK):
         part = slice(start, start + CHUNK)
-        episodes += await _greedy(engine, task, questions[part], chosen[part], {}, sampling)
-    return _scored(task, episodes, 0.0)
+        episodes += await greedy_episodes(engine, task, questions[part], chosen[part], {}, sampling)
+    return scored_episodes(task, episodes, 0.0)
 
 
-async def _greedy(
+async def greedy_episodes(
     engine: Engine,
     task: Task,
     questions: Sequence[Question],
@@ -87,13 +89,15 @@ async def _greedy(
     adapters: Mapping[tuple[int, str], Adapter],
     sampling: SamplingConfig,
 ) -> list[Episode]:
+    """One greedy episode per question under a given assignment."""
     rows = await play(
         engine.sample, task, questions, [[z] for z in assignments], adapters, Play(sampling, seed=0, greedy=True)
     )
     return [row[0] for row in rows]
 
 
-def _scored(task: Task, episodes: Sequence[Episode], norm: float) -> Scored:
+def scored_episodes(task: Task, episodes: Sequence[Episode], norm: float) -> Scored:
+    """What finished episodes earned."""
     rewards, measures = tuple(earned(task, e) for e in episodes), tuple(task.measures(e) for e in episodes)
     return Scored(tuple(episodes), rewards, norm, measures)
 

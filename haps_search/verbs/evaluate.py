@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from haps_search.config.base import NAME
 from haps_search.errors import ConfigError
-from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval
+from haps_search.evaluation.intervals import Interval, difference_interval, mean_interval, paired_interval
 from haps_search.records.readings import note_reading
 from haps_search.records.remote import pushed
 from haps_search.records.sealed import replace_text
@@ -28,7 +29,11 @@ from haps_search.version import __version__
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from haps_search.engines.local import LoadedRun
     from haps_search.evaluation.comparison import Row
+    from haps_search.search.gated import Gate
+    from haps_search.search.validation import Scored
+    from haps_search.types import Question
     from haps_search.verbs.judge import Judged
     from haps_search.verbs.logged import JudgedByLog
 
@@ -41,6 +46,7 @@ class Evaluation:
     step: int
     seed: int
     measured: Mapping[str, Interval]
+    gated: Mapping[str, GatedSplit] = field(default_factory=dict)
 
     @property
     def frame(self) -> DataFrame:
@@ -50,6 +56,18 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return page(f"{self.folder.name}, checkpoint of step {self.step}", {"reward": self.frame})
+
+
+@dataclass(frozen=True)
+class GatedSplit:
+    """A split under a gate: the share escalated to the fallback, the reward and what the gate adds to it, and a
+    question's mean cost without the gate and with it, by the candidates' prices."""
+
+    share: float
+    reward: Interval
+    gain: Interval
+    cost_without: float
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -81,19 +99,24 @@ def evaluate(
     table: str | Path | None = None,
     logged: str | Path | None = None,
     profile: str | None = None,
+    gate: Gate | None = None,
 ) -> Evaluation | TableOnSplit | Judged | JudgedByLog:
     """Measure every row of a sweep's table at once, paired; or the best checkpoint of a single run or trial, on the
     test split beside validation. The test split is read once, unless `again`, and a reading is written down.
     Candidates are loaded in this process, or on the cluster of a `profile`.
 
     A sweep or run on an outcome table is judged beside all references instead; or on another `table` with the same
-    models; or by what it would have earned on a log with one outcome per question (`logged`).
+    models; or by what it would have earned on a log with one outcome per question (`logged`). A single run or trial is
+    measured under a `gate` too, as `haps serve` has it.
 
     Raises:
         ConfigError: no such run, a test split that was read before, or a table for a run that asks its candidates.
         CheckpointError: a run without a checkpoint. DataError: malformed rows, or a log that cannot say it.
     """
     found = find_run(runs, run)
+    journal = _searched(runs, run)
+    if gate is not None:
+        _check_gate(gate, found, journal)
     if found.experiment.task.type != "replay" and (table or logged) is not None:
         raise ConfigError(f"{found.folder} asks its candidates, and only a replay is judged on a table or a log")
     if logged is not None:
@@ -104,9 +127,8 @@ def evaluate(
         from haps_search.verbs.judge import judge_replay
 
         return judge_replay(run, split, again, runs, report, None if table is None else Path(table))
-    journal = _searched(runs, run)
     if journal is None:
-        return _measured(found, split, again, report, profile)
+        return _measured(found, split, again, report, profile, gate)
     return _table(journal, split, again, report, profile)
 
 
@@ -154,7 +176,19 @@ def _note(folder: Path, what: str, again: bool, report: Report) -> None:
         report(Said(f"the test split was read {len(earlier)} times before, first on {first.when}"))
 
 
-def _measured(found: FoundRun, split: Held, again: bool, report: Report, profile: str | None) -> Evaluation:
+def _check_gate(gate: Gate, found: FoundRun, journal: Journal | None) -> None:
+    if journal is not None:
+        raise ConfigError("--min-confidence: a gate is measured of one run or trial: name it, as in NAME/000")
+    if found.experiment.task.type == "replay":
+        raise ConfigError("--min-confidence: a run on a table asks nobody; its table says what a model earns and costs")
+    names = [c.name for c in found.experiment.candidates]
+    if gate.fallback not in names:
+        raise ConfigError(f"--fallback: got {gate.fallback}, the candidates are {', '.join(names)}")
+
+
+def _measured(
+    found: FoundRun, split: Held, again: bool, report: Report, profile: str | None, gate: Gate | None
+) -> Evaluation:
     from haps_search.search.engine import finished
     from haps_search.search.validation import score_router
     from haps_search.verbs.hosting import hosted
@@ -164,18 +198,35 @@ def _measured(found: FoundRun, split: Held, again: bool, report: Report, profile
         where = sweep if Journal(sweep).started() is not None else found.folder
         _note(where, f"{found.folder.name} of {where.name}", again, report)
     rewards = {}
+    gated: dict[str, GatedSplit] = {}
     with hosted(found.folder, found.experiment, profile, report) as loaded:
         for each in dict.fromkeys(("validation", split)):
             questions = reported(loaded.task, found.experiment, each)
             report(Said(f"playing {len(questions)} {each} questions"))
             scored = finished(score_router(loaded.engine, loaded.task, questions, found.experiment.run.sampling))
             rewards[each] = scored.rewards
+            if gate is not None:
+                gated[each] = _gated(loaded, questions, gate, scored)
         step = loaded.step
     measured: dict[str, Interval] = {each: mean_interval(values) for each, values in rewards.items()}
     if split == "test":
         measured["test minus validation"] = difference_interval(rewards["test"], rewards["validation"])
     keep_measured(found.folder / f"evaluation-{split}.json", step, measured)
-    return Evaluation(found.folder, step, found.experiment.run.seed, measured)
+    return Evaluation(found.folder, step, found.experiment.run.seed, measured, gated)
+
+
+def _gated(loaded: LoadedRun, questions: Sequence[Question], gate: Gate, plain: Scored) -> GatedSplit:
+    """The same questions under the gate, paired with what they earned without it."""
+    from haps_search.learning.utility import prices
+    from haps_search.search.engine import finished
+    from haps_search.search.gated import costs, score_gated
+
+    experiment = loaded.experiment
+    found = finished(score_gated(loaded.engine, loaded.task, questions, experiment.run.sampling, gate))
+    price, rewards = prices(experiment.candidates), found.scored.rewards
+    paired = paired_interval(rewards, plain.rewards)
+    without, under = (fmean(costs(each, price)) for each in (plain, found.scored))
+    return GatedSplit(found.share, mean_interval(rewards), paired, without, under)
 
 
 def keep_measured(file: Path, step: int, measured: Mapping[str, Interval]) -> None:

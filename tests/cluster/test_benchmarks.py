@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import broker, fair_share, many_workers, pool_bytes, pool_sharing, ray_overhead
+from benchmarks import broker, fair_share, many_workers, pool_bytes, pool_sharing, ray_overhead, serving
 from benchmarks.scale import SMALLEST, Payload
 
 pytestmark = pytest.mark.ray
@@ -57,3 +57,12 @@ def test_many_workers_with_kills_in_between_answer_everything_once(running_ray: 
     found = many_workers.measure(SMALLEST, 1, nullcontext)
     assert [figure.name for figure in found.figures] == list(many_workers.FIGURES)
     assert found.figures[0].median == 0, found.settings
+
+
+@pytest.mark.slow
+def test_a_served_run_under_load_says_what_it_announces(running_ray: None) -> None:
+    transformers_logging.disable_progress_bar()
+    found = serving.measure(SMALLEST, 1)
+    assert [figure.name for figure in found.figures] == list(serving.FIGURES)
+    assert all(math.isfinite(value) for figure in found.figures for value in figure.rounds)
+    assert json.loads(json.dumps(found.to_json()))["settings"]["many"] == SMALLEST.served.many

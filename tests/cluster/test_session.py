@@ -35,7 +35,7 @@ class NamedBroker:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
-    monkeypatch.setattr(module, "_connect", lambda *_: True)
+    monkeypatch.setattr(module, "connect", lambda *_: True)
     monkeypatch.setattr(module, "room_for", lambda *_: None)
     monkeypatch.setattr(module, "_start_broker", lambda *_: NamedBroker())
     monkeypatch.setattr(module, "Pool", lambda *_: RecordedPool(made))

@@ -12,7 +12,7 @@ import haps_search
 
 PACKAGE = Path(haps_search.__file__).parent
 ORDER = (
-    *("", "cli", "verbs", "sweep.tune", "sweep.optuna_mirror", "sweep.suggestions", "sweep.telling"),
+    *("", "cli", "serving", "verbs", "sweep.tune", "sweep.optuna_mirror", "sweep.suggestions", "sweep.telling"),
     *(
         "engines.cluster",
         "records.mlflow_upgrade",
@@ -27,7 +27,7 @@ ORDER = (
 """From left to right; rooms that the design names together stand here in the one order they need. The package itself
 ("") hands out the verbs, lazily."""
 RIM = (
-    *("verbs", "sweep.tune", "sweep.optuna_mirror", "sweep.suggestions", "sweep.telling"),
+    *("serving", "verbs", "sweep.tune", "sweep.optuna_mirror", "sweep.suggestions", "sweep.telling"),
     *(
         "engines.cluster",
         "records.mlflow_upgrade",
@@ -37,6 +37,8 @@ RIM = (
     ),
 )
 RIM_LIBRARIES = {"ray", "mlflow", "optuna"}
+WEB = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+"""What only the service may import."""
 LIGHT = ("config", "types", "faults", "errors", "seeds", "version")
 HEAVY = {"torch", "transformers", "peft", "numpy", *RIM_LIBRARIES}
 
@@ -77,6 +79,8 @@ def violations(name: str, source: str, package: bool = False) -> list[str]:
         library, _, inner = imported.partition(".")
         if library in RIM_LIBRARIES and home not in RIM:
             found.append(f"{name}:{line} imports {library}, which only {', '.join(RIM)} may")
+        if library in WEB and home != "serving":
+            found.append(f"{name}:{line} imports {library}, which only serving may")
         target = room(inner) if library == "haps_search" and inner else None
         if target is not None and home is not None and ORDER.index(target) < ORDER.index(home):
             found.append(f"{name}:{line} ({home}) imports {imported}, which stands to its left")
@@ -108,6 +112,9 @@ def test_rooms_import_only_what_stands_to_their_right():
         ("types", "from haps_search import config"),
         ("verbs.sweep", "from haps_search.cli.display import Terminal"),
         ("sweep.tune", "from haps_search.verbs import events"),
+        ("verbs.sweep", "from haps_search.serving.app import build_app"),
+        ("verbs.sweep", "import fastapi"),
+        ("serving.app", "from haps_search.cli import serve"),
     ],
 )
 def test_the_scan_sees_a_wrong_import(name, source):

@@ -148,7 +148,7 @@ def session(
         raise ConfigError(misfits)
     if not _joins(profile):  # another machine has an environment of its own, and its workers look there
         require(candidates)
-    started, whole = _connect(profile, namespace, folder), True
+    started, whole = connect(profile, namespace, folder), True
     try:
         pooled = [c for c in candidates if c.source.type != "table"]
         room_for(pooled, profile, say, leaves)
@@ -238,8 +238,13 @@ def _joins(profile: ClusterProfile) -> bool:
     return profile.address is not None or "RAY_ADDRESS" in os.environ
 
 
-def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
-    """Start or join Ray; True where this driver is the one to leave it again."""
+def connect(profile: ClusterProfile, namespace: str, folder: Path, temp: Path | None = None) -> bool:
+    """Start or join Ray; True where this driver is the one to leave it again. A Ray started here has its files in
+    `temp`, where one is given.
+
+    Raises:
+        ConfigError: another namespace, or a cluster that does not take our token. PoolError: one not to be reached.
+    """
     for key, value in _QUIET.items():
         os.environ.setdefault(key, value)
     if ray.is_initialized():
@@ -252,6 +257,7 @@ def _connect(profile: ClusterProfile, namespace: str, folder: Path) -> bool:
     if not joins:
         # Said outright, since Ray would otherwise join whatever else runs on this machine.
         options |= {"address": "local", "num_cpus": profile.logical_cpus, "include_dashboard": False}
+        options |= {} if temp is None else {"_temp_dir": str(temp)}
     try:
         ray.init(
             namespace=namespace,
