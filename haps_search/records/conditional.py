@@ -182,7 +182,9 @@ def _store(objects: Objects) -> S3Store | GCSStore:
     if where and "://" not in where:
         where = f"{query.get('scheme', 'https')}://{where}"
     if parts.scheme == "gs":
-        return GCSStore(bucket, **common, **({"base_url": where} if where else {}))
+        if where:
+            common["base_url"] = where
+        return GCSStore(bucket, **common)
     if where:
         common["endpoint"] = where
     if objects.region:

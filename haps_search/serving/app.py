@@ -177,15 +177,12 @@ class _Telling:
         piece = self._first
         while piece is not None:
             there = [piece]
-            while not self._pieces.empty():
-                piece = self._pieces.get_nowait()
-                if piece is None:
-                    break
-                there.append(piece)
+            after: str | None = piece
+            while after is not None and not self._pieces.empty():
+                after = self._pieces.get_nowait()
+                there.append(after or "")
             yield "".join(there)
-            if piece is None:
-                return
-            piece = await self._pieces.get()
+            piece = None if after is None else await self._pieces.get()
 
     @property
     def work(self) -> asyncio.Future[Reply]:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from haps_search.candidates.chat import render, text_ids
 from haps_search.candidates.sources import tokenizer_of
+from haps_search.config.candidates import EndpointSource, TableSource
 from haps_search.config.engines import RayEngineConfig
 from haps_search.config.load import load_profile
 from haps_search.config.routing import BackboneConfig, FixedHighLevel
@@ -120,7 +121,7 @@ def _taught_tokens(experiment: Experiment, routing: float) -> dict[str, Tokens]:
         high = experiment.routing.high_level
         if config.of == "routed" and isinstance(high, FixedHighLevel) and candidate.name not in high.assignment:
             continue
-        assert candidate.source.type != "table", "models of a table learn nothing"
+        assert not isinstance(candidate.source, TableSource | EndpointSource), "they learn nothing"
         tokenizer = tokenizer_of(candidate.name, candidate.source, candidate.trust_remote_code)
         prompts: list[int] = []
         texts: list[int] = []

@@ -7,7 +7,8 @@ from dataclasses import replace
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
 from haps_search.engines.placement import placement
-from haps_search.engines.placement.placement import LIGHT_BYTES, PROMPT_TOKENS, Beside, Plan, Row, gigabytes, needs_of
+from haps_search.engines.placement.needs import LIGHT_BYTES
+from haps_search.engines.placement.placement import PROMPT_TOKENS, Beside, Plan, Row, gigabytes, needs_of
 
 
 def here(experiment: Experiment) -> str:

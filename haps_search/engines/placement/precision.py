@@ -64,7 +64,7 @@ def _speeds(candidate: CandidateConfig) -> tuple[str, str, float]:
     from haps_search.candidates.precision import on_cpu, slowdown  # torch
     from haps_search.candidates.sources import meta_lm
 
-    assert candidate.source.type != "table"
+    assert isinstance(candidate.source, ZooSource | HubSource | PathSource | GgufSource)
     own = meta_lm(candidate.name, candidate.source, "auto", candidate.trust_remote_code).dtype
     return _name(own), _name(on_cpu(own)), slowdown(own)
 
