@@ -150,10 +150,10 @@ def test_a_row_that_does_not_fit_alone_is_tried_again_when_caches_are_cleared(
     sample, held = candidate._sample, [True]
     monkeypatch.setattr(PromptCache, "clear", lambda self: held.clear())
 
-    def small(these: list[SampleRequest], prompts: list[Ids]) -> list[Sampled]:
+    def small(these: list[SampleRequest], *rest: Any) -> list[Sampled]:
         if held or these[0].sampling.max_new_tokens > 5:
             raise torch.OutOfMemoryError("on purpose")
-        return sample(these, prompts)
+        return sample(these, *rest)
 
     monkeypatch.setattr(candidate, "_sample", small)
     assert candidate.sample([request("hello", 1, None)])[0].token_ids
