@@ -10,7 +10,6 @@ import torch
 from experiments import tiny_experiment
 from verbs import same, sampled_and_scored
 
-from haps_search.candidates.activations import Ids
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.config.routing import LastLayers, LoraConfig
