@@ -22,6 +22,7 @@ from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.errors import CandidateError, ConfigError, HapsError, Kind, PoolError, Unfinished
 from haps_search.faults.policy import Failures
+from haps_search.sweep import leaving as leaving_module
 from haps_search.sweep import tune
 from haps_search.sweep.events import SweepEnded, TrialEnded
 from haps_search.sweep.journal import Journal, open_sweep
@@ -272,7 +273,7 @@ def test_a_driver_whose_pool_is_gone_does_not_wait_for_it_for_ever(
 ) -> None:
     """Tune waits for what was lost, in a call that has no limit."""
     monkeypatch.setattr(drive, "GONE_S", 0.2)
-    monkeypatch.setattr("haps_search.sweep.leaving.SLACK_S", 600.0)
+    monkeypatch.setattr(leaving_module, "SLACK_S", 600.0)
     monkeypatch.setattr("haps_search.verbs.watching.TICK_S", 0.01)
     lost = threading.Event()
     with (
