@@ -13,6 +13,7 @@ import ray
 
 from haps_search.config.candidates import CandidateConfig
 from haps_search.config.run import Experiment
+from haps_search.engines.cluster.failures import got
 from haps_search.engines.cluster.store import Places, fetched, stored
 from haps_search.engines.cluster.wire import PackedAdapters, PackedTensors, SampleParcel, pack_adapters, unpack_adapters
 from haps_search.search.gated import Gate
@@ -23,6 +24,9 @@ from haps_search.tasks.build import build_task
 from haps_search.tasks.own import hold_task
 from haps_search.tasks.task import Task
 from haps_search.types import ModuleTable, Sampled, SampleRequest
+
+FETCH_S = 60.0
+"""For a router's weights out of the object store."""
 
 FROZEN = PackedAdapters((None,), PackedTensors((), ()))
 """No adapter."""
@@ -115,7 +119,7 @@ class RouterReplica:
             hold_task(own_task)
         prepare_torch(threads, gpus)
         described = Experiment.model_validate(experiment)
-        router = router_of(described, ray.get(snapshot[0]), tables)
+        router = router_of(described, got(snapshot[0], FETCH_S), tables)
         threads_of = ThreadPoolExecutor(1, "router")
         self._host = RouterHost(described, build_task(described.task), router, gate, threads_of)
         self._places = Places()

@@ -263,8 +263,12 @@ def test_a_full_service_says_when_to_come_again(live: Live, runs: Path) -> None:
         assert answer.json()["error"]["type"] == "rate_limit_error"
 
 
-def test_an_answer_that_takes_too_long_is_a_clear_503(live: Live) -> None:
-    with listening(build_app(live.service, Limits(seconds=1e-6))) as url:
+def test_an_answer_that_takes_too_long_is_a_clear_503(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*given: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(type(live.service), "reply", never)
+    with listening(build_app(live.service, Limits(seconds=1))) as url:
         for stream in (False, True):
             body = {"model": "haps", "messages": [user("x")], "stream": stream}
             answer = httpx.post(f"{url}/v1/chat/completions", json=body)
