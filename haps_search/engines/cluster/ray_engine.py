@@ -39,7 +39,7 @@ from haps_search.types import (
 class RayEngine:
     """Implements `Engine`: a router actor of its own, and the pool shared with all other trials."""
 
-    def __init__(self, broker: Any, router: Any, profile: ClusterProfile, name: str) -> None:
+    def __init__(self, broker: Any, router: Any, profile: ClusterProfile, name: str = "router") -> None:
         self._router, self._profile, self._name = router, profile, name
         self._places = Places()
         self._candidates = RemoteCandidates(broker, profile, self._places)
