@@ -81,7 +81,7 @@ def open_session(running_ray: None) -> Callable[..., AbstractContextManager[Any]
     """Open a session for an experiment on the running Ray; the profile's fields can be changed."""
     from haps_search.engines.cluster.session import session
 
-    def opened(experiment: Experiment, folder: Path, name: str = NAME, **changes: Any) -> AbstractContextManager[Any]:
+    def opened(experiment: Experiment, folder: Path, **changes: Any) -> AbstractContextManager[Any]:
         described = {
             "name": "test",
             "candidate": {"cpus": 0.25},
@@ -91,7 +91,7 @@ def open_session(running_ray: None) -> Callable[..., AbstractContextManager[Any]
             "worker_start_timeout_s": 900,
             **changes,
         }
-        return session(name, experiment.candidates, ClusterProfile.model_validate(described), folder)
+        return session(NAME, experiment.candidates, ClusterProfile.model_validate(described), folder)
 
     return opened
 

@@ -95,10 +95,11 @@ def told(lines: list[str], metric: str, *tags: str) -> float:
 @pytest.fixture(scope="module")
 def several(tiny_lms: dict[str, Path], open_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A pool with two workers of one candidate, and logical GPUs, which Ray counts and on which nothing computes: no
-    process group asks for NCCL. Other resources make another Train run; it is one pool all the same."""
+    process group asks for NCCL. Other resources make another Train run; it is one pool all the same. It stays to the end
+    of this file: tests that open another pool come before."""
     half = {"cpus": 0.25, "gpus": 0.5}
     there = {"replicas": {"llama": 2}, "candidate": half, "router": half, "candidates": {"qwen2": {"gpus": 1}}}
-    with open_session(tiny_experiment(tiny_lms), tmp_path_factory.mktemp("pool"), "several", **there) as live:
+    with open_session(tiny_experiment(tiny_lms), tmp_path_factory.mktemp("pool"), **there) as live:
         yield live
 
 
@@ -106,13 +107,55 @@ def started(live: Any, experiment: Experiment) -> RayEngine:
     return asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
 
 
+def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms, run__steps=40, run__checkpoint_every=40)
+    undisturbed = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
+    with on_ray(experiment) as live:
+        engine = started(live, experiment)
+        before = ray.get(live.broker.status.remote())["workers"]
+        victim = next(w for w in before.values() if w["candidate"] == "qwen2")
+        folder = tmp_path / "killed"
+
+        async def killed_on_the_way() -> None:
+            running = asyncio.create_task(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
+            await until(lambda: len(records_in(folder)) >= 3, running, folder)
+            os.kill(victim["pid"], signal.SIGKILL)
+            await until(running.done, running, folder)
+            await running
+
+        asyncio.run(killed_on_the_way())
+        after = ray.get(live.broker.status.remote())["workers"]
+        snapshot = asyncio.run(engine.snapshot())
+    metrics = [{k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")]
+    same(undisturbed, (metrics, (folder / "examples.jsonl").read_text().splitlines(), snapshot))
+    survivors = {k: w["pid"] for k, w in before.items() if w["candidate"] != "qwen2"}
+    assert {k: after[k]["pid"] for k in survivors} == survivors
+    replaced = next(w for w in after.values() if w["candidate"] == "qwen2")
+    assert replaced["pid"] != victim["pid"]
+    assert replaced["registrations"] == 2
+
+
+def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
+    tiny_lms: dict[str, Path], on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms)
+    with (
+        pytest.raises(ConfigError, match=r"needs 8\.5 GPU .* this cluster has 3"),
+        on_ray(experiment, candidate={"cpus": 0.25, "gpus": 4}, router={"cpus": 0.25, "gpus": 0.5}),
+    ):
+        pass
+
+
 def test_local_is_ray_with_one_worker_is_ray_with_several(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any, several: Any
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any, request: pytest.FixtureRequest
 ) -> None:
     experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
     local = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
     with on_ray(experiment) as live:
         one = played(started(live, experiment), experiment, tmp_path / "one")
+    several = request.getfixturevalue("several")
     engine = started(several, experiment)
     two = played(engine, experiment, tmp_path / "two")
     workers = ray.get(several.broker.status.remote())["workers"]
@@ -174,44 +217,3 @@ def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_p
     assert any(m["reward_spread"] > 0 for m in local[0])
     assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
     same(local, apart)
-
-
-def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
-) -> None:
-    experiment = tiny_experiment(tiny_lms, run__steps=40, run__checkpoint_every=40)
-    undisturbed = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
-    with on_ray(experiment) as live:
-        engine = started(live, experiment)
-        before = ray.get(live.broker.status.remote())["workers"]
-        victim = next(w for w in before.values() if w["candidate"] == "qwen2")
-        folder = tmp_path / "killed"
-
-        async def killed_on_the_way() -> None:
-            running = asyncio.create_task(run(engine, DenseTask(), experiment, RunFolder(folder, experiment)))
-            await until(lambda: len(records_in(folder)) >= 3, running, folder)
-            os.kill(victim["pid"], signal.SIGKILL)
-            await until(running.done, running, folder)
-            await running
-
-        asyncio.run(killed_on_the_way())
-        after = ray.get(live.broker.status.remote())["workers"]
-        snapshot = asyncio.run(engine.snapshot())
-    metrics = [{k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")]
-    same(undisturbed, (metrics, (folder / "examples.jsonl").read_text().splitlines(), snapshot))
-    survivors = {k: w["pid"] for k, w in before.items() if w["candidate"] != "qwen2"}
-    assert {k: after[k]["pid"] for k in survivors} == survivors
-    replaced = next(w for w in after.values() if w["candidate"] == "qwen2")
-    assert replaced["pid"] != victim["pid"]
-    assert replaced["registrations"] == 2
-
-
-def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
-    tiny_lms: dict[str, Path], on_ray: Any
-) -> None:
-    experiment = tiny_experiment(tiny_lms)
-    with (
-        pytest.raises(ConfigError, match=r"needs 8\.5 GPU .* this cluster has 3"),
-        on_ray(experiment, candidate={"cpus": 0.25, "gpus": 4}, router={"cpus": 0.25, "gpus": 0.5}),
-    ):
-        pass
