@@ -95,8 +95,8 @@ def told(lines: list[str], metric: str, *tags: str) -> float:
 @pytest.fixture(scope="module")
 def several(tiny_lms: dict[str, Path], open_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A pool with two workers of one candidate, and logical GPUs, which Ray counts and on which nothing computes: no
-    process group asks for NCCL. Other resources make another Train run; it is one pool all the same. It stays to the end
-    of this file: tests that open another pool come before."""
+    process group asks for NCCL. Other resources make another Train run; it is one pool all the same. It stays to the
+    end of this file: tests that open another pool come before."""
     half = {"cpus": 0.25, "gpus": 0.5}
     there = {"replicas": {"llama": 2}, "candidate": half, "router": half, "candidates": {"qwen2": {"gpus": 1}}}
     with open_session(tiny_experiment(tiny_lms), tmp_path_factory.mktemp("pool"), **there) as live:
