@@ -59,7 +59,7 @@ def test_a_mixed_pool_is_the_same_on_both_engines_and_endpoints_take_no_cpu_of_o
     task = build_task(experiment.task)
     local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local")
     free = ray.available_resources()["CPU"]
-    with on_ray(experiment) as live:
+    with on_ray(experiment, leases={"deadline_s": 300}) as live:
         engine = asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
         apart = played(engine, experiment, tmp_path / "ray")
         taken = free - ray.available_resources()["CPU"]
@@ -77,7 +77,7 @@ def test_a_node_without_the_key_says_which_variable_it_misses(
     experiment = tiny_experiment(tiny_lms, candidates=[far], routing__low_level={"type": "none"})
     with (
         pytest.raises(CandidateError, match=r"HAPS_TEST_FAR_KEY .* is not set here"),
-        on_ray(experiment) as live,
+        on_ray(experiment, leases={"deadline_s": 300}) as live,
     ):
         live.wait_for_candidates()
     assert stub.bodies == []
