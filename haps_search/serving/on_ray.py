@@ -232,7 +232,7 @@ class Applications:
         for name in self._started:
             deployments = there[name].deployments.values() if name in there else ()
             if not any(
-                count and state.value == "RUNNING" for d in deployments for state, count in d.replica_states.items()
+                count and state == "RUNNING" for d in deployments for state, count in d.replica_states.items()
             ):
                 return f"{name} has no replica"
         return None
