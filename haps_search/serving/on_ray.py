@@ -231,9 +231,7 @@ class Applications:
         there = serve.status().applications
         for name in self._started:
             deployments = there[name].deployments.values() if name in there else ()
-            if not any(
-                count and state == "RUNNING" for d in deployments for state, count in d.replica_states.items()
-            ):
+            if not any(count and state == "RUNNING" for d in deployments for state, count in d.replica_states.items()):
                 return f"{name} has no replica"
         return None
 

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,12 @@ def running_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.fixture(scope="session")
-def open_session(running_ray: None) -> Callable[..., AbstractContextManager[Any]]:
+@pytest.fixture
+def on_ray(running_ray: None, tmp_path: Path) -> Callable[..., AbstractContextManager[Any]]:
     """Open a session for an experiment on the running Ray; the profile's fields can be changed."""
     from haps_search.engines.cluster.session import session
 
-    def opened(experiment: Experiment, folder: Path, **changes: Any) -> AbstractContextManager[Any]:
+    def opened(experiment: Experiment, **changes: Any) -> AbstractContextManager[Any]:
         described = {
             "name": "test",
             "candidate": {"cpus": 0.25},
@@ -91,12 +90,7 @@ def open_session(running_ray: None) -> Callable[..., AbstractContextManager[Any]
             "worker_start_timeout_s": 900,
             **changes,
         }
-        return session(NAME, experiment.candidates, ClusterProfile.model_validate(described), folder)
+        profile = ClusterProfile.model_validate(described)
+        return session(NAME, experiment.candidates, profile, tmp_path / "pool")
 
     return opened
-
-
-@pytest.fixture
-def on_ray(open_session: Callable[..., Any], tmp_path: Path) -> Callable[..., AbstractContextManager[Any]]:
-    """Such a session with its files in the test's own folder."""
-    return partial(open_session, folder=tmp_path / "pool")

@@ -50,6 +50,7 @@ def played(engine: Engine, experiment: Experiment, folder: Path) -> list[Any]:
     return [{k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_a_mixed_pool_is_the_same_on_both_engines_and_endpoints_take_no_cpu_of_others(
     stub: Stub, tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_mixed_pool_is_the_same_on_both_engines_and_endpoints_take_no_cpu_of_o
         assert one == pytest.approx(other, rel=1e-9, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_a_node_without_the_key_says_which_variable_it_misses(
     stub: Stub, tiny_lms: dict[str, Path], on_ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
 from patience import Patience, growth
-from taught_task import TaughtTask, said_table
+from taught_task import TaughtTask
 
 from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
@@ -92,19 +92,66 @@ def told(lines: list[str], metric: str, *tags: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in chosen)
 
 
-@pytest.fixture(scope="module")
-def several(tiny_lms: dict[str, Path], open_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A pool with two workers of one candidate, and logical GPUs, which Ray counts and on which nothing computes: no
-    process group asks for NCCL. Other resources make another Train run; it is one pool all the same. It stays to the
-    end of this file: tests that open another pool come before."""
-    half = {"cpus": 0.25, "gpus": 0.5}
-    there = {"replicas": {"llama": 2}, "candidate": half, "router": half, "candidates": {"qwen2": {"gpus": 1}}}
-    with open_session(tiny_experiment(tiny_lms), tmp_path_factory.mktemp("pool"), **there) as live:
-        yield live
-
-
 def started(live: Any, experiment: Experiment) -> RayEngine:
     return asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
+
+
+def test_local_is_ray_with_one_worker_is_ray_with_several(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
+    local = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
+    with on_ray(experiment) as live:
+        one = played(started(live, experiment), experiment, tmp_path / "one")
+    # Other resources make another Train run; it is one pool all the same.
+    with on_ray(experiment, candidates={"qwen2": {"cpus": 0.5, "gpus": 0.5}}, replicas={"llama": 2}) as live:
+        two = played(started(live, experiment), experiment, tmp_path / "two")
+        workers = ray.get(live.broker.status.remote())["workers"]
+        held = ray.cluster_resources()["GPU"] - ray.available_resources()["GPU"]
+    assert len(local[0]) == 6
+    assert any(m["reward_spread"] > 0 for m in local[0])
+    assert sorted(w["candidate"] for w in workers.values()) == ["llama", "llama", "qwen2"]
+    assert held == 0.5
+    same(local, one)
+    same(local, two)
+
+
+def test_references_are_the_same_on_both_engines_and_read_once_by_all(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
+) -> None:
+    task, lows = TaughtTask(), ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"})
+    taught = [
+        tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
+        for low in lows
+    ]
+    # And rewards from there, held to where references led.
+    begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
+    held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
+    taught.append(tiny_experiment(tiny_lms, **begins, **held))
+    local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
+    with on_ray(taught[0], replicas={"llama": 2}) as live:
+        apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
+    for one, other in zip(local, apart, strict=True):
+        same(one, other)
+    for metrics, _, _ in local[:3]:
+        assert metrics[-1]["reference_log_likelihood"] > metrics[0]["reference_log_likelihood"]
+
+
+def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
+    experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
+    task = DialogueTask(experiment.task)  # type: ignore[arg-type]
+    local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local", task)
+    with on_ray(experiment, replicas={"llama": 1, "qwen2": 2}) as live:
+        apart = played(started(live, experiment), experiment, tmp_path / "ray", task)
+        drawn = sum(m["completion_tokens"] for m in apart[0])  # and what validation draws
+        lines = scraped(lambda lines: told(lines, "ray_haps_tokens_total", 'kind="sample"') >= drawn)
+    for name in ("llama", "qwen2"):
+        assert told(lines, "ray_haps_tokens_total", f'candidate="{name}"', 'kind="score"') > 0
+        assert told(lines, "ray_haps_workers", f'candidate="{name}"') == {"llama": 1, "qwen2": 2}[name]
+    assert told(lines, "ray_haps_leases_total") > 0
+    assert any(m["reward_spread"] > 0 for m in local[0])
+    assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
+    same(local, apart)
 
 
 def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
@@ -148,72 +195,16 @@ def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
         pass
 
 
-def test_local_is_ray_with_one_worker_is_ray_with_several(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any, request: pytest.FixtureRequest
+def test_each_candidate_holds_a_gpu_of_its_own_and_errors_cross_as_themselves(
+    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
 ) -> None:
-    experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
-    local = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
-    with on_ray(experiment) as live:
-        one = played(started(live, experiment), experiment, tmp_path / "one")
-    several = request.getfixturevalue("several")
-    engine = started(several, experiment)
-    two = played(engine, experiment, tmp_path / "two")
-    workers = ray.get(several.broker.status.remote())["workers"]
-    assert len(local[0]) == 6
-    assert any(m["reward_spread"] > 0 for m in local[0])
-    assert sorted(w["candidate"] for w in workers.values()) == ["llama", "llama", "qwen2"]
-    assert ray.available_resources()["GPU"] == pytest.approx(0.5), "two of 0.5, one of 1, and the router's 0.5"
-    same(local, one)
-    same(local, two)
-    with pytest.raises(StaleUpdate, match="version 7"):
-        asyncio.run(engine.update([], Rollouts(7, (), (), {})))
-    asyncio.run(engine.close())
-
-
-def test_references_are_the_same_on_both_engines_and_read_once_by_all(
-    tiny_lms: dict[str, Path], tmp_path: Path, several: Any
-) -> None:
-    task, lows = TaughtTask(), ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"})
-    taught = [
-        tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
-        for low in lows
-    ]
-    # And rewards from there, held to where references led.
-    begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
-    held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
-    taught.append(tiny_experiment(tiny_lms, **begins, **held))
-    stages = [{"learning.signal": "references", "run.steps": 2}, {"learning.kl_to": "start", "run.steps": 2}]
-    said = [(q, "qwen2", text, len(text) / 4) for q in task.questions("train")[::2] for text in ("x", "yyy")]
-    table = {"completions": str(said_table(tmp_path / "said.parquet", said))}
-    held = {"learning__kl_weight": 0.5, "routing__low_level": {"type": "static", "init": "xavier"}}
-    held["learning__references"] = table
-    taught.append(tiny_experiment(tiny_lms, stages=stages, **held))
-    local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
-    apart = []
-    for i, experiment in enumerate(taught):
-        engine = started(several, experiment)
-        apart.append(played(engine, experiment, tmp_path / f"ray-{i}", task))
+    """Logical GPUs: Ray counts them, nothing computes on them, and no process group asks for NCCL."""
+    experiment = tiny_experiment(tiny_lms, run__steps=1)
+    with on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}) as live:
+        engine = started(live, experiment)
+        metrics, _, _ = played(engine, experiment, tmp_path / "gpus")
+        assert metrics[0]["completion_tokens"] > 0
+        assert ray.available_resources()["GPU"] == pytest.approx(0.5)
+        with pytest.raises(StaleUpdate, match="version 7"):
+            asyncio.run(engine.update([], Rollouts(7, (), (), {})))
         asyncio.run(engine.close())
-    for one, other in zip(local, apart, strict=True):
-        same(one, other)
-    for metrics, _, _ in local[:3]:
-        assert metrics[-1]["reference_log_likelihood"] > metrics[0]["reference_log_likelihood"]
-
-
-def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, several: Any) -> None:
-    experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
-    task = DialogueTask(experiment.task)  # type: ignore[arg-type]
-    local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local", task)
-    before = told(scraped(bool), "ray_haps_tokens_total", 'kind="sample"')
-    engine = started(several, experiment)
-    apart = played(engine, experiment, tmp_path / "ray", task)
-    drawn = before + sum(m["completion_tokens"] for m in apart[0])  # and what validation draws
-    lines = scraped(lambda lines: told(lines, "ray_haps_tokens_total", 'kind="sample"') >= drawn)
-    asyncio.run(engine.close())
-    for name in ("llama", "qwen2"):
-        assert told(lines, "ray_haps_tokens_total", f'candidate="{name}"', 'kind="score"') > 0
-        assert told(lines, "ray_haps_workers", f'candidate="{name}"') == {"llama": 2, "qwen2": 1}[name]
-    assert told(lines, "ray_haps_leases_total") > 0
-    assert any(m["reward_spread"] > 0 for m in local[0])
-    assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
-    same(local, apart)

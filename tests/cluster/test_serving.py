@@ -70,6 +70,7 @@ def replicas(candidate: str) -> list[str]:
     return [each["name"] for each in named if f"candidate-{candidate}#" in each["name"]]
 
 
+@pytest.mark.slow
 def test_a_run_on_serve_answers_as_ask_does_whole_and_in_pieces(served: Opened, runs: Path) -> None:
     run = haps.load_run("own", runs)
     with served() as url:
