@@ -69,9 +69,8 @@ class Service:
         episode = await (self._played if asks_by_task else self._said)(chat, routed, hears)
         last = episode.completions[-1].sampled
         whole = last.completion_tokens < chat.sampling.max_new_tokens
-        refusal: str | None = getattr(last, "refusal", None)  # endpoints say why they would not answer
-        finish: Finish = "content_filter" if refusal else "stop" if whole else "length"
-        return Reply(tuple(map(_spoken, episode.completions)), finish, cost(episode, self._prices), refusal)
+        finish: Finish = "content_filter" if last.refusal else "stop" if whole else "length"
+        return Reply(tuple(map(_spoken, episode.completions)), finish, cost(episode, self._prices), last.refusal)
 
     async def _played(self, chat: Chat, routed: Routed, hears: Hears | None) -> Episode:
         """The task's own dialogue, with what was said before at the head of every turn."""
