@@ -23,6 +23,7 @@ from benchmarks import (
     ray_overhead,
     references,
     rivals,
+    sharing,
     startup,
     step_scaling,
 )
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "ray_overhead": (ray_overhead.FIGURES, ray_overhead.measure),
     "fair_share": (fair_share.FIGURES, fair_share.measure),
     "pool_sharing": (pool_sharing.FIGURES, pool_sharing.measure),
+    "sharing": (sharing.FIGURES, sharing.measure),
     "gpu_decode": (gpu_decode.FIGURES, gpu_decode.measure),
 }
 REHEARSALS: dict[str, Benchmark] = {
