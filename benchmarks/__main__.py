@@ -24,6 +24,7 @@ from benchmarks import (
     references,
     rivals,
     serving,
+    sharing,
     startup,
     step_scaling,
 )
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "ray_overhead": (ray_overhead.FIGURES, ray_overhead.measure),
     "fair_share": (fair_share.FIGURES, fair_share.measure),
     "pool_sharing": (pool_sharing.FIGURES, pool_sharing.measure),
+    "sharing": (sharing.FIGURES, sharing.measure),
     "gpu_decode": (gpu_decode.FIGURES, gpu_decode.measure),
 }
 REHEARSALS: dict[str, Benchmark] = {

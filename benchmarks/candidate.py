@@ -21,7 +21,7 @@ from haps_search.types import Adapter, Sampling
 
 FIGURES = (
     "suffix_gradient", "gradient_share", "lost_activations", "adapter_overhead", "group_prefill", "ended_rows",
-    "refill_bound",
+    "refill_bound", "top_p",
 )  # fmt: skip
 
 
@@ -102,6 +102,18 @@ class _Bench:
         prompts = [[row % shape.vocabulary] * 16 for row in range(rows)]
         sample(self.decoder, prompts, samplings, [self.adapters[row % len(self.adapters)] for row in range(rows)])
 
+    def plain(self, _: int) -> None:
+        self._many(1.0)
+
+    def nucleus(self, _: int) -> None:
+        self._many(0.9)
+
+    def _many(self, top_p: float) -> None:
+        rows, new = self.scale.truncated
+        samplings = [Sampling(new, 1.0, row, top_p=top_p) for row in range(rows)]
+        prompts = [[row % self.scale.large.vocabulary] for row in range(rows)]
+        sample(self.decoder, prompts, samplings, [None] * rows)
+
     def rows_stay(self, number: int) -> None:
         leaves_at, decoding.SHRINK = decoding.SHRINK, 0.0
         try:
@@ -116,7 +128,7 @@ def measure(scale: Scale, threads: int) -> Measured:
     bench, count = _Bench(scale), scale.alone.episodes
     variants = (
         "rollout", "suffix_gradient", "recomputed_gradient", "full_gradient", "with_adapters", "without_adapters",
-        "one_episode", "rows_leave", "rows_stay",
+        "one_episode", "rows_leave", "rows_stay", "plain", "nucleus",
     )  # fmt: skip
     found = interleaved({name: getattr(bench, name) for name in variants}, scale.rounds)
     rows = scale.alone.questions * count
@@ -133,6 +145,7 @@ def measure(scale: Scale, threads: int) -> Measured:
             "rows_leave",
             None,
         ),
+        ("top_p", f"sampling under a top-p of 0.9 / plain, {scale.truncated[0]} rows, decoding included", "plain", 1.3),
     )
     tops = (
         "suffix_gradient",
@@ -142,6 +155,7 @@ def measure(scale: Scale, threads: int) -> Measured:
         "rollout",
         "rows_leave",
         "rows_stay",
+        "nucleus",
     )
     top = dict(zip(FIGURES, tops, strict=True))
     # Always full, the same tokens take as many steps as the mean length says.

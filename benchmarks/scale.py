@@ -139,6 +139,10 @@ class Scale:
     """Of K."""
     prompts: tuple[int, ...]
     """Prompt lengths."""
+    sharing: tuple[tuple[int, int], ...]
+    """Rows of a trial, and tokens that each writes."""
+    truncated: tuple[int, int]
+    """Rows and tokens by which sampling under a top-p is compared with plain sampling."""
     gpu: GpuSize
     crowd: Crowd
     processes: Processes
@@ -162,6 +166,8 @@ FULL = Scale(
     sizes=(2, 4, 8, 16, 32),
     pools=(1, 2, 4),
     prompts=(64, 128, 256, 512),
+    sharing=((1, 48), (4, 48), (16, 24), (64, 8)),
+    truncated=(256, 4),
     gpu=GpuSize(LLAMA_31_8B, torch.bfloat16, rows=(1, 8, 32, 128), prompt=32, few=40, many=88, copied=2**32),
     crowd=Crowd(workers=1000, trials=100, candidates=10, open=(1000, 10_000, 100_000), exchanges=20_000),
     processes=Processes(workers=16, trials=8, requests=2000, kills=8),
@@ -183,6 +189,8 @@ QUICK = Scale(
     sizes=(2, 4, 8),
     pools=(1, 2),
     prompts=(16, 32, 64),
+    sharing=((1, 8), (4, 8), (16, 4), (64, 2)),
+    truncated=(32, 2),
     gpu=GpuSize(Shape(4, 256, 4, 2, 768, 4096), torch.float32, rows=(1, 8), prompt=32, few=40, many=88, copied=2**27),
     crowd=Crowd(workers=100, trials=20, candidates=4, open=(200, 2000), exchanges=1000),
     processes=Processes(workers=4, trials=2, requests=200, kills=1),
@@ -204,6 +212,8 @@ SMALLEST = Scale(
     sizes=(2, 3),
     pools=(1, 2),
     prompts=(5, 9),
+    sharing=((1, 2), (4, 2), (16, 2), (64, 2)),
+    truncated=(4, 2),
     gpu=GpuSize(
         Shape(2, 24, 2, 1, 32, 300, tied=False), torch.float32, rows=(1, 2), prompt=4, few=2, many=8, copied=2**20
     ),

@@ -12,10 +12,12 @@ from transformers.cache_utils import DynamicLayer
 
 from haps_search.candidates.activations import Kept
 from haps_search.candidates.decoder import Decoder
+from haps_search.candidates.fixed import bucket
 from haps_search.candidates.prompts import Prefilled, positions
 from haps_search.candidates.stack import on_several_devices
-from haps_search.lora.injection import Update, patched
+from haps_search.lora.injection import Update, injected
 from haps_search.lora.row_adapters import RowAdapters
+from haps_search.types import Adapter
 
 
 class RoomyLayer(DynamicLayer):
@@ -72,11 +74,14 @@ class Steps(Protocol):
 
 @contextmanager
 def stepping(
-    decoder: Decoder, read: Prefilled, adapters: RowAdapters, steps: int, kept: Kept | None
+    decoder: Decoder, read: Prefilled, adapters: Sequence[Adapter | None], steps: int, kept: Kept | None
 ) -> Iterator[Steps]:
     """While open, every row goes on under its own adapter, for at most `steps` tokens."""
-    stacks, at = adapters.stacks(), positions(read.mask)[:, -1:]
+    model, at = decoder.model, positions(read.mask)[:, -1:]
     if decoder.plans is not None:
+        # What fills a plan up has an adapter that is there already.
+        under = [*adapters, *[adapters[-1]] * (bucket(len(adapters)) - len(adapters))]
+        stacks = RowAdapters(under, model.dtype, model.device).stacks()
         plan = decoder.plans.start(read, at, steps, stacks, kept)
         try:
             yield plan
@@ -84,7 +89,7 @@ def stepping(
             plan.end()
         return
     give_room(read.cache, steps)
-    with patched(decoder.model, stacks) as updates:
+    with injected(model, RowAdapters(adapters, model.dtype, model.device)) as updates:
         yield _Growing(decoder, read, at, updates, kept)
 
 

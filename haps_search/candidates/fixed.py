@@ -1,7 +1,8 @@
 """Decoding in tensors of one shape, so that a GPU can replay a step as one CUDA graph instead of launching each kernel.
 
-Keys and values, mask, token, position and adapters keep their places in memory. A plan serves every batch of its
-shape; what differs is copied in. On a CPU the same code runs without a graph.
+Keys and values, mask, token, position and adapters keep their places in memory. A plan serves every batch that fits its
+shape, whose rows are a power of two and whose width is a multiple; what differs is copied in. One batch decodes at a
+time, so all plans have their keys and values in the same memory. On a CPU the same code runs without a graph.
 """
 
 from __future__ import annotations
@@ -24,15 +25,36 @@ if TYPE_CHECKING:
 
 WIDTH = 64
 """Caches are so many positions wide, or a multiple, so that batches of like length share a plan."""
-PLANS = 4
-"""So many shapes are kept; each holds the keys and values of a batch."""
+PLANS = 8
+"""So many shapes are kept; each holds adapters of its own."""
+
+
+def bucket(rows: int) -> int:
+    """How many rows the plan has that serves a batch of so many: the next power of two."""
+    return 1 << (rows - 1).bit_length()
+
+
+class Arena:
+    """Keys and values of whichever plan decodes, and the memory of all graphs."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, str], Tensor] = {}
+        self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+
+    def shared(self, layer: int, kind: str, own: Tensor) -> Tensor:
+        """In the place of a plan's `own` tensor; that is kept where none so large was seen before."""
+        held = self._held.get((layer, kind))
+        if held is None or held.numel() < own.numel():
+            held = self._held[layer, kind] = own.flatten()
+        return held[: own.numel()].view(own.shape)
 
 
 class FixedPlan:
-    """One shape: n rows, `width` positions, and the shapes of their adapters."""
+    """One shape: `rows`, `width` positions, and the shapes of the rows' adapters. Of a batch with fewer rows the first
+    are its own; what the others say is nobody's."""
 
-    def __init__(self, model: PreTrainedModel, rows: int, width: int, stacks: Stacks) -> None:
-        self._model, device = model, model.device
+    def __init__(self, model: PreTrainedModel, rows: int, width: int, stacks: Stacks, arena: Arena) -> None:
+        self._model, self._arena, device = model, arena, model.device
         self._cache: Any = StaticCache(config=model.config, max_cache_len=width)
         self._token, self._at = (torch.zeros(rows, 1, dtype=torch.long, device=device) for _ in range(2))
         self._mask = torch.zeros(rows, 1, 1, width, dtype=model.dtype, device=device)
@@ -40,41 +62,52 @@ class FixedPlan:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._out, self._entering = torch.empty(0), torch.empty(0)
         self._kept: Kept | None = None
-        self._filled = 0
+        self._filled, self._rows = 0, rows
 
     def start(self, read: Prefilled, at: Tensor, stacks: Stacks, kept: Kept | None) -> None:
-        """Take over a batch whose prompts were read; `at` (n, 1) is the position of their last token."""
-        self._filled, self._kept = read.mask.shape[1], kept
-        self._at.copy_(at)
+        """Take over a batch of n rows whose prompts were read; `at` (n, 1) is the position of their last token. The
+        stacks have as many rows as the plan."""
+        (self._rows, self._filled), self._kept = read.mask.shape, kept
+        self._at.zero_()
+        self._at[: self._rows].copy_(at)
         self._mask.fill_(torch.finfo(self._mask.dtype).min)
-        self._mask[:, 0, 0, : self._filled].masked_fill_(read.mask, 0.0)
+        self._mask[: self._rows, 0, 0, : self._filled].masked_fill_(read.mask, 0.0)
         for name, stack in stacks.items():
             self._adapters[name].take(stack)
-        for fixed, grown in zip(self._cache.layers, read.cache.layers, strict=True):
+        for number, (fixed, grown) in enumerate(zip(self._cache.layers, read.cache.layers, strict=True)):
             if not fixed.is_initialized:
-                fixed.lazy_initialization(grown.keys, grown.values)
-            fixed.keys[:, :, : self._filled].copy_(grown.keys)
-            fixed.values[:, :, : self._filled].copy_(grown.values)
-            # A mask hides numbers of the batch before; it does not hide a NaN.
-            fixed.keys[:, :, self._filled :].zero_()
-            fixed.values[:, :, self._filled :].zero_()
+                self._place(number, fixed, grown)
+            for whole, part in ((fixed.keys, grown.keys), (fixed.values, grown.values)):
+                whole[: self._rows, :, : self._filled].copy_(part)
+                # A mask hides numbers of the batch before; it does not hide a NaN.
+                whole[: self._rows, :, self._filled :].zero_()
+                whole[self._rows :].zero_()
         self._rewind()
         if self._graph is None and self._token.is_cuda:
             self._graph = self._captured()
 
+    def _place(self, number: int, fixed: Any, grown: Any) -> None:
+        whole = len(self._mask), -1, -1, -1
+        fixed.lazy_initialization(grown.keys[:1].expand(whole), grown.values[:1].expand(whole))
+        fixed.keys = self._arena.shared(number, "keys", fixed.keys)
+        fixed.values = self._arena.shared(number, "values", fixed.values)
+
     def logits(self, token: Tensor) -> Tensor:
         """Feed one token (n,) per row; logits (n, V) of the next."""
-        self._token.copy_(token.unsqueeze(-1))
+        self._token[: self._rows].copy_(token.unsqueeze(-1))
         self._at.add_(1)
         self._mask[..., self._filled] = 0.0
         self._filled += 1
         if self._graph is None:
             with patched(self._model, self._adapters):
-                return self._step()
+                out = self._step()
+            if self._kept is not None:
+                self._kept.steps[-1] = self._kept.steps[-1][: self._rows]
+            return out[: self._rows]
         self._graph.replay()
         if self._kept is not None:
-            self._kept.steps.append(self._entering.clone())
-        return self._out
+            self._kept.steps.append(self._entering[: self._rows].clone())
+        return self._out[: self._rows]
 
     def end(self) -> None:
         """The batch has ended: its states are the scoring's alone."""
@@ -101,7 +134,7 @@ class FixedPlan:
                     self._step()
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._arena.pool):
                 self._out = self._step()
         if self._kept is not None:
             self._entering = self._kept.steps[-1]
@@ -115,28 +148,35 @@ class FixedPlan:
 
 
 class FixedPlans:
-    """The plans of a model, by shape; the least recently used leaves."""
+    """The plans of a model, by shape; the least recently used leaves, and all of them where a larger one is needed."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._plans: OrderedDict[Any, FixedPlan] = OrderedDict()
+        self._arena, self._largest = Arena(), 0
 
     def start(self, read: Prefilled, at: Tensor, steps: int, stacks: Stacks, kept: Kept | None) -> FixedPlan:
-        rows, tokens = read.mask.shape
+        """A batch that decodes at most so many steps; its stacks are of `bucket(n)` rows."""
+        rows, tokens = bucket(len(read.mask)), read.mask.shape[1]
         width = -(-(tokens + steps + 2) // WIDTH) * WIDTH
-        shapes = tuple((name, stack.shape) for name, stack in stacks.items())
+        if rows * width > self._largest:
+            self.clear()
+            self._largest = rows * width
+        shapes = tuple((name, stacks[name].shape) for name in sorted(stacks))  # whichever row comes first
         key = (rows, width, shapes, None if kept is None else kept.first)
         plan = self._plans.pop(key, None)
         if plan is None:
             if len(self._plans) == PLANS:
                 self._plans.popitem(last=False)
-            plan = FixedPlan(self._model, rows, width, stacks)
+            plan = FixedPlan(self._model, rows, width, stacks, self._arena)
         self._plans[key] = plan
         plan.start(read, at, stacks, kept)
         return plan
 
     def clear(self) -> None:
+        """Give back the memory."""
         self._plans.clear()
+        self._arena, self._largest = Arena(), 0
 
 
 @torch.no_grad()

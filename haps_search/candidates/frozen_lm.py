@@ -28,6 +28,7 @@ from haps_search.candidates.stored import LikelyWords, read
 from haps_search.candidates.suffix import decoder_layers, patched_modules
 from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
 from haps_search.errors import CandidateError, TooLong
+from haps_search.lora.row_adapters import on_cpu
 from haps_search.lora.spec import module_table
 from haps_search.types import Adapter, Message, Sampled, SampleRequest, Score, ScoreRequest, Scores
 
@@ -54,7 +55,10 @@ class FrozenLM:
             self._decoder = Decoder(lm.model, layers, stops, pad, cache, _plans(config, lm))
         self._activations = ActivationCache(int(config.activation_gb * 1e9) if layers is not None else 0)
         self._likely = LikelyWords()
-        self._batches = Batches(config.name, config.batch_tokens, config.batch_rows, lm.device, self._clear)
+        # A gradient takes other memory than decoding: what one of them found out does not bound the other.
+        self._sampling, self._scoring = (
+            Batches(config.name, config.batch_tokens, config.batch_rows, lm.device, self._clear) for _ in range(2)
+        )
         self._shapes = {(m.name, m.d_in, m.d_out) for m in self.table.modules}
 
     @classmethod
@@ -68,7 +72,7 @@ class FrozenLM:
 
     @property
     def room(self) -> int:
-        return self._batches.room
+        return self._sampling.room
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
         return self._drawn(requests, None)
@@ -91,7 +95,7 @@ class FrozenLM:
             return dict(zip(rows, drawn, strict=True))
 
         found: dict[int, Sampled] = {}
-        for some in self._batches.run(lengths, work):
+        for some in self._sampling.run(lengths, work):
             found |= some
         return [found[i] for i in range(len(requests))]
 
@@ -105,7 +109,7 @@ class FrozenLM:
         total = GradientSum()
         for group in groups(self._decoder, self._activations, rows, stored):
             work = partial(self._score, rows, group)
-            for picked, found in self._batches.run(group.lengths(rows), work):
+            for picked, found in self._scoring.run(group.lengths(rows), work):
                 scores |= {places[i]: score for i, score in zip(picked, found.rows, strict=True)}
                 total.add([rows[i].adapter for i in picked], found.gradients)
         for (i, _), row in zip(places, rows, strict=True):
@@ -114,7 +118,7 @@ class FrozenLM:
         completions = tuple(
             tuple(scores.get((i, j)) for j in range(len(request.completions))) for i, request in enumerate(requests)
         )
-        return Scores(completions, total.of(request.adapter for request in requests))
+        return Scores(completions, on_cpu(total.of(request.adapter for request in requests)))
 
     def _rows(self, requests: Sequence[ScoreRequest], places: Sequence[tuple[int, int]]) -> list[Row]:
         given = [requests[i].completions[j] for i, j in places]
@@ -137,7 +141,7 @@ class FrozenLM:
         staying = [n for n, (i, _) in enumerate(places) if requests[i].keep]
         found: list[Activations | None] = [None] * len(rows)
         if staying:
-            some = read(self._decoder, self._store, [rows[n] for n in staying], self._batches)
+            some = read(self._decoder, self._store, [rows[n] for n in staying], self._scoring)
             for n, entered in zip(staying, some, strict=True):
                 found[n] = entered
         return found

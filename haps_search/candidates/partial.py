@@ -59,7 +59,7 @@ def added(requests: Sequence[ScoreRequest], parts: Sequence[Piece], scores: Sequ
 
 
 class GradientSum:
-    """Gradients of adapters' learnt tensors, each tensor's own sum."""
+    """Gradients of adapters' learnt tensors, each tensor's own sum, where they are."""
 
     def __init__(self) -> None:
         self._totals: dict[int, Tensor] = {}

@@ -14,11 +14,14 @@ from haps_search.candidates.decode import stepping
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.policy import Policy, uniforms
 from haps_search.candidates.prefill import prefill
-from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter, Sampling
 
 SHRINK = 0.75
 """Rows that have ended leave a batch when no larger share of it still decodes: leaving copies what the others hold."""
+
+UNSEEN = {"cuda": 8}
+"""So many tokens are drawn before the CPU waits for the device to see whose text has ended; one, where it need not
+wait."""
 
 
 Drew = Callable[[int, int], bool]
@@ -58,12 +61,11 @@ def sample(
     A prompt that several rows share is read once, above the first patched layer once per adapter. With `kept`, hidden
     states for scoring are collected into it.
     """
-    model = decoder.model
-    device = model.device
+    device = decoder.model.device
     limits = torch.tensor([s.max_new_tokens for s in samplings], device=device)
     steps = int(limits.max())
     policy, uniform = Policy.of(samplings, device), uniforms(samplings, steps).to(device)
-    stops = torch.tensor(list(decoder.stop_ids), device=device)
+    stops, looks = torch.tensor(list(decoder.stop_ids), device=device), UNSEEN.get(device.type, 1)
 
     with _watched(decoder, kept):
         read = prefill(decoder, prompts, adapters, kept)
@@ -72,7 +74,7 @@ def sample(
         tokens = torch.full((len(prompts), steps), decoder.pad_id, device=device)
         mask = torch.zeros_like(tokens, dtype=torch.bool)
         chosen = torch.zeros(tokens.shape, dtype=torch.float64, device=device)
-        with stepping(decoder, read, RowAdapters(adapters, model.dtype, device), steps, kept) as decoding:
+        with stepping(decoder, read, adapters, steps, kept) as decoding:
             for step in range(steps):
                 log_p = policy.log_probabilities(policy.tempered(logits))
                 token = torch.where(alive, policy.draw(log_p, uniform[rows, step]), decoder.pad_id)
@@ -81,14 +83,15 @@ def sample(
                 if drew is not None:
                     alive = alive & _wanted(drew, rows, token, alive)
                 alive = alive & ~torch.isin(token, stops) & (limits[rows] > step + 1)
-                going_on = int(alive.sum())
-                if not going_on:
-                    break
-                if going_on <= SHRINK * len(rows) and decoding.keep(alive):
-                    rows, token, alive = rows[alive], token[alive], alive[alive]
-                    policy = Policy.of([samplings[row] for row in rows.tolist()], device)
+                if (step + 1) % looks == 0 or step + 1 == steps:
+                    going_on = int(alive.sum())
+                    if not going_on:
+                        break
+                    if going_on <= SHRINK * len(rows) and decoding.keep(alive):
+                        rows, token, alive = rows[alive], token[alive], alive[alive]
+                        policy = Policy.of([samplings[row] for row in rows.tolist()], device)
                 logits = decoding.logits(token)
-    length = step + 1
+    length = max(1, int(mask.sum(-1).max()))
     return Drawn(tokens[:, :length], mask[:, :length], chosen[:, :length], read.known)
 
 

@@ -19,7 +19,7 @@ from haps_search.lora.row_adapters import RowAdapters
 from haps_search.types import Adapter, Distribution, Score
 
 LOGITS = 2**25
-"""So many logits are formed at a time (128 MiB in float32), or those of one position of every row."""
+"""So many logits are formed at a time (128 MiB in float32), or those of one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ def score(
     """A second pass over the completions (design section 3a), and one backward for their weighted sum.
 
     With `activations`, which enter at one layer, only the layers from there on are run; without them the whole model.
-    Logits are formed, and their gradient taken, a few positions at a time, so that a large vocabulary does not decide
-    the memory. With `likely` tokens of each row (any shape), its likelihoods are over these, its own tokens and those
-    that end a turn.
+    Logits are formed, and their gradient taken, of the tokens that rows have and not of padding, a few at a time, so
+    that a large vocabulary does not decide the memory. With `likely` tokens of each row (any shape), its likelihoods
+    are over these, its own tokens and those that end a turn.
     """
     model, weights = decoder.model, _Weights.of(rows, decoder.model.device)
     hidden = _final_states(decoder, rows, activations)
@@ -117,6 +117,33 @@ class _Found:
     along: Tensor | None
 
 
+class _Live:
+    """The N tokens that the rows of a batch have, one row's after the other's: their `ids` (N,), and the row and the
+    place in it of each. No number of theirs is waited for."""
+
+    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+        self.owners = [number for number, row in enumerate(rows) for _ in row.tokens]
+        self.shape = len(rows), max(len(row.tokens) for row in rows)
+        tokens = [token for row in rows for token in row.tokens]
+        places = [place for row in rows for place in range(len(row.tokens))]
+        self.ids, self.rows, self._places = torch.tensor([tokens, self.owners, places], device=device)
+
+    def parts(self, vocabulary: int) -> Iterator[slice]:
+        """Tokens whose logits are formed together."""
+        together = max(1, LOGITS // vocabulary)
+        for start in range(0, len(self.owners), together):
+            yield slice(start, start + together)
+
+    def of(self, states: Tensor, part: slice) -> Tensor:
+        """(p, H) of states (n, T, H)."""
+        return states[self.rows[part], self._places[part]]
+
+    def spread(self, found: Sequence[Tensor]) -> Tensor:
+        """(n, T, ...) from parts of (N, ...); 0 where no token is."""
+        flat = torch.cat(list(found))
+        return flat.new_zeros(*self.shape, *flat.shape[1:]).index_put((self.rows, self._places), flat)
+
+
 def _through_head(
     decoder: Decoder,
     rows: Sequence[Row],
@@ -126,34 +153,36 @@ def _through_head(
     words: Words | None = None,
 ) -> _Found:
     device, head = states.device, decoder.head
-    policy = Policy([row.distribution for row in rows], device)
-    tokens, mask = pad_right([row.tokens for row in rows], decoder.pad_id, device)
+    live = _Live(rows, device)
     log_ps: list[Tensor] = []
     along: list[Tensor] = []
-    kls = torch.zeros(len(rows), dtype=torch.float64, device=device)
-    matches = torch.ones(len(rows), dtype=torch.bool, device=device)
+    kls, misses = (torch.zeros(len(rows), dtype=torch.float64, device=device) for _ in range(2))
     ends = torch.tensor(decoder.stop_ids, dtype=torch.long, device=device) if any(row.match for row in rows) else None
-    if words is not None:
-        tokens = words.places(tokens)
-        ends = None if ends is None else words.places(ends)
-    for part in _parts(tokens.shape, head.width if words is None else len(words.ids)):
-        given = _Given(policy, head, tokens[:, part], mask[:, part])
-        # Of a slice that is not contiguous torch makes a product per row, each of which reads the whole head.
-        leaf = states[:, part].detach().contiguous().requires_grad_(weights.any)
+    ids = live.ids if words is None else words.places(live.ids)
+    ends = ends if ends is None or words is None else words.places(ends)
+    for part in live.parts(head.width if words is None else len(words.ids)):
+        of = live.rows[part]
+        given = _Given(Policy([rows[row].distribution for row in live.owners[part]], device), head, ids[part])
+        leaf = live.of(states.detach(), part).requires_grad_(weights.any)
         with torch.set_grad_enabled(weights.any):
-            tempered = policy.tempered(head.logits(leaf) if words is None else words.logits(head, leaf))
+            tempered = given.policy.tempered(_logits(head, leaf) if words is None else words.logits(head, leaf, of))
             log_p = given.log_p(tempered)
-            total = (weights.likelihood.to(log_p) * log_p.sum(-1)).sum()
+            total = (weights.likelihood[of].to(log_p) * log_p).sum()
             log_ps.append(log_p.detach())
             if ends is not None:
-                matches &= given.match(tempered, ends)
+                misses.index_add_(0, of, given.misses(tempered, ends).double())
             if reference is not None:
-                kl = given.kl(tempered, reference[:, part].contiguous())
-                total = total + (weights.kl.to(kl) * kl).sum()
-                kls += kl.detach()
+                kl = given.kl(tempered, live.of(reference, part))
+                total = total + (weights.kl[of].to(kl) * kl).sum()
+                kls.index_add_(0, of, kl.detach().double())
             if weights.any:
                 along += torch.autograd.grad(total, leaf)
-    return _Found(torch.cat(log_ps, 1), kls, matches, torch.cat(along, 1) if along else None)
+    return _Found(live.spread(log_ps), kls, misses == 0, live.spread(along) if along else None)
+
+
+def _logits(head: Head, hidden: Tensor) -> Tensor:
+    """(N, V) of states (N, H), as if they were one text."""
+    return head.logits(hidden.unsqueeze(0))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,59 +206,47 @@ class Words:
         return cls(ids.to(device), known.to(device))
 
     def places(self, tokens: Tensor) -> Tensor:
-        """Where these tokens, or paddings, stand among the words."""
+        """Where these tokens stand among the words."""
         return torch.searchsorted(self.ids, tokens).clamp_max(len(self.ids) - 1)
 
-    def logits(self, head: Head, hidden: Tensor) -> Tensor:
-        return head.logits(hidden, self.ids).masked_fill(~self.known.unsqueeze(1), float("-inf"))
+    def logits(self, head: Head, hidden: Tensor, rows: Tensor) -> Tensor:
+        """(N, v) of states (N, H) that belong to these rows (N,)."""
+        return head.logits(hidden.unsqueeze(0), self.ids)[0].masked_fill(~self.known[rows], float("-inf"))
 
 
 @torch.no_grad()
 def likeliest(decoder: Decoder, rows: Sequence[Row], activations: Sequence[Activations], count: int) -> list[Tensor]:
     """Of each row (T, count): the tokens that the frozen model finds likeliest at each of its places."""
     states = _final_states(decoder, rows, activations)()
-    parts = [
-        decoder.head.logits(states[:, part].contiguous()).topk(count, -1).indices
-        for part in _parts(states.shape[:2], decoder.head.width)
-    ]
-    return [each[: len(row.tokens)].int().cpu() for row, each in zip(rows, torch.cat(parts, 1), strict=True)]
+    live, head = _Live(rows, states.device), decoder.head
+    parts = [_logits(head, live.of(states, part)).topk(count, -1).indices.int() for part in live.parts(head.width)]
+    return list(torch.cat(parts).cpu().split([len(row.tokens) for row in rows]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What was said at some positions, (n, t) each."""
+    """Some tokens (N,), and what each was drawn from."""
 
     policy: Policy
     head: Head
     tokens: Tensor
-    mask: Tensor
 
     def log_p(self, tempered: Tensor) -> Tensor:
-        """(n, t), 0 beyond a row's end."""
+        """(N,)."""
         drawn = self.tokens.unsqueeze(-1)
-        log_p = self.policy.log_probabilities(tempered, keep=drawn).gather(-1, drawn).squeeze(-1)
-        return torch.where(self.mask, log_p, 0.0)
+        return self.policy.log_probabilities(tempered, keep=drawn).gather(-1, drawn).squeeze(-1)
 
-    def match(self, tempered: Tensor, ends: Tensor) -> Tensor:
-        """(n,): the likeliest token is the one that was said, or ends the turn as that one does."""
+    def misses(self, tempered: Tensor, ends: Tensor) -> Tensor:
+        """(N,): the likeliest token is not the one that was said, and does not end the turn as that one does."""
         likeliest = tempered.detach().argmax(-1)
         both_end = torch.isin(likeliest, ends) & torch.isin(self.tokens, ends)
-        return ((likeliest == self.tokens) | both_end | ~self.mask).all(-1)
+        return ~((likeliest == self.tokens) | both_end)
 
     def kl(self, tempered: Tensor, reference: Tensor) -> Tensor:
-        """(n,), to the distribution that the `reference` states (n, t, H) give."""
+        """(N,), to the distribution that the `reference` states (N, H) give."""
         with torch.no_grad():
-            base = self.policy.tempered(self.head.logits(reference))
-        per_token = (tempered.exp() * (tempered - base)).sum(-1)
-        return torch.where(self.mask, per_token, 0.0).sum(-1)
-
-
-def _parts(shape: Sequence[int], vocabulary: int) -> Iterator[slice]:
-    """Positions of a text (n, T) whose logits are formed together."""
-    rows, steps = shape
-    together = max(1, LOGITS // (rows * vocabulary))
-    for start in range(0, steps, together):
-        yield slice(start, start + together)
+            base = self.policy.tempered(_logits(self.head, reference))
+        return (tempered.exp() * (tempered - base)).sum(-1)
 
 
 @torch.no_grad()

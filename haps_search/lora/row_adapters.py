@@ -36,7 +36,7 @@ class RowAdapters:
         self._leaves.require_gradients()
 
     def gradients(self, states: Tensor, along: Tensor) -> list[Tensor]:
-        """d total / d tensor for each of `learnt`, on the CPU; `along` is d total / d states, of the states' shape."""
+        """d total / d tensor for each of `learnt`, on the device; `along` is d total / d states, in their shape."""
         return self._leaves.gradients(states, along, self.learnt)
 
     def stacks(self) -> Stacks:
@@ -124,7 +124,7 @@ class _Leaves:
     def gradients(self, states: Tensor, along: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
         shapes = list(dict.fromkeys(self._at[id(tensor)][0] for tensor in wanted))
         found = torch.autograd.grad(states, [self._stacks[shape] for shape in shapes], along)
-        by_shape = {shape: gradient.cpu() for shape, gradient in zip(shapes, found, strict=True)}
+        by_shape = dict(zip(shapes, found, strict=True))
         places = [self._at[id(tensor)] for tensor in wanted]
         return [by_shape[shape][place] for shape, place in places]
 
@@ -139,3 +139,17 @@ def _sent(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True).to(dtype)
     return values.to(device, dtype)
+
+
+def on_cpu(gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Gradients on the CPU, one transfer for all of a shape."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for place, gradient in enumerate(gradients):
+        if gradient is not None:
+            by_shape.setdefault(gradient.shape, []).append(place)
+    found = list(gradients)
+    for places in by_shape.values():
+        some = torch.stack([each for place in places if (each := gradients[place]) is not None]).cpu()
+        for place, gradient in zip(places, some, strict=True):
+            found[place] = gradient
+    return tuple(found)

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from experiments import tiny_experiment
+from torch import Tensor
 from verbs import same, sampled_and_scored
 
+from haps_search.candidates.activations import Ids
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import PromptCache
+from haps_search.candidates.sample import Drew
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.injection import injected
@@ -189,3 +192,33 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     assert max(sizes[5:], default=0) <= 2, "what did not fit is not tried again"
     said = [line.partition("; ")[0] for line in caplog.messages]
     assert said == [f"candidate {candidate.table.candidate}: out of memory with {n} rows" for n in (5, 3)]
+
+
+def test_out_of_memory_in_a_gradient_halves_that_batch_and_nothing_else(
+    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No text is drawn again, and as many rows as before are decoded together."""
+    candidate = FrozenLM(candidate._config, candidate._lm)
+    layout = resolve(SPECS[0], candidate.table)
+    requests = [request("hello" + "o" * row, row, random_adapter(layout, row)) for row in range(5)]
+    sample, gradients, sampled, weighed = candidate._sample, RowAdapters.gradients, list[int](), list[int]()
+
+    def noted(these: list[SampleRequest], prompts: list[Ids], drew: Drew | None) -> list[Sampled]:
+        sampled.append(len(these))
+        return sample(these, prompts, drew)
+
+    def small(self: RowAdapters, states: Tensor, along: Tensor) -> list[Tensor]:
+        weighed.append(self.rows)
+        if self.rows > 2:
+            raise torch.OutOfMemoryError("on purpose")
+        return gradients(self, states, along)
+
+    monkeypatch.setattr(candidate, "_sample", noted)
+    whole, room = sampled_and_scored(candidate, requests, kl=False), candidate.room
+    monkeypatch.setattr(RowAdapters, "gradients", small)
+    for _ in range(2):
+        same(sampled_and_scored(candidate, requests, kl=False), whole)
+    assert sampled == [5, 5, 5]
+    assert candidate.room == room
+    assert weighed[:5] == [5, 2, 3, 1, 2]
+    assert max(weighed[5:]) <= 2

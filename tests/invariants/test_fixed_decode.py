@@ -10,6 +10,7 @@ import torch
 from families import build_family
 from verbs import same, sampled_and_scored
 
+from haps_search.candidates import fixed as fixed_module
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LoraConfig
@@ -58,11 +59,42 @@ def test_static_decoding_is_eager_decoding(folder: Path) -> None:
     assert fixed._decoder.plans is not None
     assert grown._decoder.plans is None
     long = ["a question of some length " * 3, "short", "x", "the last one"]
-    for seed, texts in enumerate([["hello", "x", "why", "frozen"], ["other words", "y", "so", "z"], long]):
+    batches = [long, ["hello", "x", "why", "frozen"], ["other words", "y", "so", "z"], ["one", "more", "word"]]
+    for seed, texts in enumerate(batches):
         asked = requests(fixed, texts, seed)
         same_decoding(fixed, grown, asked)
-    # The second batch found the plan of the first, with its keys, values and adapters still in it.
+    # The third batch found the plan of the second, with its keys, values and adapters still in it.
     assert len(fixed._decoder.plans._plans) == 2
+
+
+def test_batches_of_up_to_a_power_of_two_rows_share_a_plan_and_all_plans_their_memory(folder: Path) -> None:
+    fixed, grown = load(folder, decode="static"), load(folder, decode="eager")
+    plans = fixed._decoder.plans
+    assert plans is not None
+    texts = ["a question of some length " * 3, *["hello", "x", "why", "frozen", "so", "z"]]
+    one, *_ = (request.adapter for request in requests(fixed, texts, 0))
+
+    def decoded(count: int, start: int) -> None:
+        asked = [replace(r, adapter=one) for r in requests(fixed, texts, count)[start : start + count]]
+        same(sampled_and_scored(fixed, asked, kl=False), sampled_and_scored(grown, asked, kl=False))
+
+    decoded(7, 0)
+    (plan,) = plans._plans.values()
+    for layer in plan._cache.layers:
+        layer.keys.fill_(torch.nan)
+        layer.values.fill_(torch.nan)
+    decoded(5, 0)
+    assert list(plans._plans.values()) == [plan], "five rows are what seven are"
+    decoded(3, 1)
+    decoded(1, 1)
+    assert len(plans._plans) == 3
+    held = {
+        tensor.untyped_storage().data_ptr()
+        for each in plans._plans.values()
+        for layer in each._cache.layers
+        for tensor in (layer.keys, layer.values)
+    }
+    assert len(held) == 2 * len(plan._cache.layers)
 
 
 def test_episodes_that_share_adapters_decode_the_same_in_groups(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +129,16 @@ def test_what_a_batch_left_in_a_plan_does_not_reach_the_next(folder: Path) -> No
     same_decoding(fixed, grown, asked)
 
 
-def test_shapes_that_were_not_used_lately_leave(folder: Path) -> None:
+def test_shapes_that_were_not_used_lately_leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fixed_module, "PLANS", 3)
     fixed = load(folder, decode="static")
     plans = fixed._decoder.plans
     assert plans is not None
-    for rows in range(1, 7):
+    for rows in (16, 8, 4, 2, 1):
         fixed.sample(requests(fixed, ["hello"] * rows, 0))
-    assert len(plans._plans) == 4
+    assert [rows for rows, *_ in plans._plans] == [4, 2, 1]
+    fixed.sample(requests(fixed, ["hello"] * 17, 0))
+    assert [rows for rows, *_ in plans._plans] == [32], "they had their keys in memory that is too small"
     fixed._decoder.clear()
     assert not plans._plans
 

@@ -89,21 +89,21 @@ def test_logits_in_pieces_give_the_gradient_of_all_at_once(
     at_once = drawn.scores(suffix)
     formed: list[int] = []
     head = drawn.decoder.model.get_output_embeddings()
-    rows, vocabulary = 3, head.weight.shape[0]
+    tokens, vocabulary = sum(len(row.tokens) for row in drawn.rows), head.weight.shape[0]
 
     def note(_: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
-        formed.append(out.numel())
+        formed.append(out.numel() // vocabulary)
         assert args[0].is_contiguous(), "torch would read the whole head once per row"
 
     with head.register_forward_hook(note):
-        monkeypatch.setattr(score_module, "LOGITS", 2 * rows * vocabulary + 1)
+        monkeypatch.setattr(score_module, "LOGITS", 8 * vocabulary + 1)
         same(drawn.scores(suffix), at_once)
-        assert max(formed) == 2 * rows * vocabulary
-        assert len(formed) == 2 * 4, "seven positions, with the adapter and without"
+        assert formed == [8, 8, 8, 8, 2, 2], "with the adapter and without; of 7 + 6 + 5 tokens and of no padding"
+        assert sum(formed) == 2 * tokens
         formed.clear()
         monkeypatch.setattr(score_module, "LOGITS", 1)
         same(drawn.scores(suffix), at_once)
-        assert max(formed) == rows * vocabulary
+        assert formed == [1] * 2 * tokens
 
 
 def test_a_head_that_cannot_be_had_apart_gives_the_same_gradients(

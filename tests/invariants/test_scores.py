@@ -287,12 +287,12 @@ def test_what_weighs_nothing_costs_nothing(lm: FrozenLM) -> None:
     one, two, three, four = request.completions
     weights = [(one, 0.5, 0.0), (two, 0.0, 0.0), (three, 0.0, 0.2), (four, -0.0, 0.0)]
     some = tuple(replace(c, weight=w, kl_weight=k) for c, w, k in weights)
-    rows: list[int] = []
+    tokens: list[int] = []
     head = lm._lm.model.get_output_embeddings()
-    with head.register_forward_pre_hook(lambda m, args: rows.append(len(args[0]))):
+    with head.register_forward_pre_hook(lambda m, args: tokens.append(args[0].shape[:-1].numel())):
         scores = lm.score([replace(request, completions=some)])
         nothing = lm.score([replace(request, completions=(some[1], some[3]))])
-    assert set(rows) == {2}
+    assert set(tokens) == {len(one.completion) + len(three.completion)}
     assert [score is None for score in scores.completions[0]] == [False, True, False, True]
     assert [score.kl is None for score in scores.completions[0] if score is not None] == [True, False]
     same(lm.score([replace(request, completions=(some[0], some[2]))]), replace_completions(scores))

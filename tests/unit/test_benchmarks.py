@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import candidate, gpu_decode, references, rivals, step_scaling
+from benchmarks import candidate, gpu, gpu_decode, references, rivals, sharing, step_scaling
 from benchmarks.measure import Figure, Measured, Target, exponents, interleaved, ratios
 from benchmarks.naive import naive
 from benchmarks.plain_batched import PlainBatched
@@ -32,7 +32,9 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-@pytest.mark.parametrize("bench", [candidate, references, rivals, step_scaling], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "bench", [candidate, references, rivals, sharing, step_scaling], ids=lambda module: module.__name__
+)
 def test_a_benchmark_runs_and_says_what_it_announces(bench: object) -> None:
     measure: Callable[[Scale, int], Measured] = bench.measure  # type: ignore[attr-defined]
     found = measure(SMALLEST, 1)
@@ -50,6 +52,25 @@ def test_decoding_on_a_gpu_is_measured_by_the_same_code() -> None:
     assert [figure.name for figure in found.figures] == names
     assert found.settings["weights_bytes_per_step"] == 4 * (SMALLEST_GPU_WEIGHTS - 300 * 24)
     assert json.loads(json.dumps(found.to_json()))["settings"]["device"]
+
+
+def test_what_one_gpu_is_asked_runs_in_a_small_shape_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "PARTS", {name: work for name, work in gpu.PARTS.items() if name != "tests"})
+    found = json.loads(json.dumps(gpu.measured(gpu.SMALL, minutes=10)))
+    assert list(found) == ["decode", "prefill", "score", "step"]
+    assert all(part["took_s"] > 0 for part in found.values())
+    assert found["prefill"]["tokens"] == gpu.SMALL.rows * gpu.SMALL.prompt
+    late = gpu.measured(gpu.SMALL, minutes=0)
+    assert "not begun within 0 minutes" in late["prefill"]["left_out"]
+
+
+def test_the_bound_of_sharing_is_one_over_the_trials_where_weights_are_read_and_one_where_rows_are_computed() -> None:
+    bench = sharing._Bench(SMALLEST)
+    trials, operations = SMALLEST.trials, 2 * len(bench._square) ** 3
+    reads = {"copy": [2.0], "product": [1e-9 * operations / bench._weights]}
+    computes = {"copy": [2e-9], "product": [1.0 * operations / bench._weights]}
+    assert bench.bound(4, reads) == pytest.approx(1 / trials)
+    assert bench.bound(4, computes) == pytest.approx(1.0)
 
 
 def test_a_decoding_step_is_what_a_long_text_takes_longer_than_a_short_one() -> None:

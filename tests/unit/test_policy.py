@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from haps_search.candidates import policy as policy_module
+from haps_search.candidates import sample as sample_module
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.frozen_lm import FrozenLM, _tokens_with
 from haps_search.candidates.policy import Policy, uniforms
@@ -300,6 +301,18 @@ def test_rows_that_have_ended_leave_when_a_quarter_has() -> None:
     assert model.rows_read == [1, 8, 5, 5, 5, 5]
     for row, limit in enumerate(limits):
         assert token_ids(together, row) == token_ids(said([Sampling(limit, seed=row)], model=ChainLM(never)), 0)
+
+
+def test_a_device_that_is_not_waited_for_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looks texts that have ended go on as padding."""
+    samplings = [Sampling(3 + seed % 9, seed=seed) for seed in range(20)]
+    every, model = said(samplings), ChainLM()
+    monkeypatch.setitem(sample_module.UNSEEN, "cpu", 4)
+    seldom = said(samplings, model=model)
+    assert seldom.rows() == every.rows()
+    assert seldom.tokens.tolist() == every.tokens.tolist()
+    assert model.rows_read[:5] == [1, *[20] * 3, model.rows_read[4]], "looked at after four tokens"
+    assert model.rows_read[4] < 15
 
 
 def test_decoding_stops_when_every_row_has_ended() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from haps_search.lora import stacks
 from haps_search.lora.adapter import matrices
 from haps_search.lora.injection import injected, patched
-from haps_search.lora.row_adapters import RowAdapters
+from haps_search.lora.row_adapters import RowAdapters, on_cpu
 from haps_search.lora.stacks import Stack
 from haps_search.types import Adapter
 
@@ -130,3 +130,13 @@ def test_rows_that_share_are_grouped_and_copied_where_that_is_little_or_most_of_
     assert Stack.of([0, 1, 2, 3], a, b).slots is None
     skewed = Stack.of([0] * 9 + [1, 2, 3], a, b)
     assert (skewed.slots, len(skewed.a)) == (None, 12)
+
+
+def test_gradients_come_to_the_cpu_in_one_transfer_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [torch.full((2,), 1.0), None, torch.full((3, 1), 2.0), torch.full((2,), 3.0)]
+    moved = list[torch.Size]()
+    monkeypatch.setattr(Tensor, "cpu", lambda self: moved.append(self.shape) or self)
+    found = on_cpu(given)
+    assert moved == [(2, 2), (1, 3, 1)]
+    assert found[1] is None
+    assert [None if each is None else each.tolist() for each in found] == [[1, 1], None, [[2]] * 3, [3, 3]]

@@ -64,7 +64,7 @@ def candidate_need(
     rows = max(1, min(config.batch_rows, config.batch_tokens // tokens))
     whole = rows * min(new_tokens, tokens) * text.vocab_size
     # On several devices the head is not had apart, so all logits of a batch are formed at once.
-    logits = whole if config.device == BALANCED else max(min(LOGITS, whole), rows * text.vocab_size)
+    logits = whole if config.device == BALANCED else max(min(LOGITS, whole), text.vocab_size)
     beside = logits * (_LOGIT_BYTES + (_KL_BYTES if learning.kl_weight > 0 else 0))
     kept = int((config.prompt_cache_gb + config.activation_gb) * 1e9)
     table = module_table(config.name, model)
