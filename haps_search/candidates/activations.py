@@ -57,69 +57,96 @@ class Activations:
         return Activations.of(self.first, {name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """States (u, S, H) of the distinct prompts that were read together, and the last layer's keys and values
+    (u, heads, S, d) where these may stand in for them."""
+
+    states: Tensor
+    past: tuple[Tensor, Tensor] | None = None
+
+    def of(self, owner: int, tail: bool, length: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Of one prompt of so many tokens."""
+        if not tail or self.past is None:
+            return self.states[owner, -length:].clone(), None
+        keys, values = (t[owner, :, t.shape[-2] - length : -1].clone() for t in self.past)
+        return self.states[owner, -1:].clone(), (keys, values)
+
+
 @dataclass
 class Kept:
-    """What a batch leaves behind while it is sampled: the states that enter layer `first`.
+    """What texts leave behind while they are sampled: the states that enter layer `first`, of prompts that are read
+    (`reads`, `add`, `prefilled`) and of tokens that are fed (`writes`, `add`), in any order of rows.
 
-    `prompt` (u, S, H) are those of the distinct prompts, `owners` says which is each row's, `steps` has one (n, 1, H)
-    per token fed back, 0 for rows that had left. `past` are the last layer's keys and values (u, heads, S, d), where
-    `first` is the last layer.
+    `last` are the states that were added last, as they came: of all rows of the pass, whether named or not.
     """
 
     first: int
-    prompt: Tensor | None = None
-    owners: Sequence[int] = ()
-    past: tuple[Tensor, Tensor] | None = None
-    steps: list[Tensor] = field(default_factory=list)
+    steps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    last: Tensor = field(default_factory=lambda: torch.empty(0))
+    _readings: list[_Reading] = field(default_factory=list)
+    _places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _reading: Sequence[int] = ()
     _rows: Tensor | None = None
 
+    @property
+    def prompt(self) -> Tensor | None:
+        """States (u, S, H) of the prompts that were read first."""
+        return self._readings[0].states if self._readings else None
+
+    def reads(self, rows: Sequence[int]) -> None:
+        """What is added next are the prompts of these rows."""
+        self._reading, self._rows = rows, None
+
+    def writes(self, rows: Tensor) -> None:
+        """What is added from now on are states (m, t, H) of tokens of these rows, and of whatever fills a batch up."""
+        self._rows = rows
+
     def add(self, states: Tensor) -> None:
-        if self.prompt is None:
-            self.prompt = states
-        elif self._rows is None:
-            self.steps.append(states)
+        self.last = states
+        if self._rows is None:
+            self._readings.append(_Reading(states))
         else:
-            whole = states.new_zeros(len(self._rows), *states.shape[1:])
-            whole[self._rows] = states
-            self.steps.append(whole)
+            self.steps.append((self._rows, states[: len(self._rows)]))
 
     def prefilled(self, owners: Sequence[int], cache: Any) -> None:
-        """The prompts are read; `cache` has what the layers made of them."""
-        self.owners = owners
-        if self.first == len(cache.layers) - 1 and all(map(plain, cache.layers)):
+        """The prompts are read: `owners` says which of them is each row's; `cache` has what all layers made of them,
+        None where not all have read them."""
+        self._places |= {
+            row: (len(self._readings) - 1, owner) for row, owner in zip(self._reading, owners, strict=True)
+        }
+        if cache is not None and self.first == len(cache.layers) - 1 and all(map(plain, cache.layers)):
             last = cache.layers[-1]
             if within_window(last, last.get_seq_length()):
-                self.past = last.keys, last.values
-
-    def keep(self, rows: Tensor) -> None:
-        """Rows of the batch that go on, named among those that went on before."""
-        before = torch.ones_like(rows) if self._rows is None else self._rows
-        self._rows = before.clone()
-        self._rows[before] = rows
+                self._readings[-1] = _Reading(self._readings[-1].states, (last.keys, last.values))
 
     def activations(
         self, rows: Sequence[int], prompts: Sequence[Ids], completions: Sequence[Ids], tails: Sequence[bool]
     ) -> list[Activations]:
-        """Of these rows, of which prompt and completion are given; `tails` says for whom `past` can stand in."""
-        assert self.prompt is not None
-        nothing = self.prompt.new_zeros(len(self.owners), 0, self.prompt.shape[2])
-        texts = torch.cat([nothing, *self.steps], 1)
-        parts: dict[tuple[int, bool], tuple[Tensor, tuple[Tensor, Tensor] | None]] = {}
+        """Of these rows, of which prompt and completion are given; `tails` says for whom the last layer's keys and
+        values can stand in."""
+        texts = self._texts()
+        parts: dict[tuple[int, int, bool], tuple[Tensor, tuple[Tensor, Tensor] | None]] = {}
         found = []
         for row, prompt, completion, tail in zip(rows, prompts, completions, tails, strict=True):
-            key = self.owners[row], tail and self.past is not None
+            reading, owner = self._places[row]
+            key = reading, owner, tail
             if key not in parts:
-                parts[key] = self._of_prompt(*key, len(prompt))
+                parts[key] = self._readings[reading].of(owner, tail, len(prompt))
             states, past = parts[key]
-            found.append(Activations(self.first, states, texts[row, : len(completion) - 1].clone(), past))
+            said = texts[row][: len(completion) - 1].clone() if row in texts else states[:0].clone()
+            found.append(Activations(self.first, states, said, past))
         return found
 
-    def _of_prompt(self, owner: int, tail: bool, length: int) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        assert self.prompt is not None
-        if not tail or self.past is None:
-            return self.prompt[owner, -length:].clone(), None
-        keys, values = (t[owner, :, t.shape[-2] - length : -1].clone() for t in self.past)
-        return self.prompt[owner, -1:].clone(), (keys, values)
+    def _texts(self) -> dict[int, Tensor]:
+        """By row (t, H), one token after the other."""
+        if not self.steps:
+            return {}
+        owners = torch.cat([rows.repeat_interleave(states.shape[1]) for rows, states in self.steps])
+        order = owners.argsort(stable=True)
+        states = torch.cat([states.flatten(0, 1) for _, states in self.steps])[order]
+        rows, counts = owners[order].unique_consecutive(return_counts=True)
+        return dict(zip(rows.tolist(), states.split(counts.tolist()), strict=True))
 
 
 def plain(layer: Any) -> bool:

@@ -67,6 +67,39 @@ class Batches:
         for rows in self._budget.batches(lengths, self._rows):
             yield from self._fitting(rows, lengths, work)
 
+    def flow(self, lengths: Sequence[int], work: Callable[[list[int], int], T]) -> Iterator[T]:
+        """As `run`, where `work` is given rows of like length, or all if they fit, and how many of them go through at a
+        time: others take the places of those that have ended."""
+        fit = 0 < len(lengths) <= self._rows and len(lengths) * max(lengths) <= self.room
+        for rows in [list(range(len(lengths)))] if fit else alike(lengths):
+            yield self._flowing(rows, max(lengths[i] for i in rows), work)
+
+    def _flowing(self, rows: list[int], longest: int, work: Callable[[list[int], int], T], cleared: bool = False) -> T:
+        together = max(1, min(len(rows), self._rows, self.room // longest))
+        try:
+            found = work(rows, together)
+            if self._device.type == "cuda":
+                self._budget.fitted(together * longest)
+            return found
+        except torch.OutOfMemoryError:
+            if together == 1 and cleared:
+                raise
+        self._give_back()
+        if together > 1:
+            self._failed(together, together * longest)
+        return self._flowing(rows, longest, work, cleared=together == 1)
+
+    def _give_back(self) -> None:
+        self._clear()
+        torch.cuda.empty_cache()
+
+    def _failed(self, rows: int, tokens: int) -> None:
+        self._budget.failed(tokens)
+        _log.warning(
+            "candidate %s: out of memory with %d rows; trying halves, at most %d tokens at once from now on",
+            self._owner, rows, self.room,
+        )  # fmt: skip
+
     def _fitting(
         self, rows: list[int], lengths: Sequence[int], work: Callable[[list[int]], T], cleared: bool = False
     ) -> Iterator[T]:
@@ -82,16 +115,22 @@ class Batches:
             yield found
             return
         # Past the except block, so that the failed attempt's tensors are not held by its traceback.
-        self._clear()
-        torch.cuda.empty_cache()
+        self._give_back()
         if len(rows) == 1:
             yield from self._fitting(rows, lengths, work, cleared=True)
             return
-        self._budget.failed(tokens)
-        _log.warning(
-            "candidate %s: out of memory with %d rows; trying halves, at most %d tokens at once from now on",
-            self._owner, len(rows), self.room,
-        )  # fmt: skip
+        self._failed(len(rows), tokens)
         half = len(rows) // 2
         yield from self._fitting(rows[:half], lengths, work)
         yield from self._fitting(rows[half:], lengths, work)
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Places of `lengths`, the shortest first, in groups of which none is more than twice as long as another."""
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if found and lengths[i] <= 2 * lengths[found[-1][0]]:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found

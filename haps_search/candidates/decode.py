@@ -71,6 +71,11 @@ class Steps(Protocol):
         """Go on with the rows that this mask (n,) names; False where all are kept."""
         ...
 
+    def left(self, rows: Tensor, logits: Tensor) -> Prefilled:
+        """These rows, named by a mask (n,), as they would be had all been read at once; `logits` (n, V) are those of
+        the next token."""
+        ...
+
 
 @contextmanager
 def stepping(
@@ -90,16 +95,13 @@ def stepping(
         return
     give_room(read.cache, steps)
     with injected(model, RowAdapters(adapters, model.dtype, model.device)) as updates:
-        yield _Growing(decoder, read, at, updates, kept)
+        yield _Growing(decoder, read, at, updates)
 
 
 class _Growing:
-    def __init__(
-        self, decoder: Decoder, read: Prefilled, at: Tensor, updates: Sequence[Update], kept: Kept | None
-    ) -> None:
+    def __init__(self, decoder: Decoder, read: Prefilled, at: Tensor, updates: Sequence[Update]) -> None:
         self._model, self._cache = decoder.model, read.cache
-        self._mask, self._at = read.mask, at
-        self._updates, self._kept = updates, kept
+        self._mask, self._at, self._updates = read.mask, at, updates
 
     def logits(self, token: Tensor) -> Tensor:
         self._at = self._at + 1
@@ -112,11 +114,17 @@ class _Growing:
 
     def keep(self, rows: Tensor) -> bool:
         self._mask, self._at = self._mask[rows], self._at[rows]
-        # Keys and values on several devices can be selected by an index on the CPU only.
-        index = rows.nonzero().squeeze(-1)
-        self._cache.batch_select_indices(index.cpu() if on_several_devices(self._model) else index)
+        self._select(rows)
         for update in self._updates:
             update.keep(rows)
-        if self._kept is not None:
-            self._kept.keep(rows)
         return True
+
+    def left(self, rows: Tensor, logits: Tensor) -> Prefilled:
+        self._select(rows)
+        return Prefilled(self._mask[rows], logits[rows], self._cache, ())
+
+    def _select(self, rows: Tensor) -> None:
+        # Keys and values on several devices can be selected by an index on the CPU only.
+        index = rows.nonzero().squeeze(-1)
+        if len(index) < len(rows):
+            self._cache.batch_select_indices(index.cpu() if on_several_devices(self._model) else index)

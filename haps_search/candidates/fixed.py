@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import StaticCache
+from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from haps_search.candidates.activations import Kept
+from haps_search.candidates.prompt_cache import fill
 from haps_search.candidates.prompts import Prefilled
 from haps_search.lora.injection import patched
 from haps_search.lora.stacks import Stacks
@@ -100,13 +101,10 @@ class FixedPlan:
         self._filled += 1
         if self._graph is None:
             with patched(self._model, self._adapters):
-                out = self._step()
-            if self._kept is not None:
-                self._kept.steps[-1] = self._kept.steps[-1][: self._rows]
-            return out[: self._rows]
+                return self._step()[: self._rows]
         self._graph.replay()
         if self._kept is not None:
-            self._kept.steps.append(self._entering[: self._rows].clone())
+            self._kept.add(self._entering.clone())
         return self._out[: self._rows]
 
     def end(self) -> None:
@@ -116,6 +114,15 @@ class FixedPlan:
     def keep(self, rows: Tensor) -> bool:
         """All rows are kept: the shape is the plan's."""
         return False
+
+    def left(self, rows: Tensor, logits: Tensor) -> Prefilled:
+        """These rows in a cache of their own."""
+        cache = DynamicCache(config=self._model.config)
+        for grown, fixed in zip(cache.layers, self._cache.layers, strict=True):
+            keys, values = (t[: self._rows, :, : self._filled][rows] for t in (fixed.keys, fixed.values))
+            fill(grown, keys, values, self._filled)
+        mask = self._mask[: self._rows, 0, 0, : self._filled] == 0
+        return Prefilled(mask[rows], logits[rows], cache, ())
 
     def _step(self) -> Tensor:
         logits: Tensor = self._model(
@@ -137,7 +144,7 @@ class FixedPlan:
             with torch.cuda.graph(graph, pool=self._arena.pool):
                 self._out = self._step()
         if self._kept is not None:
-            self._entering = self._kept.steps[-1]
+            self._entering = self._kept.last
             del self._kept.steps[before:]
         self._rewind()
         return graph
@@ -188,7 +195,7 @@ def fixed_plans(model: PreTrainedModel) -> FixedPlans | None:
         out = model(input_ids=ids[:, :3], attention_mask=mask[:, :3], use_cache=True)
         if any(type(layer) is not DynamicLayer for layer in out.past_key_values.layers):
             return None
-        read = Prefilled(ids[:, :3], mask[:, :3], out.logits[:, -1], out.past_key_values, (False,))
+        read = Prefilled(mask[:, :3], out.logits[:, -1], out.past_key_values, (False,))
         found = FixedPlans(model).start(read, ids[:, 2:3], 1, {}, None).logits(ids[:, 3])
         wanted = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):

@@ -88,14 +88,14 @@ class FrozenLM:
             self._check(request.adapter, len(prompt), request.sampling.max_new_tokens)
             lengths.append(len(prompt) + request.sampling.max_new_tokens)
 
-        def work(rows: list[int]) -> dict[int, Sampled]:
+        def work(rows: list[int], together: int) -> dict[int, Sampled]:
             with exact(self._lm.model.dtype):
                 drew = None if watch is None else self._telling(watch, rows)
-                drawn = self._sample([requests[i] for i in rows], [prompts[i] for i in rows], drew)
+                drawn = self._sample([requests[i] for i in rows], [prompts[i] for i in rows], together, drew)
             return dict(zip(rows, drawn, strict=True))
 
         found: dict[int, Sampled] = {}
-        for some in self._sampling.run(lengths, work):
+        for some in self._sampling.flow(lengths, work):
             found |= some
         return [found[i] for i in range(len(requests))]
 
@@ -173,11 +173,13 @@ class FrozenLM:
 
         return drew
 
-    def _sample(self, requests: list[SampleRequest], prompts: list[Ids], drew: Drew | None) -> list[Sampled]:
+    def _sample(
+        self, requests: list[SampleRequest], prompts: list[Ids], together: int, drew: Drew | None
+    ) -> list[Sampled]:
         adapters = [request.adapter for request in requests]
         scored = [request.adapter if request.keep else None for request in requests]
         kept = collecting(self._activations, scored)
-        drawn = sample(self._decoder, prompts, [r.sampling for r in requests], adapters, kept, drew)
+        drawn = sample(self._decoder, prompts, [r.sampling for r in requests], adapters, kept, together, drew)
         rows, lengths = drawn.rows(), map(len, prompts)
         if kept is not None:
             keep(self._decoder, self._activations, kept, scored, prompts, [ids for ids, _ in rows])

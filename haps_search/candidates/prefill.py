@@ -21,20 +21,25 @@ from haps_search.types import Adapter, AdapterLayout
 
 
 def prefill(
-    decoder: Decoder, prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None], kept: Kept | None
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    adapters: Sequence[Adapter | None],
+    kept: Kept | None,
+    split: int | None = None,
 ) -> Prefilled:
-    """Read the prompts of a batch. Whoever keeps states must be watching already."""
+    """Read the prompts of a batch, per adapter from layer `split` on: the lowest that one of these patches, or one of
+    those that share what is kept. Whoever keeps states must be watching already."""
     device = decoder.model.device
     first, owners = distinct(prompts, adapters)
     ids, mask = pad_left(prompts, decoder.pad_id, device)
-    split = _split(decoder.layers, adapters)
+    split = split_of(decoder.layers, adapters) if split is None else split
     # Keys and values on several devices can be selected by an index on the CPU only.
     beside = torch.device("cpu") if on_several_devices(decoder.model) else device
     spread = _Spread(first, torch.tensor(owners, device=beside), kept)
     if decoder.layers is None or split == 0:
         rows = RowAdapters([adapters[i] for i in first], decoder.model.dtype, device)
         logits, cache = spread.over(*_whole(decoder, ids[first], mask[first], rows))
-        return Prefilled(ids, mask, logits, cache, (False,) * len(prompts))
+        return Prefilled(mask, logits, cache, (False,) * len(prompts))
     return _in_two(decoder, decoder.layers, split, prompts, adapters, ids, mask, spread)
 
 
@@ -55,7 +60,7 @@ class _Spread:
         return logits[self.owners], cache
 
 
-def _split(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -> int:
+def split_of(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -> int:
     """The first layer that is read per adapter. Without adapters the last one is, for its logits."""
     lowest = first_patched(adapters)
     return 0 if layers is None else len(layers) - 1 if lowest is None else lowest
@@ -91,7 +96,7 @@ def _in_two(
     logits, cache = spread.over(decoder.head.logits(hidden[:, -1:])[:, -1], cache)
     lower.batch_select_indices(rows)
     cache.layers[:split] = lower.layers[:split]
-    return Prefilled(ids, mask, logits, cache, tuple(known[place[tuple(prompt)]] for prompt in prompts))
+    return Prefilled(mask, logits, cache, tuple(known[place[tuple(prompt)]] for prompt in prompts))
 
 
 def _below(
@@ -131,24 +136,28 @@ def recomputed(
     """
     texts = list(dict.fromkeys(prompts))
     place = {text: number for number, text in enumerate(texts)}
-    kept = Kept(first, owners=[place[prompt] for prompt in prompts])
-    kept.prompt, cache, _ = _below(decoder, layers, first, texts)
+    kept, owners = Kept(first), [place[prompt] for prompt in prompts]
+    kept.reads(range(len(prompts)))
+    read, cache, _ = _below(decoder, layers, first, texts)
+    kept.add(read)
+    above = None
     if tail:
         mask = pad_left(texts, decoder.pad_id, decoder.model.device)[1]
         inputs = {"attention_mask": mask, "position_ids": positions(mask), "use_cache": True}
-        kept.prefilled(kept.owners, run_from(decoder.head, layers, first, kept.prompt, **inputs)[1])
+        above = run_from(decoder.head, layers, first, read, **inputs)[1]
+    kept.prefilled(owners, above)
     fed = [completion[:-1] for completion in completions]
     if any(fed):
-        rows = torch.tensor(kept.owners, device=kept.prompt.device)
+        rows = torch.tensor(owners, device=read.device)
         cache.batch_select_indices(rows)
-        read = pad_left(prompts, decoder.pad_id, decoder.model.device)[1]
         ids, mask = pad_right(fed, decoder.pad_id, decoder.model.device)
-        mask = torch.cat([read, mask], -1)
+        mask = torch.cat([pad_left(prompts, decoder.pad_id, decoder.model.device)[1], mask], -1)
         states, _ = run_below(
             decoder.head, layers, first, input_ids=ids, attention_mask=mask,
             position_ids=positions(mask)[:, -ids.shape[1] :], past_key_values=cache, use_cache=True,
         )  # fmt: skip
-        kept.steps.append(states)
+        kept.writes(torch.arange(len(prompts), device=read.device))
+        kept.add(states)
     return kept.activations(range(len(prompts)), prompts, completions, [tail] * len(prompts))
 
 

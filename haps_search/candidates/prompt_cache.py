@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from haps_search.candidates.prompts import stack_left
+from haps_search.candidates.prompts import Prefilled, stack_left
 
+_PLAIN = DynamicLayer, DynamicSlidingWindowLayer
 PromptKey = tuple[int, tuple[int, ...]]
 """The first patched layer, and the prompt."""
 
@@ -69,7 +71,7 @@ class PromptCache:
 def entries(states: Tensor, cache: Any, first: int, lengths: Sequence[int]) -> list[Below] | None:
     """Rows of a batch that was padded on the left, apart; None where a layer keeps anything but keys and values."""
     layers = cache.layers[:first]
-    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+    if any(type(layer) not in _PLAIN for layer in layers):
         return None
     return [
         Below(
@@ -95,3 +97,30 @@ def fill(layer: Any, keys: Tensor, values: Tensor, tokens: int) -> None:
     layer.keys, layer.values = keys, values
     if isinstance(layer, DynamicSlidingWindowLayer):
         layer.cumulative_length = tokens
+
+
+def side_by_side(one: Prefilled, other: Prefilled, config: Any) -> Prefilled:
+    """The rows of both as one batch, in as many columns as the longest of them takes; of caches that `may_join`."""
+    parts = one, other
+    width = max(int(part.mask.sum(-1).max()) for part in parts)
+    mask = torch.cat([_columns(part.mask.unsqueeze(-1), width).squeeze(-1) for part in parts])
+    cache = DynamicCache(config=config)
+    for number, layer in enumerate(cache.layers):
+        held = [part.cache.layers[number] for part in parts]
+        room = min(width, max(each.keys.shape[-2] for each in held))
+        keys, values = (
+            torch.cat([_columns(getattr(each, kind), room) for each in held]) for kind in ("keys", "values")
+        )
+        fill(layer, keys, values, width)
+    return Prefilled(mask, torch.cat([part.logits for part in parts]), cache, (*one.known, *other.known))
+
+
+def may_join(cache: Any) -> bool:
+    """Whether a cache holds keys and values and nothing else."""
+    return all(type(layer) in _PLAIN for layer in cache.layers)
+
+
+def _columns(part: Tensor, width: int) -> Tensor:
+    """The last columns of (..., S, d), with zeros on the left where there are fewer."""
+    last = part[..., -width:, :]
+    return nn.functional.pad(last, (0, 0, width - last.shape[-2], 0))

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """Prompts after prefill, a row per request: ids and mask (n, S), logits (n, V) of the first token, the cache, and
-    whether the row's prompt was known from before."""
+    """What rows have read, and written since: mask (n, S), which is right-aligned, logits (n, V) of the next token, the
+    cache, and whether the row's prompt was known from before."""
 
-    ids: Tensor
     mask: Tensor
     logits: Tensor
     cache: Any

@@ -170,23 +170,45 @@ def test_on_a_cpu_no_batch_grows_beyond_what_was_said(candidate: FrozenLM) -> No
     assert bounded.room == 20
 
 
-@pytest.mark.parametrize(("verb", "rows"), [("_sample", 0), ("_score", 2)])
-def test_out_of_memory_halves_the_batch_and_changes_nothing(
-    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, verb: str, rows: int
+def test_out_of_memory_lets_half_as_many_rows_decode_together_and_changes_nothing(
+    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     candidate = FrozenLM(candidate._config, candidate._lm)
     layout = resolve(SPECS[0], candidate.table)
     requests = [request("hello" + "o" * row, row, random_adapter(layout, row)) for row in range(5)]
     whole = sampled_and_scored(candidate, requests)
-    run, sizes = getattr(candidate, verb), list[int]()
+    run, sizes = candidate._sample, list[int]()
+
+    def small(these: list[SampleRequest], prompts: list[Ids], together: int, drew: Drew | None) -> list[Sampled]:
+        sizes.append(together)
+        if together > 2:
+            raise torch.OutOfMemoryError("on purpose")
+        return run(these, prompts, together, drew)
+
+    monkeypatch.setattr(candidate, "_sample", small)
+    for _ in range(2):
+        same(sampled_and_scored(candidate, requests), whole)
+    assert sizes == [5, 2, 2], "what did not fit is not tried again"
+    said = [line.partition("; ")[0] for line in caplog.messages]
+    assert said == [f"candidate {candidate.table.candidate}: out of memory with 5 rows"]
+
+
+def test_out_of_memory_halves_a_batch_that_is_scored_and_changes_nothing(
+    candidate: FrozenLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    candidate = FrozenLM(candidate._config, candidate._lm)
+    layout = resolve(SPECS[0], candidate.table)
+    requests = [request("hello" + "o" * row, row, random_adapter(layout, row)) for row in range(5)]
+    whole = sampled_and_scored(candidate, requests)
+    run, sizes = candidate._score, list[int]()
 
     def small(*arguments: Any) -> Any:
-        sizes.append(len(arguments[rows]))
+        sizes.append(len(arguments[2]))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("on purpose")
         return run(*arguments)
 
-    monkeypatch.setattr(candidate, verb, small)
+    monkeypatch.setattr(candidate, "_score", small)
     same(sampled_and_scored(candidate, requests), whole)
     assert sizes[:5] == [5, 2, 3, 1, 2]
     assert max(sizes[5:], default=0) <= 2, "what did not fit is not tried again"
@@ -203,9 +225,9 @@ def test_out_of_memory_in_a_gradient_halves_that_batch_and_nothing_else(
     requests = [request("hello" + "o" * row, row, random_adapter(layout, row)) for row in range(5)]
     sample, gradients, sampled, weighed = candidate._sample, RowAdapters.gradients, list[int](), list[int]()
 
-    def noted(these: list[SampleRequest], prompts: list[Ids], drew: Drew | None) -> list[Sampled]:
-        sampled.append(len(these))
-        return sample(these, prompts, drew)
+    def noted(these: list[SampleRequest], prompts: list[Ids], together: int, drew: Drew | None) -> list[Sampled]:
+        sampled.append(together)
+        return sample(these, prompts, together, drew)
 
     def small(self: RowAdapters, states: Tensor, along: Tensor) -> list[Tensor]:
         weighed.append(self.rows)
