@@ -21,7 +21,7 @@ from haps_search.types import Adapter, Sampling
 
 FIGURES = (
     "suffix_gradient", "gradient_share", "lost_activations", "adapter_overhead", "group_prefill", "ended_rows",
-    "refill_bound", "top_p",
+    "refill", "top_p",
 )  # fmt: skip
 
 
@@ -102,6 +102,31 @@ class _Bench:
         prompts = [[row % shape.vocabulary] * 16 for row in range(rows)]
         sample(self.decoder, prompts, samplings, [self.adapters[row % len(self.adapters)] for row in range(rows)])
 
+    def mixed_lengths(self) -> list[int]:
+        """The same lengths in no order: whose text ends when is not known before."""
+        lengths = self.lengths()
+        return [lengths[row] for row in torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))]
+
+    def refilled(self, _: int) -> None:
+        """As many at a time as a question has episodes; others join as texts end."""
+        self._mixed(range(len(self.lengths())))
+
+    def in_turn(self, _: int) -> None:
+        """One batch after another; rows that have ended leave."""
+        rows, together = range(len(self.lengths())), self.scale.alone.episodes
+        for start in rows[::together]:
+            self._mixed(rows[start : start + together])
+
+    def _mixed(self, rows: range) -> None:
+        lengths, vocabulary, adapters = self.mixed_lengths(), self.scale.large.vocabulary, self.adapters
+        sample(
+            self.decoder,
+            [[row % vocabulary] * 16 for row in rows],
+            [Sampling(lengths[row], 1.0, row) for row in rows],
+            [adapters[row % len(adapters)] for row in rows],
+            together=self.scale.alone.episodes,
+        )
+
     def plain(self, _: int) -> None:
         self._many(1.0)
 
@@ -128,7 +153,7 @@ def measure(scale: Scale, threads: int) -> Measured:
     bench, count = _Bench(scale), scale.alone.episodes
     variants = (
         "rollout", "suffix_gradient", "recomputed_gradient", "full_gradient", "with_adapters", "without_adapters",
-        "one_episode", "rows_leave", "rows_stay", "plain", "nucleus",
+        "one_episode", "rows_leave", "rows_stay", "refilled", "in_turn", "plain", "nucleus",
     )  # fmt: skip
     found = interleaved({name: getattr(bench, name) for name in variants}, scale.rounds)
     rows = scale.alone.questions * count
@@ -139,12 +164,7 @@ def measure(scale: Scale, threads: int) -> Measured:
         ("adapter_overhead", f"generation with {count} different adapters / without", "without_adapters", 1.05),
         ("group_prefill", f"{count} episodes of one question / {count} x one episode", "one_episode", 0.35),
         ("ended_rows", f"{rows} texts of up to {scale.alone.new} tokens, ended rows leave / stay", "rows_stay", None),
-        (
-            "refill_bound",
-            "the same texts in batches always full, at best / ended rows leave",
-            "rows_leave",
-            None,
-        ),
+        ("refill", f"{rows} such texts in no order, {count} at a time, others join / batch by batch", "in_turn", 0.75),
         ("top_p", f"sampling under a top-p of 0.9 / plain, {scale.truncated[0]} rows, decoding included", "plain", 1.3),
     )
     tops = (
@@ -154,13 +174,11 @@ def measure(scale: Scale, threads: int) -> Measured:
         "with_adapters",
         "rollout",
         "rows_leave",
-        "rows_stay",
+        "refilled",
         "nucleus",
     )
     top = dict(zip(FIGURES, tops, strict=True))
-    # Always full, the same tokens take as many steps as the mean length says.
-    mean = sum(bench.lengths()) / rows
-    factor = {"group_prefill": 1.0 / count, "refill_bound": mean / scale.alone.new}
+    factor = {"group_prefill": 1.0 / count}
     figures = [
         Figure(
             name,
