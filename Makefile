@@ -8,8 +8,10 @@ INSTALL := $(BIN)/python .ci/install.py
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv lock quickstart test test-all unit lint models bench bench-all gpu chaos audit clean
+.PHONY: help venv lock quickstart test test-ray test-others test-all unit lint models bench bench-all gpu chaos audit clean
 
 help:
 	@echo "make quickstart   install into .venv and run the embedded study on a local Ray"
@@ -50,15 +52,25 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What starts no Ray runs on all cores; a Ray has the machine to itself.
 ON_ALL_CORES := $(BIN)/pytest -n auto --dist worksteal
 
 unit: venv
 	$(ON_ALL_CORES) tests/unit -m "not slow and not gpu"
 
+# Tests on Ray mostly wait for processes to start, so the others run beside them.
 test: lint
-	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu"
-	$(BIN)/pytest tests/cluster -m "not slow" --durations 20
+	@$(MAKE) --no-print-directory --jobs 2 test-ray test-others
+
+test-ray: SAYS := ray
+test-ray: venv
+	$(BIN)/pytest tests/cluster -m "not slow" --durations 20 $(TOLD)
+
+test-others: SAYS := ...
+test-others: venv
+	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu" --durations 20 $(TOLD)
+
+# Of two at once each line says whose it is.
+TOLD = 2>&1 | awk '{ print (/^=/ ? "" : "$(SAYS) ") $$0; fflush() }'
 
 test-all: lint
 	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu"

@@ -11,11 +11,9 @@ from haps_search.episodes.play import Play, play
 from haps_search.learning.utility import cost, prices
 from haps_search.serving.exchange import ROUTED, Asked, Chat, Decided, Finish, Reply, Routed, Seats, Spoken
 from haps_search.serving.hosts import Answers, Decides, Hears
-from haps_search.tasks.task import Task
+from haps_search.tasks.task import SingleTurn, Task
 from haps_search.types import Completion, Episode, Message, Parsed, Question, Sampled, SampleRequest
 
-ONE_TURN = ("skills", "qa")
-"""Tasks of which it is known that the first text is the last, so that its pieces may be told while it is written."""
 ANSWERER = "answerer"
 """The role of a candidate that is asked without the task."""
 
@@ -74,8 +72,7 @@ class Service:
 
     async def _played(self, chat: Chat, routed: Routed, hears: Hears | None) -> Episode:
         """The task's own dialogue, with what was said before at the head of every turn."""
-        one_turn = self.experiment.task.type in ONE_TURN and len(self.task.roles) == 1
-        at_once = hears if one_turn else None
+        at_once = hears if isinstance(self.task, SingleTurn) else None
 
         async def sample(name: str, requests: Sequence[SampleRequest]) -> list[Sampled]:
             (request,) = requests

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 from haps_search.config import tasks as config
 from haps_search.config.rewards import ChoiceReward, F1Reward, RegexReward
@@ -27,6 +28,7 @@ class QaTask:
 
     name = "qa"
     roles = (Role("answerer", "Answers the question."),)
+    single_turn: Literal[True] = True
 
     def __init__(self, task: config.QaTask) -> None:
         names: dict[Split, config.Source | None] = {

@@ -143,6 +143,7 @@ class SkillsTask:
     name = "skills"
     description = "Add two numbers, reverse or sort letters, in the format the tag [x] or [y] asks for."
     roles = (Role("answerer", "Answers the question with the result alone."),)
+    single_turn: Literal[True] = True
 
     def __init__(self, difficulty: config.SkillsTask) -> None:
         problems = tuple(_shortages(difficulty))

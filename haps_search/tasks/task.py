@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,13 @@ class Inspected(Protocol):
             ConfigError, DataError: files, rows or functions that trials would stumble over.
         """
         ...
+
+
+@runtime_checkable
+class SingleTurn(Protocol):
+    """A task whose first text is its last, so that its pieces may be told while it is written."""
+
+    single_turn: Literal[True]
 
 
 @runtime_checkable

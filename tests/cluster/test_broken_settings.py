@@ -87,6 +87,7 @@ def test_sigterm_before_the_first_validation_under_asha_leaves_in_order_and_is_r
     assert len(again.read_text().splitlines()) > steps, "it went on from there"
 
 
+@pytest.mark.slow
 def test_a_setting_whose_process_is_always_killed_fails_with_its_reason_and_the_sweep_ends(
     tmp_path: Path, haps: Callable[..., Started], here: dict[str, Any]
 ) -> None:

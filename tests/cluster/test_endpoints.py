@@ -85,6 +85,7 @@ def test_a_node_without_the_key_says_which_variable_it_misses(
     assert stub.bodies == []
 
 
+@pytest.mark.slow
 def test_a_table_is_collected_by_workers_without_torch_and_the_key_is_nowhere(
     tmp_path: Path, short_folder: Path, haps: Callable[..., Started]
 ) -> None:

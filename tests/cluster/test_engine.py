@@ -137,6 +137,7 @@ def test_references_are_the_same_on_both_engines_and_read_once_by_all(
         assert metrics[-1]["reference_log_likelihood"] > metrics[0]["reference_log_likelihood"]
 
 
+@pytest.mark.slow
 def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
     experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
     task = DialogueTask(experiment.task)  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ ON_GPUS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_pool_with_gpus_gives_what_this_process_gives(
     tiny_lms: dict[str, Path], tmp_path: Path, running_ray: None
 ) -> None:

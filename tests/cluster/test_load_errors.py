@@ -23,7 +23,7 @@ def without_weights(experiment: Experiment, where: str, nowhere: Path) -> Experi
     return Experiment.model_validate(described)
 
 
-@pytest.mark.parametrize("where", ["backbone", "candidate"])
+@pytest.mark.parametrize("where", [pytest.param("backbone", marks=pytest.mark.slow), "candidate"])
 def test_an_error_of_loading_crosses_as_itself(
     tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any, where: str
 ) -> None:

@@ -155,7 +155,7 @@ def test_readme_s_commands_with_a_kill_between_end_with_every_trial_once(
     assert head.token.read_text().strip() not in printed + third.stdout
 
 
-@pytest.mark.parametrize("given", ["another", "none"])
+@pytest.mark.parametrize("given", [pytest.param("another", marks=pytest.mark.slow), "none"])
 def test_who_has_not_the_token_is_refused_in_words(given: str, head: Head, tmp_path: Path) -> None:
     another = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     (tmp_path / "token").touch(mode=0o600)

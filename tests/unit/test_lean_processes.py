@@ -107,10 +107,12 @@ def test_a_lean_process_leaves_the_compiler_out_and_computes_the_same() -> None:
     assert answer == scored(config())
 
 
+@pytest.mark.slow
 def test_who_compiles_gets_the_whole_compiler() -> None:
     assert printed(LOADED + COMPILED, config().model_dump_json()) == "compiled"
 
 
+@pytest.mark.slow
 def test_with_versions_that_were_not_tried_everything_is_imported() -> None:
     before, _, after = LOADED.partition("import_lean(config)")
     untried = "import haps_search.engines.lean_imports as lean\nlean.TRIED = {'torch': '1.0.'}\n"
@@ -118,6 +120,7 @@ def test_with_versions_that_were_not_tried_everything_is_imported() -> None:
     assert printed(code + 'print("torch" in sys.modules)', config().model_dump_json()) == "False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"trust_remote_code": True}, {"device": "balanced"}])
 def test_other_people_s_code_and_several_devices_get_all_there_is(changes: dict[str, object]) -> None:
     described = config(**changes).model_dump_json()
