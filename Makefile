@@ -70,7 +70,7 @@ test-others: venv
 	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu" --durations 20 $(TOLD)
 
 # Of two at once each line says whose it is.
-TOLD = 2>&1 | awk '{ print (/^=/ ? "" : "$(SAYS) ") $$0; fflush() }'
+TOLD = 2>&1 | sed -u '/^=/!s/^/$(SAYS) /'
 
 test-all: lint
 	$(ON_ALL_CORES) --ignore tests/cluster -m "not slow and not gpu"
