@@ -11,7 +11,7 @@ from families import AFTER, FAMILIES, build_family
 from verbs import same, sampled_and_scored
 
 from haps_search.candidates import reuse, sample
-from haps_search.candidates.activations import Kept
+from haps_search.candidates.decode import _Growing
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.suffix import Replay, decoder_layers
 from haps_search.config.candidates import CandidateConfig, PathSource
@@ -70,8 +70,8 @@ def test_rows_that_leave_early_change_nothing(
     lm = load(folder, suffix=True)
     layout = resolve(LoraConfig(rank=2, targets=targets, layers=LastLayers(last=1)), lm.table)
     left: list[int] = []
-    keep = Kept.keep
-    monkeypatch.setattr(Kept, "keep", lambda self, rows: left.append(int(rows.sum())) or keep(self, rows))
+    keep = _Growing.keep
+    monkeypatch.setattr(_Growing, "keep", lambda self, rows: left.append(int(rows.sum())) or keep(self, rows))
     leaving = sampled_and_scored(lm, requests(layout))
     assert left == [3, 2, 1]
     monkeypatch.setattr(sample, "SHRINK", 0.0)

@@ -105,10 +105,12 @@ def test_what_was_scored_is_forgotten_in_every_form_and_the_prompt_with_its_last
 def test_a_batch_leaves_each_row_its_own_without_padding() -> None:
     """Two prompts, the first for two rows; the second row had left when the last token was fed."""
     batch = Kept(first=1)
+    batch.reads(range(3))
     batch.add(torch.stack([torch.cat([states(1), states(2, 1.0)]), states(3, 2.0)]))
     batch.prefilled([0, 0, 1], Layers())
+    batch.writes(torch.arange(3))
     batch.add(torch.stack([states(1, value) for value in (3.0, 4.0, 5.0)]))
-    batch.keep(torch.tensor([True, False, True]))
+    batch.writes(torch.tensor([0, 2]))
     batch.add(torch.stack([states(1, value) for value in (6.0, 7.0)]))
     prompts, completions = [B, B, A], [(1, 1, 1), (1, 1), (1, 1, 1)]
     one, two, three = batch.activations(range(3), prompts, completions, [False] * 3)

@@ -26,7 +26,7 @@ from transformers import (
     T5Config,
 )
 
-from haps_search.candidates import gguf_cache
+from haps_search.candidates import gguf_cache, precision
 from haps_search.candidates.chat import render
 from haps_search.candidates.sources import LoadedLM, load_lm
 from haps_search.config.candidates import (
@@ -116,7 +116,8 @@ def test_a_folder_becomes_a_frozen_lm(saved: Path) -> None:
         ("float16", torch.float16),
     ],
 )
-def test_dtype(tiny: Path, dtype: str, wanted: torch.dtype) -> None:
+def test_dtype(tiny: Path, dtype: str, wanted: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "seconds", lambda dtype: 1.0)
     model: Any = llama()
     model.to(torch.bfloat16).save_pretrained(tiny)
     assert {p.dtype for p in load(PathSource(path=str(tiny)), dtype).model.parameters()} == {wanted}
