@@ -42,6 +42,7 @@ def test_the_broker_s_rehearsal_says_what_it_announces() -> None:
     assert json.loads(json.dumps(found.to_json()))["settings"]["by_open"]
 
 
+@pytest.mark.slow
 def test_adapters_and_gradients_are_put_into_the_store_once_and_pass_the_broker_by(running_ray: None) -> None:
     """Of steps that are so small, what every ticket has beside its numbers is most of it; these are large enough."""
     scale = replace(SMALLEST, payloads=(Payload(50_000, 4, 3), Payload(500_000, 4, 3)))
