@@ -170,8 +170,11 @@ def test_a_sweep_of_twenty_of_which_two_kill_their_process_and_one_raises_is_com
             low: {"type": "log", "low": 1e-5, "high": 1e-2},
             function: {"type": "choice", "values": [f"own_rewards:{n}" for n in ("fair", "kills", "raises")]},
         },
-        "sweep": {"trials": 20, "concurrency": 2, "sampler": {"type": "random"}, "enqueue": points},
-    }
+        "sweep": {
+            "trials": 20, "concurrency": 2, "sampler": {"type": "random"}, "enqueue": points,
+            "opponents": {"architecture_only": None, "static": {"trials": 2}, "plain_lora": None},
+        },
+    }  # fmt: skip
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     driver = haps("sweep", str(tmp_path / "study.yaml"), "--runs", str(tmp_path / "runs"), folder=tmp_path)
     assert driver.ended(growth(sweep)) == 0, driver.printed()
