@@ -140,7 +140,7 @@ class _Texts:
         with stepping(self._decoder, state, adapters, room, self._kept) as decoding:
             for step in count(1):
                 token, alive = self._draw(policy, logits, index, alive)
-                if step % self._looks == 0:
+                if step % self._looks == 0 or step == room:  # by then all have ended
                     going_on = int(alive.sum())
                     if not going_on:
                         break

@@ -11,6 +11,7 @@ from families import build_family
 from verbs import same, sampled_and_scored
 
 from haps_search.candidates import fixed as fixed_module
+from haps_search.candidates import sample as sample_module
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LoraConfig
@@ -127,6 +128,17 @@ def test_what_a_batch_left_in_a_plan_does_not_reach_the_next(folder: Path) -> No
         layer.keys.fill_(torch.nan)
         layer.values.fill_(torch.nan)
     same_decoding(fixed, grown, asked)
+
+
+def test_no_more_is_fed_than_a_plan_has_room_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose text has ended is seen late on a GPU; the longest text ends all the same."""
+    monkeypatch.setitem(sample_module.UNSEEN, "cpu", 8)
+    fixed, grown = load(folder, decode="static"), load(folder, decode="eager")
+    steps, around = 41, len(fixed._prompts([(Message("user", "x"),)])[0]) - 1
+    text = "x" * (-(around + steps + 2) % fixed_module.WIDTH)
+    asked = [SampleRequest((Message("user", text),), Sampling(steps, 0.9, seed=seed)) for seed in range(3)]
+    assert [s.token_ids for s in fixed.sample(asked)] == [s.token_ids for s in grown.sample(asked)]
+    assert max(len(s.token_ids) for s in fixed.sample(asked)) == steps, "none was as long as its room"
 
 
 def test_shapes_that_were_not_used_lately_leave(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
