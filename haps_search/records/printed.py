@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+OUTPUT = "output.log"
+"""Where a trial's attempt prints, in its folder."""
+LAST_LINES, LONGEST = 12, 300
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -41,6 +44,18 @@ def printing_to(file: Path) -> Iterator[None]:
                 os.close(former)
             if watched:
                 faulthandler.enable()
+
+
+def last_lines(folder: Path) -> tuple[str, ...]:
+    """What an attempt's process printed last."""
+    try:
+        with (folder / OUTPUT).open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - LAST_LINES * LONGEST, 0))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ()
+    lines = [line.rstrip()[:LONGEST] for line in text.splitlines() if line.strip()]
+    return tuple(lines[-LAST_LINES:])
 
 
 def _flush() -> None:

@@ -29,6 +29,7 @@ from haps_search.config.stored import as_stored
 from haps_search.errors import CheckpointError
 from haps_search.records.checkpoint import Checkpoint, CheckpointStore
 from haps_search.records.jsonl import JsonlTracker, JsonlWriter, read_records, truncate_after
+from haps_search.records.printed import OUTPUT
 from haps_search.records.remote import pushed, remote_of
 from haps_search.records.remote_checkpoints import pull_checkpoints, push_checkpoints
 from haps_search.records.result import has_steps_left
@@ -38,7 +39,7 @@ from haps_search.types import Episode, Snapshot
 
 _log = logging.getLogger(__name__)
 EXAMPLES = 20
-ERROR_FILE, DOING_FILE, OUTPUT = "error.json", "doing.json", "output.log"
+ERROR_FILE, DOING_FILE = "error.json", "doing.json"
 RECORDS = ("metrics.jsonl", "examples.jsonl")
 
 

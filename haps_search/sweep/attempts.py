@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from haps_search.records.printed import OUTPUT
 from haps_search.records.remote import pulled, pushed, remote_of
 from haps_search.records.remote_checkpoints import pull_checkpoints, push_checkpoints
-from haps_search.records.run_folder import ERROR_FILE, OUTPUT
+from haps_search.records.run_folder import ERROR_FILE
 from haps_search.records.standing import DESCRIBED
 from haps_search.sweep.events import TrialRecord
 from haps_search.sweep.layout import attempt_folder, trial_folder
 
 CHECKPOINTS = "checkpoints"
-LAST_LINES, LONGEST = 12, 300
 _STAYS = (ERROR_FILE, OUTPUT)
 """An attempt's own: why it ended, and what it printed."""
 
@@ -60,18 +60,6 @@ def newest_step(folder: Path) -> int:
     """The step of a run's newest checkpoint, by its name; 0 where there is none."""
     names = (path.name.removeprefix("step-") for path in (folder / CHECKPOINTS).glob("step-*"))
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def last_lines(folder: Path) -> tuple[str, ...]:
-    """What an attempt's process printed last."""
-    try:
-        with (folder / OUTPUT).open("rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - LAST_LINES * LONGEST, 0))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ()
-    lines = [line.rstrip()[:LONGEST] for line in text.splitlines() if line.strip()]
-    return tuple(lines[-LAST_LINES:])
 
 
 def _kept(folder: Path) -> Iterator[Path]:

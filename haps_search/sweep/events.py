@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haps_search.errors import Kind as ErrorKind
+from haps_search.records.printed import last_lines
 from haps_search.records.remote import pulled
 from haps_search.records.result import has_steps_left
 
@@ -292,7 +293,7 @@ def written_ending(number: int, folder: Path, steps: int = 0) -> TrialEnded | No
         return None if has_steps_left(written, steps) else TrialEnded(number, "finished", written["metrics"])
     if error.exists():
         note = json.loads(error.read_text())
-        return TrialEnded(number, "failed", error=f"{note['kind']}: {note['message']}")
+        return TrialEnded(number, "failed", error=f"{note['kind']}: {note['message']}", log=last_lines(folder))
     return None
 
 

@@ -31,8 +31,9 @@ from haps_search.errors import Kind as ErrorKind
 from haps_search.errors import PoolError
 from haps_search.faults.kinds import chain, kind_of
 from haps_search.faults.policy import Again, Failures, Over, Policy
+from haps_search.records.printed import last_lines
 from haps_search.records.remote import remote_of, storage
-from haps_search.sweep.attempts import drop_former, last_lines, newest_step
+from haps_search.sweep.attempts import drop_former, newest_step
 from haps_search.sweep.events import (
     AttemptBroke,
     AttemptStarted,

@@ -41,7 +41,7 @@ from haps_search.engines.cluster.worker import results
 from haps_search.errors import CandidateError, ConfigError, Diverged, HapsError, Interrupted, PoolError, StaleUpdate
 from haps_search.lora.adapter import learnt_tensors
 from haps_search.records.run_folder import ERROR_FILE
-from haps_search.sweep.events import TrialEnded, written_ending
+from haps_search.sweep.events import written_ending
 from haps_search.types import (
     Adapter,
     GivenCompletion,
@@ -87,14 +87,19 @@ def config_of(folder: Path) -> dict[str, Any]:
     "error", [Diverged("loss is nan"), CandidateError("the prompt is too long"), ConfigError(["one", "two"], "a.yaml")]
 )
 def test_what_the_run_broke_is_written_down_and_ends_the_trial(
-    run_that_raises: Run, tmp_path: Path, error: HapsError
+    run_that_raises: Run, tmp_path: Path, error: HapsError, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_that_raises(error)
+    error.__cause__ = RuntimeError("this reward has a bug")
+    with capfd.disabled():  # the process's own output, which is what the attempt keeps
+        run_that_raises(error)
     assert json.loads((tmp_path / ERROR_FILE).read_text()) == {
         "kind": type(error).__name__,
         "message": str(error),
     }
-    assert written_ending(3, tmp_path) == TrialEnded(3, "failed", error=f"{type(error).__name__}: {error}")
+    end = written_ending(3, tmp_path)
+    assert end is not None
+    assert (end.number, end.state, end.error) == (3, "failed", f"{type(error).__name__}: {error}")
+    assert end.log[-1] == "RuntimeError: this reward has a bug"
 
 
 @pytest.mark.parametrize("error", [PoolError("a worker was lost"), ValueError("a bug")])

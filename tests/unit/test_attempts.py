@@ -15,10 +15,11 @@ from sweeps import a_study, a_trial, write
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError, Interrupted
 from haps_search.records.jsonl import read_records
+from haps_search.records.printed import last_lines
 from haps_search.records.run_folder import RunFolder
 from haps_search.records.standing import standing
 from haps_search.search.loop import run
-from haps_search.sweep.attempts import drop_former, last_lines, newest_step, take_over
+from haps_search.sweep.attempts import drop_former, newest_step, take_over
 from haps_search.sweep.events import AttemptBroke, AttemptStarted, SweepEnded, TrialEnded, TrialRetried, written_ending
 from haps_search.sweep.following import Followed, run_folder
 from haps_search.sweep.journal import Journal, open_sweep

@@ -21,9 +21,9 @@ from haps_search.config.tables import TableConfig
 from haps_search.engines.cluster.protocol import BROKER
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.errors import HapsError, Interrupted, Kind, PoolError
-from haps_search.records.printed import printing_to
+from haps_search.records.printed import OUTPUT, printing_to
 from haps_search.records.remote import pulled, remote_of, working_folder_at
-from haps_search.records.run_folder import OUTPUT, RunFolder
+from haps_search.records.run_folder import RunFolder
 from haps_search.search.engine import Engine
 from haps_search.search.loop import run
 from haps_search.sweep.attempts import take_over
@@ -81,6 +81,8 @@ def _attempt(
     except Interrupted as error:
         _log.info("%s: %s", folder.path, error)  # and return: without a result the trial stays open in the journal
     except HapsError as error:
+        # Whose fault it is stands where it was raised: in the user's own code, for a reward or a task of theirs.
+        _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
         if error.kind is not Kind.PERMANENT:
             raise
         folder.fail(type(error).__name__, str(error))
