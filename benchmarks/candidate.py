@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
 from benchmarks.scale import Scale
 from benchmarks.subjects import RANK, SCALING
+from haps_search.candidates import lying, row_attention
 from haps_search.candidates import sample as decoding
 from haps_search.candidates.activations import Activations, Ids, Kept
 from haps_search.candidates.decoder import Decoder
-from haps_search.candidates.prefill import recomputed
+from haps_search.candidates.prefill import prefill, recomputed
 from haps_search.candidates.sample import sample
 from haps_search.candidates.score import Row, score
 from haps_search.candidates.suffix import decoder_layers
@@ -21,7 +24,7 @@ from haps_search.types import Adapter, Sampling
 
 FIGURES = (
     "suffix_gradient", "gradient_share", "lost_activations", "adapter_overhead", "group_prefill", "ended_rows",
-    "refill", "top_p",
+    "packed_prefill", "shared_prompt", "refill", "top_p",
 )  # fmt: skip
 
 
@@ -88,6 +91,39 @@ class _Bench:
     def one_episode(self, _: int) -> None:
         sample(self.decoder, self.prompts[:1], self.samplings[:1], self.adapters[:1])
 
+    def packed(self, _: int) -> None:
+        """Prompts whose lengths are evenly spread, one after the other."""
+        self._read(1.0)
+
+    def padded(self, _: int) -> None:
+        """The same beside each other."""
+        self._read(0.0)
+
+    def _read(self, packed_under: float) -> None:
+        count, before = len(self.prompts), lying.PACKED_UNDER
+        spread = [prompt[: max(1, len(prompt) * (row + 1) // count)] for row, prompt in enumerate(self.prompts)]
+        lying.PACKED_UNDER = packed_under
+        try:
+            with torch.no_grad():
+                prefill(self.decoder, spread, self.adapters, None)
+        finally:
+            lying.PACKED_UNDER = before
+
+    def shared(self, _: int) -> None:
+        """Episodes of one question, whose prompt's keys and values are there once."""
+        self._episodes(0)
+
+    def copied(self, _: int) -> None:
+        """The same, each with a copy."""
+        self._episodes(sys.maxsize)
+
+    def _episodes(self, shared_from: int) -> None:
+        before, row_attention.SHARED_FROM = row_attention.SHARED_FROM, shared_from
+        try:
+            sample(self.decoder, [self.prompts[0]] * len(self.samplings), self.samplings, self._one())
+        finally:
+            row_attention.SHARED_FROM = before
+
     def lengths(self) -> list[int]:
         """Of a step's texts, evenly from 1 to the longest."""
         alone = self.scale.alone
@@ -153,7 +189,8 @@ def measure(scale: Scale, threads: int) -> Measured:
     bench, count = _Bench(scale), scale.alone.episodes
     variants = (
         "rollout", "suffix_gradient", "recomputed_gradient", "full_gradient", "with_adapters", "without_adapters",
-        "one_episode", "rows_leave", "rows_stay", "refilled", "in_turn", "plain", "nucleus",
+        "one_episode", "rows_leave", "rows_stay", "packed", "padded", "shared", "copied", "refilled", "in_turn",
+        "plain", "nucleus",
     )  # fmt: skip
     found = interleaved({name: getattr(bench, name) for name in variants}, scale.rounds)
     rows = scale.alone.questions * count
@@ -164,6 +201,13 @@ def measure(scale: Scale, threads: int) -> Measured:
         ("adapter_overhead", f"generation with {count} different adapters / without", "without_adapters", 1.05),
         ("group_prefill", f"{count} episodes of one question / {count} x one episode", "one_episode", 0.35),
         ("ended_rows", f"{rows} texts of up to {scale.alone.new} tokens, ended rows leave / stay", "rows_stay", None),
+        ("packed_prefill", f"reading {count} prompts of lengths spread evenly, packed / padded", "padded", None),
+        (
+            "shared_prompt",
+            f"{count} episodes of one question on one prompt's keys and values / on copies",
+            "copied",
+            None,
+        ),
         ("refill", f"{rows} such texts in no order, {count} at a time, others join / batch by batch", "in_turn", 0.75),
         ("top_p", f"sampling under a top-p of 0.9 / plain, {scale.truncated[0]} rows, decoding included", "plain", 1.3),
     )
@@ -174,6 +218,8 @@ def measure(scale: Scale, threads: int) -> Measured:
         "with_adapters",
         "rollout",
         "rows_leave",
+        "packed",
+        "shared",
         "refilled",
         "nucleus",
     )

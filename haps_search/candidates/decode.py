@@ -14,6 +14,7 @@ from haps_search.candidates.activations import Kept
 from haps_search.candidates.decoder import Decoder
 from haps_search.candidates.fixed import bucket
 from haps_search.candidates.prompts import Prefilled, positions
+from haps_search.candidates.row_attention import SharedLayer
 from haps_search.candidates.stack import on_several_devices
 from haps_search.lora.injection import Update, injected
 from haps_search.lora.row_adapters import RowAdapters
@@ -50,7 +51,14 @@ class RoomyLayer(DynamicLayer):
 
 def give_room(cache: Any, room: int) -> None:
     """Every layer that keeps all positions gets room for so many more; others (sliding windows) stay as they are."""
-    cache.layers = [RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+
+    def roomy(layer: Any) -> Any:
+        return RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer
+
+    cache.layers = [roomy(layer) for layer in cache.layers]
+    for layer in cache.layers:
+        if isinstance(layer, SharedLayer):
+            layer.give_room(roomy)
 
 
 def _with_room(part: Tensor, room: int) -> Tensor:

@@ -10,8 +10,9 @@ from torch import nn
 
 from haps_search.candidates.attention import Attention
 from haps_search.candidates.fixed import FixedPlans
+from haps_search.candidates.lying import ByRows, by_rows
 from haps_search.candidates.prompt_cache import PromptCache
-from haps_search.candidates.stack import Head
+from haps_search.candidates.stack import Head, on_several_devices
 from haps_search.candidates.suffix import last_attention
 
 if TYPE_CHECKING:
@@ -31,8 +32,24 @@ class Decoder:
     plans: FixedPlans | None = None
 
     def __post_init__(self) -> None:
+        # Tried on tokens of their own, which nobody who watches a batch should see.
+        _ = self._by_rows
         if self.layers is not None:
-            _ = self.head  # tried on tokens of its own, which nobody who watches a batch should see
+            _ = self.head
+
+    @property
+    def packs(self) -> bool:
+        """Whether prompts can be read one after the other, without padding."""
+        return self._by_rows.packs
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows can go on from one prompt's keys and values."""
+        return self._by_rows.shares
+
+    @cached_property
+    def _by_rows(self) -> ByRows:
+        return ByRows(False, False) if on_several_devices(self.model) else by_rows(self.model, self.pad_id)
 
     @cached_property
     def head(self) -> Head:

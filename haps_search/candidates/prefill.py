@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
 
 from haps_search.candidates.activations import Activations, Kept
 from haps_search.candidates.decoder import Decoder
+from haps_search.candidates.lying import lying, read_by
 from haps_search.candidates.prompt_cache import Below, entries, joined
 from haps_search.candidates.prompts import Prefilled, pad_left, pad_right, positions
+from haps_search.candidates.row_attention import SharedLayer, shared
 from haps_search.candidates.stack import on_several_devices, run_below, run_from
 from haps_search.candidates.suffix import first_patched
 from haps_search.lora.injection import injected
@@ -31,33 +33,41 @@ def prefill(
     those that share what is kept. Whoever keeps states must be watching already."""
     device = decoder.model.device
     first, owners = distinct(prompts, adapters)
-    ids, mask = pad_left(prompts, decoder.pad_id, device)
+    mask = pad_left(prompts, decoder.pad_id, device)[1]
     split = split_of(decoder.layers, adapters) if split is None else split
-    # Keys and values on several devices can be selected by an index on the CPU only.
-    beside = torch.device("cpu") if on_several_devices(decoder.model) else device
-    spread = _Spread(first, torch.tensor(owners, device=beside), kept)
+    read = [prompts[i] for i in first]
+    rows = RowAdapters([adapters[i] for i in first], decoder.model.dtype, device)
+    known = (False,) * len(prompts)
     if decoder.layers is None or split == 0:
-        rows = RowAdapters([adapters[i] for i in first], decoder.model.dtype, device)
-        logits, cache = spread.over(*_whole(decoder, ids[first], mask[first], rows))
-        return Prefilled(mask, logits, cache, (False,) * len(prompts))
-    return _in_two(decoder, decoder.layers, split, prompts, adapters, ids, mask, spread)
+        lower, (logits, cache) = None, _whole(decoder, read, rows)
+    else:
+        texts = list(dict.fromkeys(map(tuple, prompts)))
+        place = {text: number for number, text in enumerate(texts)}
+        of_texts = [place[tuple(prompt)] for prompt in prompts]
+        states, lower, old = _below(decoder, decoder.layers, split, texts)
+        known = tuple(old[text] for text in of_texts)
+        logits, cache = _above(decoder, decoder.layers, split, read, states[[of_texts[i] for i in first]], rows)
+    if kept is not None:
+        kept.prefilled(owners, cache)
+    _to_rows(decoder, cache, owners)
+    if lower is not None:
+        _to_rows(decoder, lower, of_texts)
+        cache.layers[:split] = lower.layers[:split]
+    return Prefilled(mask, logits if len(first) == len(owners) else logits[owners], cache, known)
 
 
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    """From rows that differ in prompt or adapter to the rows of the batch."""
-
-    first: list[int]
-    owners: Tensor
-    kept: Kept | None
-
-    def over(self, logits: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        if self.kept is not None:
-            self.kept.prefilled(self.owners.tolist(), cache)
-        if len(self.first) == len(self.owners):
-            return logits, cache
-        cache.batch_select_indices(self.owners)
-        return logits[self.owners], cache
+def _to_rows(decoder: Decoder, cache: Any, owners: list[int]) -> None:
+    """From a cache of prompts to one of rows, of which `owners` says whose prompt is which."""
+    if owners == list(range(len(owners))):
+        return
+    if decoder.shares:
+        cache.layers = [shared(layer, owners) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    # Keys and values on several devices can be selected by an index on the CPU only.
+    beside = torch.device("cpu") if on_several_devices(decoder.model) else decoder.model.device
+    rows = torch.tensor(owners, device=beside)
+    for layer in cache.layers:
+        if not isinstance(layer, SharedLayer):
+            layer.batch_select_indices(rows)
 
 
 def split_of(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -> int:
@@ -66,37 +76,29 @@ def split_of(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -
     return 0 if layers is None else len(layers) - 1 if lowest is None else lowest
 
 
-def _whole(decoder: Decoder, ids: Tensor, mask: Tensor, rows: RowAdapters) -> tuple[Tensor, Any]:
-    model = decoder.model
-    with injected(model, rows):
-        out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1], out.past_key_values
+def _whole(decoder: Decoder, prompts: Sequence[Sequence[int]], rows: RowAdapters) -> tuple[Tensor, Any]:
+    """Logits (n, V) of what follows, and the cache of all layers."""
+    lie = lying(prompts, decoder.pad_id, decoder.model.device, decoder.packs)
+    with injected(decoder.model, rows, lie.lengths):
+        return read_by(decoder.model, lie)
 
 
-def _in_two(
+def _above(
     decoder: Decoder,
     layers: nn.ModuleList,
     split: int,
     prompts: Sequence[Sequence[int]],
-    adapters: Sequence[Adapter | None],
-    ids: Tensor,
-    mask: Tensor,
-    spread: _Spread,
-) -> Prefilled:
-    texts = list(dict.fromkeys(map(tuple, prompts)))
-    place = {text: number for number, text in enumerate(texts)}
-    rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=ids.device)
-    states, lower, known = _below(decoder, layers, split, texts)
-    first = spread.first
-    with injected(decoder.model, RowAdapters([adapters[i] for i in first], decoder.model.dtype, ids.device)):
+    states: Tensor,
+    rows: RowAdapters,
+) -> tuple[Tensor, Any]:
+    """The same from the states (n, S', H) that enter layer `split`; the cache of those from there on."""
+    lie = lying(prompts, decoder.pad_id, states.device, decoder.packs)
+    entering = lie.entering(states[:, -max(map(len, prompts)) :])
+    with lie.reading(), injected(decoder.model, rows, lie.lengths):
         hidden, cache = run_from(
-            decoder.head, layers, split, states[rows[first]],
-            attention_mask=mask[first], position_ids=positions(mask[first]), use_cache=True,
-        )  # fmt: skip
-    logits, cache = spread.over(decoder.head.logits(hidden[:, -1:])[:, -1], cache)
-    lower.batch_select_indices(rows)
-    cache.layers[:split] = lower.layers[:split]
-    return Prefilled(mask, logits, cache, tuple(known[place[tuple(prompt)]] for prompt in prompts))
+            decoder.head, layers, split, entering, **lie.places, past_key_values=lie.cache(), use_cache=True
+        )
+    return decoder.head.logits(lie.last(hidden))[:, -1], lie.filled(cache, decoder.model.config)
 
 
 def _below(
@@ -108,11 +110,13 @@ def _below(
         found = {text: below for text in texts if (below := decoder.prompts.get((split, text))) is not None}
     known, new = [text in found for text in texts], [text for text in texts if text not in found]
     if new:
-        ids, mask = pad_left(new, decoder.pad_id, decoder.model.device)
-        states, cache = run_below(
-            decoder.head, layers, split,
-            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True,
-        )  # fmt: skip
+        lie = lying(new, decoder.pad_id, decoder.model.device, decoder.packs)
+        with lie.reading():
+            states, cache = run_below(
+                decoder.head, layers, split,
+                **lie.tokens, **lie.places, past_key_values=lie.cache(), use_cache=True,
+            )  # fmt: skip
+        states, cache = lie.padded(states), lie.filled(cache, decoder.model.config)
         apart = entries(states, cache, split, list(map(len, new))) if decoder.prompts.budget else None
         if apart is None:
             return states, cache, known

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from haps_search.candidates.prompts import Prefilled, stack_left
+from haps_search.candidates.row_attention import SharedLayer
 
 _PLAIN = DynamicLayer, DynamicSlidingWindowLayer
 PromptKey = tuple[int, tuple[int, ...]]
@@ -106,18 +107,16 @@ def side_by_side(one: Prefilled, other: Prefilled, config: Any) -> Prefilled:
     mask = torch.cat([_columns(part.mask.unsqueeze(-1), width).squeeze(-1) for part in parts])
     cache = DynamicCache(config=config)
     for number, layer in enumerate(cache.layers):
-        held = [part.cache.layers[number] for part in parts]
-        room = min(width, max(each.keys.shape[-2] for each in held))
-        keys, values = (
-            torch.cat([_columns(getattr(each, kind), room) for each in held]) for kind in ("keys", "values")
-        )
+        held = [(each.keys, each.values) for each in (part.cache.layers[number] for part in parts)]
+        room = min(width, max(keys.shape[-2] for keys, _ in held))
+        keys, values = (torch.cat([_columns(part, room) for part in both]) for both in zip(*held, strict=True))
         fill(layer, keys, values, width)
     return Prefilled(mask, torch.cat([part.logits for part in parts]), cache, (*one.known, *other.known))
 
 
 def may_join(cache: Any) -> bool:
     """Whether a cache holds keys and values and nothing else."""
-    return all(type(layer) in _PLAIN for layer in cache.layers)
+    return all(type(layer) in (*_PLAIN, SharedLayer) for layer in cache.layers)
 
 
 def _columns(part: Tensor, width: int) -> Tensor:

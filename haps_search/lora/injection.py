@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from haps_search.lora.row_adapters import RowAdapters
@@ -15,19 +16,24 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 
-def injected(model: nn.Module, adapters: RowAdapters) -> AbstractContextManager[list[Update]]:
-    """While open, row i of every batch through `model` runs under adapter i. Hooks go also when the body raises."""
-    return patched(model, adapters.stacks())
+def injected(
+    model: nn.Module, adapters: RowAdapters, lengths: Sequence[int] | None = None
+) -> AbstractContextManager[list[Update]]:
+    """While open, row i of every batch through `model` runs under adapter i. Hooks go also when the body raises.
+
+    `lengths`: what goes through are rows of so many tokens one after the other.
+    """
+    return patched(model, adapters.stacks(), lengths)
 
 
 @contextmanager
-def patched(model: nn.Module, stacks: Stacks) -> Iterator[list[Update]]:
+def patched(model: nn.Module, stacks: Stacks, lengths: Sequence[int] | None = None) -> Iterator[list[Update]]:
     """The same, from the matrices themselves."""
     updates: list[Update] = []
     handles: list[RemovableHandle] = []
     try:
         for name, stack in stacks.items():
-            updates.append(Update(stack))
+            updates.append(Update(stack, lengths))
             handles.append(model.get_submodule(name).register_forward_hook(updates[-1]))
         yield updates
     finally:
@@ -38,8 +44,8 @@ def patched(model: nn.Module, stacks: Stacks) -> Iterator[list[Update]]:
 class Update:
     """What a patched module adds to its output, row by row."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
+    def __init__(self, stack: Stack, lengths: Sequence[int] | None = None) -> None:
+        self._stack, self._lengths = stack, None if lengths is None else list(lengths)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows of the batch, named by a mask (rows,)."""
@@ -55,12 +61,20 @@ class Update:
         a_t, b_t = self._stack.a.mT.to(x.device), self._stack.b.mT.to(x.device)
         if len(a_t) == 1:
             update = (x @ a_t[0]) @ b_t[0]
+        elif self._lengths is not None:
+            update = self._one_after_the_other(x, a_t, b_t, self._lengths)
         elif self._stack.slots is None:
             # Some models flatten (n, T, d) to (n T, d) before their MLP.
             update = (x.reshape(len(a_t), -1, x.shape[-1]) @ a_t) @ b_t
         else:
             update = self._grouped(x, a_t, b_t, self._stack.slots.to(x.device))
         return output + update.reshape(output.shape).to(output.dtype)
+
+    def _one_after_the_other(self, x: Tensor, a_t: Tensor, b_t: Tensor, lengths: list[int]) -> Tensor:
+        rows = nn.utils.rnn.pad_sequence(list(x.reshape(-1, x.shape[-1]).split(lengths)), batch_first=True)
+        slots = self._stack.slots
+        found = (rows @ a_t) @ b_t if slots is None else self._grouped(rows, a_t, b_t, slots.to(x.device))
+        return torch.cat([row[:length] for row, length in zip(found, lengths, strict=True)])
 
     def _grouped(self, x: Tensor, a_t: Tensor, b_t: Tensor, slots: Tensor) -> Tensor:
         """Each A and B is read once, whoever shares it."""

@@ -11,6 +11,7 @@ from verbs import same, sampled_and_scored
 
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import Below, PromptCache
+from haps_search.candidates.row_attention import packed_now
 from haps_search.config.candidates import CandidateConfig, PathSource
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.lora.spec import resolve
@@ -67,6 +68,11 @@ def test_what_is_said_is_the_same_whether_prompts_are_known_or_not(family: tuple
         ]
 
 
+def prompts_in(states: torch.Tensor) -> int:
+    packing = packed_now()
+    return len(states) if packing is None else len(packing.lengths)
+
+
 def test_prompts_that_are_known_pass_no_lower_layer_again(family: tuple[str, Path]) -> None:
     name, folder = family
     lm = load(folder, 0.1)
@@ -75,7 +81,9 @@ def test_prompts_that_are_known_pass_no_lower_layer_again(family: tuple[str, Pat
     passed: list[tuple[int, int]] = []  # layer, rows of a pass over prompts
     for number in (0, 2):
         layers[number].register_forward_hook(
-            lambda m, args, out, number=number: passed.append((number, len(args[0]))) if args[0].shape[1] > 1 else None
+            lambda m, args, out, number=number: (
+                passed.append((number, prompts_in(args[0]))) if args[0].shape[1] > 1 else None
+            )
         )
     layout = layout_of(name, lm, 1)
     asked = requests(layout, 1)

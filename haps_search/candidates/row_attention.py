@@ -1,0 +1,243 @@
+"""Attention over rows as a pool has them: prompts that lie one after the other, without padding, and texts of which
+several go on from one prompt, whose keys and values are there once.
+
+It takes the place of `sdpa` in a model, by transformers' interface for attention functions, and is that wherever
+neither is the case. On a GPU what lies one after the other goes through torch's flash kernel for rows of any length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "haps_rows"
+SHARED_FROM = 0
+"""So many numbers would be copied, in a layer's keys, before rows share them: to look at two tensors takes longer than
+at one, and small ones are copied at once."""
+_FOREIGN = ("softcap", "s_aux", "position_bias")
+"""What some families add to attention; theirs is computed by their own function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Rows of these lengths one after the other, as one row of a batch; `bounds` (n + 1,) is where they begin and end.
+    `windows` are those that masks were asked for, and `seen` those that attention was told of."""
+
+    lengths: tuple[int, ...]
+    bounds: Tensor
+    windows: set[int | None] = field(default_factory=set)
+    seen: set[int | None] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], device: torch.device) -> Packing:
+        ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        return cls(tuple(lengths), ends.to(device))
+
+
+_packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
+_going_on: ContextVar[SharedLayer | None] = ContextVar("going_on", default=None)
+"""The layer that gave its keys last: attention follows at once."""
+
+
+@contextmanager
+def packed(packing: Packing) -> Iterator[None]:
+    """While open, what goes through a model are such rows."""
+    token = _packing.set(packing)
+    try:
+        yield
+    finally:
+        _packing.reset(token)
+
+
+def packed_now() -> Packing | None:
+    return _packing.get()
+
+
+def attend_by_rows(model: PreTrainedModel) -> bool:
+    """Put it into a model that attends by `sdpa`; False where it cannot be."""
+    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+        return False
+    AttentionInterface.register(NAME, _attention)  # of all models, so again does no harm
+    AttentionMaskInterface.register(NAME, _mask)
+    try:
+        model.set_attn_implementation(NAME)
+    except (ValueError, ImportError, RuntimeError):
+        return False
+    return str(model.config._attn_implementation) == NAME
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    packing = _packing.get()
+    if packing is None:
+        return sdpa_mask(*args, **kwargs)
+    packing.windows.add(kwargs.get("local_size"))
+    return None
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    packing, shared = _packing.get(), _going_on.get()
+    if packing is None and (shared is None or shared.shown is not key):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if any(kwargs.get(name) is not None for name in _FOREIGN):
+        raise NotImplementedError(f"attention with {[n for n in _FOREIGN if kwargs.get(n) is not None]}")
+    if packing is not None:
+        return _one_after_the_other(packing, query, key, value, kwargs.get("scaling"), kwargs.get("sliding_window"))
+    assert shared is not None
+    _going_on.set(None)
+    scaling = kwargs.get("scaling")
+    return shared.attention(query, value, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling), None
+
+
+def _one_after_the_other(
+    packing: Packing, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+) -> tuple[Tensor, None]:
+    """(1, heads, tokens, d) each; (1, tokens, heads, d)."""
+    packing.seen.add(window)
+    fewer = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and key.shape[-1] == value.shape[-1] <= 256:
+        from torch.nn.attention.varlen import varlen_attn
+
+        q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+        bounds, longest = packing.bounds, max(packing.lengths)
+        back = -1 if window is None else window - 1
+        out = varlen_attn(
+            q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=(back, 0), enable_gqa=fewer
+        )
+        assert isinstance(out, Tensor)
+        return out.unsqueeze(0), None
+    apart = zip(*(part.split(packing.lengths, -2) for part in (query, key, value)), strict=True)
+    found = [
+        nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=(near := _near(q, window)), is_causal=near is None, scale=scaling, enable_gqa=fewer
+        )
+        for q, k, v in apart
+    ]
+    return torch.cat(found, -2).transpose(1, 2).contiguous(), None
+
+
+def _near(query: Tensor, window: int | None) -> Tensor | None:
+    """Which (t, t) positions a sliding window shows, None where it shows all before."""
+    tokens = query.shape[-2]
+    if window is None or tokens <= window:
+        return None
+    every = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device)
+    return every.tril().triu(1 - window)
+
+
+def shared(layer: Any, owners: Sequence[int]) -> Any:
+    """The layer's prompts with rows that go on from them, `owners` saying from which; the layer itself where that
+    saves less than it costs."""
+    if not layer.is_initialized or layer.keys[0].numel() * (len(owners) - len(layer.keys)) < SHARED_FROM:
+        return layer
+    return SharedLayer(layer.keys, layer.values, owners)
+
+
+class SharedLayer(CacheLayerMixin):
+    """A layer of a cache whose rows go on from prompts: `keys` and `values` (u, heads, S, d) of these are there once,
+    and (n, heads, t, d) of each row's own. Whoever asks for `keys` or `values` gets (n, heads, S + t, d), made anew."""
+
+    is_sliding = False
+
+    def __init__(self, keys: Tensor, values: Tensor, owners: Sequence[int]) -> None:
+        """`owners` says which of the prompts is each row's."""
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._prompts = keys, values
+        self._own = DynamicLayer()
+        self._own.lazy_initialization(keys, values)
+        self._own.keys, self._own.values = (p.new_empty(len(owners), p.shape[1], 0, p.shape[3]) for p in (keys, values))
+        self.shown: Tensor | None = None
+        self._group(owners)
+
+    def _group(self, owners: Sequence[int]) -> None:
+        members: dict[int, list[int]] = {}
+        for row, owner in enumerate(owners):
+            members.setdefault(owner, []).append(row)
+        kept = list(members)
+        if kept != list(range(len(self._prompts[0]))):
+            self._prompts = self._prompts[0][kept], self._prompts[1][kept]
+        self._owners = [kept.index(owner) for owner in owners]
+        most = max(map(len, members.values()))
+        places = {row: u * most + g for u, rows in enumerate(members.values()) for g, row in enumerate(rows)}
+        filled = [[*rows, *[rows[-1]] * (most - len(rows))] for rows in members.values()]
+        self._index = torch.tensor(filled, device=self.device)
+        self._place = torch.tensor([places[row] for row in range(len(owners))], device=self.device)
+
+    @property
+    def keys(self) -> Tensor:
+        return torch.cat([self._prompts[0][self._owners], self._own.keys], -2)
+
+    @property
+    def values(self) -> Tensor:
+        return torch.cat([self._prompts[1][self._owners], self._own.values], -2)
+
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len(self._prompts[0])
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """It holds prompts from the beginning."""
+
+    def give_room(self, roomy: Callable[[Any], Any]) -> None:
+        """Let what grows be such a layer."""
+        self._own = roomy(self._own)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """The keys and values of the rows' own tokens. Attention by rows looks at the prompts too."""
+        keys, values = self._own.update(key_states, value_states)
+        self.shown = keys
+        _going_on.set(self)
+        return keys, values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._own.batch_select_indices(indices)
+        self._group([self._owners[row] for row in indices.tolist()])
+
+    def get_seq_length(self) -> int:
+        return int(self._prompts[0].shape[-2] + self._own.keys.shape[-2])
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def attention(self, query: Tensor, values: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+        """Of one token per row: `query` (n, heads, 1, d), `mask` (n, 1, 1, S + t); (n, 1, heads, d).
+        The rows of a prompt ask for its keys and values together."""
+        assert self.shown is not None
+        prompt_keys, prompt_values = self._prompts
+        rows, heads, groups = len(query), query.shape[1], prompt_keys.shape[1]
+        q = query.reshape(rows, groups, heads // groups, -1)
+        of_prompts = self._apart(self._together(q) @ prompt_keys.mT, q)
+        scores = torch.cat([of_prompts, q @ self.shown.mT], -1) * scaling
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        shares = scores.softmax(-1, dtype=torch.promote_types(torch.float32, q.dtype)).to(q.dtype)
+        to_prompts, to_own = shares.split([prompt_keys.shape[-2], self.shown.shape[-2]], -1)
+        found = self._apart(self._together(to_prompts) @ prompt_values, q) + to_own @ values
+        return found.reshape(rows, 1, heads, -1)
+
+    def _together(self, part: Tensor) -> Tensor:
+        """(u, groups, G r, x) from (n, groups, r, x): the rows of a prompt beside each other."""
+        return part[self._index].transpose(1, 2).flatten(2, 3)
+
+    def _apart(self, part: Tensor, like: Tensor) -> Tensor:
+        """The other way round."""
+        u, groups, _, x = part.shape
+        return part.view(u, groups, -1, like.shape[2], x).transpose(1, 2).flatten(0, 1)[self._place]
