@@ -75,8 +75,8 @@ def running_ray() -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.fixture
-def on_ray(running_ray: None, tmp_path: Path) -> Callable[..., AbstractContextManager[Any]]:
+@pytest.fixture(scope="session")
+def on_ray(running_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Any]]:
     """Open a session for an experiment on the running Ray; the profile's fields can be changed."""
     from haps_search.engines.cluster.session import session
 
@@ -91,6 +91,6 @@ def on_ray(running_ray: None, tmp_path: Path) -> Callable[..., AbstractContextMa
             **changes,
         }
         profile = ClusterProfile.model_validate(described)
-        return session(NAME, experiment.candidates, profile, tmp_path / "pool")
+        return session(NAME, experiment.candidates, profile, tmp_path_factory.mktemp("pool"))
 
     return opened

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,71 +96,54 @@ def started(live: Any, experiment: Experiment) -> RayEngine:
     return asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
 
 
-def test_local_is_ray_with_one_worker_is_ray_with_several(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
-) -> None:
+def apart(live: Any, experiment: Experiment, folder: Path, task: Task | None = None) -> Any:
+    """Played on Ray."""
+    engine = started(live, experiment)
+    found = played(engine, experiment, folder, task)
+    asyncio.run(engine.close())
+    return found
+
+
+@pytest.fixture(scope="module")
+def local(tiny_lms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Any]:
+    """An experiment, and how it is played in one process."""
     experiment = tiny_experiment(tiny_lms, learning__kl_weight=0.1)
-    local = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
-    with on_ray(experiment) as live:
-        one = played(started(live, experiment), experiment, tmp_path / "one")
-    # Other resources make another Train run; it is one pool all the same.
-    with on_ray(experiment, candidates={"qwen2": {"cpus": 0.5, "gpus": 0.5}}, replicas={"llama": 2}) as live:
-        two = played(started(live, experiment), experiment, tmp_path / "two")
-        workers = ray.get(live.broker.status.remote())["workers"]
-        held = ray.cluster_resources()["GPU"] - ray.available_resources()["GPU"]
-    assert len(local[0]) == 6
-    assert any(m["reward_spread"] > 0 for m in local[0])
-    assert sorted(w["candidate"] for w in workers.values()) == ["llama", "llama", "qwen2"]
-    assert held == 0.5
-    same(local, one)
-    same(local, two)
+    found = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path_factory.mktemp("local"))
+    assert len(found[0]) == 6
+    assert any(m["reward_spread"] > 0 for m in found[0])
+    return experiment, found
 
 
-def test_references_are_the_same_on_both_engines_and_read_once_by_all(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
-) -> None:
-    task, lows = TaughtTask(), ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"})
-    taught = [
-        tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
-        for low in lows
-    ]
-    # And rewards from there, held to where references led.
-    begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
-    held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
-    taught.append(tiny_experiment(tiny_lms, **begins, **held))
-    local = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
-    with on_ray(taught[0], replicas={"llama": 2}) as live:
-        apart = [played(started(live, e), e, tmp_path / f"ray-{i}", task) for i, e in enumerate(taught)]
-    for one, other in zip(local, apart, strict=True):
-        same(one, other)
-    for metrics, _, _ in local[:3]:
-        assert metrics[-1]["reference_log_likelihood"] > metrics[0]["reference_log_likelihood"]
+class TestAWorkerPerCandidate:
+    """Logical GPUs: Ray counts them, nothing computes on them, and no process group asks for NCCL."""
 
+    @pytest.fixture(scope="class")
+    def live(self, tiny_lms: dict[str, Path], on_ray: Any) -> Iterator[Any]:
+        resources = {"candidate": {"cpus": 0.25, "gpus": 1}, "router": {"cpus": 0.25, "gpus": 0.5}}
+        with on_ray(tiny_experiment(tiny_lms), **resources) as live:
+            yield live
 
-@pytest.mark.slow
-def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
-    experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
-    task = DialogueTask(experiment.task)  # type: ignore[arg-type]
-    local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local", task)
-    with on_ray(experiment, replicas={"llama": 1, "qwen2": 2}) as live:
-        apart = played(started(live, experiment), experiment, tmp_path / "ray", task)
-        drawn = sum(m["completion_tokens"] for m in apart[0])  # and what validation draws
-        lines = scraped(lambda lines: told(lines, "ray_haps_tokens_total", 'kind="sample"') >= drawn)
-    for name in ("llama", "qwen2"):
-        assert told(lines, "ray_haps_tokens_total", f'candidate="{name}"', 'kind="score"') > 0
-        assert told(lines, "ray_haps_workers", f'candidate="{name}"') == {"llama": 1, "qwen2": 2}[name]
-    assert told(lines, "ray_haps_leases_total") > 0
-    assert any(m["reward_spread"] > 0 for m in local[0])
-    assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
-    same(local, apart)
+    def test_each_candidate_holds_a_gpu_of_its_own_and_errors_cross_as_themselves(
+        self, tiny_lms: dict[str, Path], tmp_path: Path, live: Any
+    ) -> None:
+        experiment = tiny_experiment(tiny_lms, run__steps=1)
+        engine = started(live, experiment)
+        metrics, _, _ = played(engine, experiment, tmp_path / "gpus")
+        assert metrics[0]["completion_tokens"] > 0
+        assert ray.available_resources()["GPU"] == pytest.approx(0.5)
+        with pytest.raises(StaleUpdate, match="version 7"):
+            asyncio.run(engine.update([], Rollouts(7, (), (), {})))
+        asyncio.run(engine.close())
 
+    def test_local_is_ray(self, local: tuple[Experiment, Any], tmp_path: Path, live: Any) -> None:
+        experiment, wanted = local
+        same(wanted, apart(live, experiment, tmp_path / "one"))
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
-) -> None:
-    experiment = tiny_experiment(tiny_lms, run__steps=40, run__checkpoint_every=40)
-    undisturbed = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
-    with on_ray(experiment) as live:
+    def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
+        self, tiny_lms: dict[str, Path], tmp_path: Path, live: Any
+    ) -> None:
+        experiment = tiny_experiment(tiny_lms, run__steps=12, run__checkpoint_every=12)
+        undisturbed = played(LocalEngine.build(experiment, DenseTask()), experiment, tmp_path / "local")
         engine = started(live, experiment)
         before = ray.get(live.broker.status.remote())["workers"]
         victim = next(w for w in before.values() if w["candidate"] == "qwen2")
@@ -176,13 +159,71 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_counted_twice(
         asyncio.run(killed_on_the_way())
         after = ray.get(live.broker.status.remote())["workers"]
         snapshot = asyncio.run(engine.snapshot())
-    metrics = [{k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")]
-    same(undisturbed, (metrics, (folder / "examples.jsonl").read_text().splitlines(), snapshot))
-    survivors = {k: w["pid"] for k, w in before.items() if w["candidate"] != "qwen2"}
-    assert {k: after[k]["pid"] for k in survivors} == survivors
-    replaced = next(w for w in after.values() if w["candidate"] == "qwen2")
-    assert replaced["pid"] != victim["pid"]
-    assert replaced["registrations"] == 2
+        asyncio.run(engine.close())
+        metrics = [
+            {k: v for k, v in r.metrics.items() if k not in TIMES} for r in read_records(folder / "metrics.jsonl")
+        ]
+        same(undisturbed, (metrics, (folder / "examples.jsonl").read_text().splitlines(), snapshot))
+        survivors = {k: w["pid"] for k, w in before.items() if w["candidate"] != "qwen2"}
+        assert {k: after[k]["pid"] for k in survivors} == survivors
+        replaced = next(w for w in after.values() if w["candidate"] == "qwen2")
+        assert replaced["pid"] != victim["pid"]
+        assert replaced["registrations"] == 2
+
+
+class TestSeveralWorkers:
+    @pytest.fixture(scope="class")
+    def live(self, tiny_lms: dict[str, Path], on_ray: Any) -> Iterator[Any]:
+        # Other resources make another Train run; it is one pool all the same.
+        how = {"candidates": {"qwen2": {"cpus": 0.5, "gpus": 0.5}}, "replicas": {"llama": 2}}
+        with on_ray(tiny_experiment(tiny_lms), **how) as live:
+            yield live
+
+    def test_local_is_ray(self, local: tuple[Experiment, Any], tmp_path: Path, live: Any) -> None:
+        experiment, wanted = local
+        same(wanted, apart(live, experiment, tmp_path / "two"))
+        workers = ray.get(live.broker.status.remote())["workers"]
+        assert sorted(w["candidate"] for w in workers.values()) == ["llama", "llama", "qwen2"]
+        assert ray.cluster_resources()["GPU"] - ray.available_resources()["GPU"] == 0.5
+
+    def test_references_are_the_same_on_both_engines_and_read_once_by_all(
+        self, tiny_lms: dict[str, Path], tmp_path: Path, live: Any
+    ) -> None:
+        task, lows = (
+            TaughtTask(),
+            ({"type": "static"}, {"type": "generated", "residual_of": "static"}, {"type": "bank"}),
+        )
+        taught = [
+            tiny_experiment(tiny_lms, learning__signal="references", routing__low_level={**low, "init": "xavier"})
+            for low in lows
+        ]
+        # And rewards from there, held to where references led.
+        begins = {"run__warm_start": str(tmp_path / "local-0"), "run__warm_start_low": True, "run__steps": 3}
+        held = {"learning__kl_weight": 0.5, "learning__kl_to": "start", "routing__low_level": {"type": "static"}}
+        taught.append(tiny_experiment(tiny_lms, **begins, **held))
+        wanted = [played(LocalEngine.build(e, task), e, tmp_path / f"local-{i}", task) for i, e in enumerate(taught)]
+        for number, (experiment, one) in enumerate(zip(taught, wanted, strict=True)):
+            same(one, apart(live, experiment, tmp_path / f"ray-{number}", task))
+        for metrics, _, _ in wanted[:3]:
+            assert metrics[-1]["reference_log_likelihood"] > metrics[0]["reference_log_likelihood"]
+
+
+@pytest.mark.slow
+def test_two_roles_are_the_same_on_both_engines(tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any) -> None:
+    experiment = tiny_experiment(tiny_lms, task=DIALOGUE, learning__kl_weight=0.1, run__steps=3)
+    task = DialogueTask(experiment.task)  # type: ignore[arg-type]
+    local = played(LocalEngine.build(experiment, task), experiment, tmp_path / "local", task)
+    with on_ray(experiment, replicas={"llama": 1, "qwen2": 2}) as live:
+        found = played(started(live, experiment), experiment, tmp_path / "ray", task)
+        drawn = sum(m["completion_tokens"] for m in found[0])  # and what validation draws
+        lines = scraped(lambda lines: told(lines, "ray_haps_tokens_total", 'kind="sample"') >= drawn)
+    for name in ("llama", "qwen2"):
+        assert told(lines, "ray_haps_tokens_total", f'candidate="{name}"', 'kind="score"') > 0
+        assert told(lines, "ray_haps_workers", f'candidate="{name}"') == {"llama": 1, "qwen2": 2}[name]
+    assert told(lines, "ray_haps_leases_total") > 0
+    assert any(m["reward_spread"] > 0 for m in local[0])
+    assert {"student", "teacher"} <= {name.split("/")[1] for name in local[0][0] if name.startswith("parse_failure_")}
+    same(local, found)
 
 
 def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
@@ -194,18 +235,3 @@ def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
         on_ray(experiment, candidate={"cpus": 0.25, "gpus": 4}, router={"cpus": 0.25, "gpus": 0.5}),
     ):
         pass
-
-
-def test_each_candidate_holds_a_gpu_of_its_own_and_errors_cross_as_themselves(
-    tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any
-) -> None:
-    """Logical GPUs: Ray counts them, nothing computes on them, and no process group asks for NCCL."""
-    experiment = tiny_experiment(tiny_lms, run__steps=1)
-    with on_ray(experiment, candidate={"cpus": 0.25, "gpus": 1}, router={"cpus": 0.25, "gpus": 0.5}) as live:
-        engine = started(live, experiment)
-        metrics, _, _ = played(engine, experiment, tmp_path / "gpus")
-        assert metrics[0]["completion_tokens"] > 0
-        assert ray.available_resources()["GPU"] == pytest.approx(0.5)
-        with pytest.raises(StaleUpdate, match="version 7"):
-            asyncio.run(engine.update([], Rollouts(7, (), (), {})))
-        asyncio.run(engine.close())

@@ -13,7 +13,7 @@ from haps_search.config.run import Experiment
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.errors import CandidateError
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def without_weights(experiment: Experiment, where: str, nowhere: Path) -> Experiment:
@@ -23,7 +23,7 @@ def without_weights(experiment: Experiment, where: str, nowhere: Path) -> Experi
     return Experiment.model_validate(described)
 
 
-@pytest.mark.parametrize("where", [pytest.param("backbone", marks=pytest.mark.slow), "candidate"])
+@pytest.mark.parametrize("where", ["backbone", "candidate"])
 def test_an_error_of_loading_crosses_as_itself(
     tiny_lms: dict[str, Path], tmp_path: Path, on_ray: Any, where: str
 ) -> None:
