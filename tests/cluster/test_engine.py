@@ -55,7 +55,11 @@ def same(one: tuple[list[Any], list[Any], Snapshot], other: tuple[list[Any], lis
         assert a == pytest.approx(b, rel=1e-9, abs=1e-10)
     assert set(one[2].tensors) == set(other[2].tensors)
     for name, tensor in one[2].tensors.items():
-        torch.testing.assert_close(tensor, other[2].tensors[name], rtol=1e-7, atol=1e-9, msg=name)
+        # Adam divides by the gradient's size: where that is rounding, so is the step, and how prompts lie in a batch
+        # is what rounds.
+        torch.testing.assert_close(
+            tensor, other[2].tensors[name], rtol=1e-7, atol=2e-8, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 def records_in(folder: Path) -> list[Record]:

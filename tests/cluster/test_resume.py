@@ -18,10 +18,10 @@ from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 
 pytestmark = pytest.mark.ray
-TRIALS, STEPS = 3, 16
+TRIALS, STEPS = 3, 12
 SETTINGS = [
     f"sweep.trials={TRIALS}", "sweep.concurrency=2", "sweep.scheduler={type: none}", "sweep.comparison=false",
-    f"run.steps={STEPS}", "run.questions_per_step=8", "run.episodes_per_question=2", "run.checkpoint_every=3",
+    f"run.steps={STEPS}", "run.questions_per_step=4", "run.episodes_per_question=2", "run.checkpoint_every=3",
     "run.validation={every: 4, questions: 12}", "task.sizes={train: 64, validation: 24, test: 24}",
 ]  # fmt: skip
 
