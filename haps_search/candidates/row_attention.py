@@ -68,8 +68,9 @@ def packed_now() -> Packing | None:
 
 def attend_by_rows(model: PreTrainedModel) -> bool:
     """Put it into a model that attends by `sdpa`; False where it cannot be."""
-    if getattr(model.config, "_attn_implementation", None) != "sdpa":
-        return False
+    attends = getattr(model.config, "_attn_implementation", None)
+    if attends != "sdpa":
+        return attends == NAME
     AttentionInterface.register(NAME, _attention)  # of all models, so again does no harm
     AttentionMaskInterface.register(NAME, _mask)
     try:

@@ -37,11 +37,11 @@ CHAIN = torch.tensor(
 
 
 class ReadTokens:
-    """A cache: per row, the tokens read so far; no layer of it could be given room."""
+    """A cache and its only layer: per row, the tokens read so far; it cannot be given room."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
-        self.layers: list[Any] = []
+        self.layers: list[Any] = [self]
 
     def batch_select_indices(self, index: Tensor) -> None:
         self.rows = self.rows[index]
@@ -52,6 +52,7 @@ class ChainLM:
 
     device = CPU
     dtype = torch.float64
+    config = SimpleNamespace()
 
     def __init__(self, chain: Tensor = CHAIN) -> None:
         self.logits = chain.log() + 5.0
@@ -177,7 +178,7 @@ def test_no_row_is_an_operation_of_its_own_and_a_top_k_sorts_nothing(monkeypatch
     for kind in (Distribution(), Distribution(0.7, 5, 0.9, 0.1)):
         assert operations(kind, 3) == operations(kind, 40)
     sorted_by = list[Any]()
-    monkeypatch.setattr(policy_module, "_descending", lambda values: sorted_by.append(values) or values)
+    monkeypatch.setattr(policy_module, "_descending", lambda values, least: sorted_by.append(values) or values)
     assert not {"sort", "argsort"} & set(operations(Distribution(top_k=5), 4))
     assert not sorted_by
     operations(Distribution(top_p=0.5), 4)
