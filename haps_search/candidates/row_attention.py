@@ -27,6 +27,9 @@ NAME = "haps_rows"
 SHARED_FROM = 1 << 17
 """So many numbers of a layer's keys would be copied before rows share them: two looks take longer than one. On a CPU
 a step took 1.17 x the time with copies at 2.9e4 numbers, 1.0 at 1.3e5 and 0.73 at 5.1e5."""
+UNEVEN = 2
+"""Prompts are gone through one by one where their groups of rows, filled up to the largest, were so many times the
+rows."""
 _FOREIGN = ("softcap", "s_aux", "position_bias")
 """What some families add to attention; theirs is computed by their own function."""
 
@@ -97,6 +100,8 @@ def _attention(
     if any(kwargs.get(name) is not None for name in _FOREIGN):
         raise NotImplementedError(f"attention with {[n for n in _FOREIGN if kwargs.get(n) is not None]}")
     if packing is not None:
+        if attention_mask is not None:
+            raise NotImplementedError("attention under a mask that the model made itself")
         return _one_after_the_other(packing, query, key, value, kwargs.get("scaling"), kwargs.get("sliding_window"))
     assert shared is not None
     _going_on.set(None)
@@ -121,6 +126,9 @@ def _one_after_the_other(
         )
         assert isinstance(out, Tensor)
         return out.unsqueeze(0), None
+    if fewer and query.is_cuda:  # with fewer heads of keys its flash kernels are for 16 bits only
+        key, value = (part.repeat_interleave(query.shape[1] // key.shape[1], 1) for part in (key, value))
+        fewer = False
     apart = zip(*(part.split(packing.lengths, -2) for part in (query, key, value)), strict=True)
     found = [
         nn.functional.scaled_dot_product_attention(
@@ -172,9 +180,10 @@ class SharedLayer(CacheLayerMixin):
         if kept != list(range(len(self._prompts[0]))):
             self._prompts = self._prompts[0][kept], self._prompts[1][kept]
         self._owners = [kept.index(owner) for owner in owners]
-        most = max(map(len, members.values()))
-        places = {row: u * most + g for u, rows in enumerate(members.values()) for g, row in enumerate(rows)}
-        filled = [[*rows, *[rows[-1]] * (most - len(rows))] for rows in members.values()]
+        self._members = list(members.values())
+        most = max(map(len, self._members))
+        places = {row: u * most + g for u, rows in enumerate(self._members) for g, row in enumerate(rows)}
+        filled = [[*rows, *[rows[-1]] * (most - len(rows))] for rows in self._members]
         self._index = torch.tensor(filled, device=self.device)
         self._place = torch.tensor([places[row] for row in range(len(owners))], device=self.device)
 
@@ -224,21 +233,23 @@ class SharedLayer(CacheLayerMixin):
         assert self.shown is not None
         prompt_keys, prompt_values = self._prompts
         rows, heads, groups = len(query), query.shape[1], prompt_keys.shape[1]
-        q = query.reshape(rows, groups, heads // groups, -1)
-        of_prompts = self._apart(self._together(q) @ prompt_keys.mT, q)
-        scores = torch.cat([of_prompts, q @ self.shown.mT], -1) * scaling
+        q = (query * scaling).reshape(rows, groups, heads // groups, -1)  # 16 bits may not hold what is not scaled
+        scores = torch.cat([self._by_prompts(q, prompt_keys.mT), q @ self.shown.mT], -1)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         shares = scores.softmax(-1, dtype=torch.promote_types(torch.float32, q.dtype)).to(q.dtype)
         to_prompts, to_own = shares.split([prompt_keys.shape[-2], self.shown.shape[-2]], -1)
-        found = self._apart(self._together(to_prompts) @ prompt_values, q) + to_own @ values
+        found = self._by_prompts(to_prompts, prompt_values) + to_own @ values
         return found.reshape(rows, 1, heads, -1)
 
-    def _together(self, part: Tensor) -> Tensor:
-        """(u, groups, G r, x) from (n, groups, r, x): the rows of a prompt beside each other."""
-        return part[self._index].transpose(1, 2).flatten(2, 3)
-
-    def _apart(self, part: Tensor, like: Tensor) -> Tensor:
-        """The other way round."""
-        u, groups, _, x = part.shape
-        return part.view(u, groups, -1, like.shape[2], x).transpose(1, 2).flatten(0, 1)[self._place]
+    def _by_prompts(self, part: Tensor, prompts: Tensor) -> Tensor:
+        """Products (n, groups, r, y) of each row's (groups, r, x) with its prompt's (groups, x, y)."""
+        rows, groups, r, _ = part.shape
+        if self._index.numel() > UNEVEN * rows:
+            found = part.new_empty(rows, groups, r, prompts.shape[-1])
+            for members, prompt in zip(self._members, prompts, strict=True):
+                together = part[members].transpose(0, 1).flatten(1, 2) @ prompt
+                found[members] = together.view(groups, len(members), r, -1).transpose(0, 1)
+            return found
+        together = part[self._index].transpose(1, 2).flatten(2, 3) @ prompts
+        return together.view(len(prompts), groups, -1, r, prompts.shape[-1]).transpose(1, 2).flatten(0, 1)[self._place]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 from families import build_family
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 from verbs import same, sampled_and_scored
 
 from haps_search.candidates import lying, row_attention
 from haps_search.candidates.activations import Kept, keeping
+from haps_search.candidates.fixed import FixedPlan
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.lying import ByRows, by_rows
 from haps_search.candidates.prefill import prefill
@@ -26,7 +28,9 @@ from haps_search.lora.spec import resolve
 from haps_search.types import Adapter, Message, SampleRequest, Sampling
 
 FAMILIES = ["llama", "gemma3_text", "mistral-late", "phi", "opt"]
-"""All heads alike and not, windows that have moved on in the prompt and that do later, projections of other names."""
+"""All heads alike and not, windows that have moved on in the prompt and that do later (there nothing is shared, as all
+layers have one), projections of other names."""
+CPU = torch.device("cpu")
 LENGTHS = [5, 23, 9, 9, 1, 14]
 
 
@@ -111,16 +115,26 @@ def test_rows_that_share_their_prompt_say_what_they_would_with_copies(
         return attention(layer, query, *given)
 
     monkeypatch.setattr(SharedLayer, "attention", noted)
+    start, placed = FixedPlan.start, list[bool]()
+
+    def begun(plan: FixedPlan, read: Any, *given: Any) -> None:
+        placed.extend(isinstance(layer, SharedLayer) for layer in read.cache.layers)
+        start(plan, read, *given)
+
+    monkeypatch.setattr(FixedPlan, "start", begun)
     monkeypatch.setattr(row_attention, "SHARED_FROM", math.inf)
     wanted = sampled_and_scored(lm, asked)
     assert not seen
+    assert not any(placed)
     lm._clear()
     monkeypatch.setattr(row_attention, "SHARED_FROM", 0)
     same(sampled_and_scored(lm, asked), wanted)
     every_window = all(
         type(layer) is DynamicSlidingWindowLayer for layer in DynamicCache(config=lm._lm.model.config).layers
     )
-    if lm._decoder.plans is None and not every_window:
+    if lm._decoder.plans is not None:
+        assert any(placed)
+    elif not every_window:
         assert seen
         assert all(prompts <= 3 for _, prompts in seen)
         assert len({rows for rows, _ in seen}) > 2, "rows have left"
@@ -136,6 +150,14 @@ def test_a_family_with_attention_of_its_own_keeps_it(tmp_path: Path) -> None:
     assert model.config._attn_implementation == before
 
 
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """What a test registers for all models is gone after it."""
+    yield
+    AttentionInterface.register(row_attention.NAME, row_attention._attention)
+
+
+@pytest.mark.usefixtures("restored")
 def test_a_window_that_attention_is_not_told_of_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = AutoModelForCausalLM.from_pretrained(build_family(tmp_path, "gemma3_text"))
     attention = row_attention._attention
@@ -143,26 +165,76 @@ def test_a_window_that_attention_is_not_told_of_is_not_packed(tmp_path: Path, mo
     def untold(*given: Any, **kwargs: Any) -> Any:
         return attention(*given, **{**kwargs, "sliding_window": None})
 
-    monkeypatch.setattr(row_attention, "_attention", untold)
-    assert by_rows(model, 0) == ByRows(packs=False, shares=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(row_attention, "_attention", untold)
+        assert by_rows(model, 0) == ByRows(packs=False, shares=True)
 
 
-@pytest.mark.parametrize("name", row_attention._FOREIGN)
-def test_what_is_added_to_attention_is_left_to_who_adds_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Stumbles(Exception):
+    """Nothing that anybody expects."""
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("wrong", [Stumbles("so"), NotImplementedError("s_aux"), None], ids=str)
+def test_a_family_that_stumbles_or_computes_something_else_keeps_its_attention(
+    wrong: Exception | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(build_family(tmp_path, "llama"))
-    attention = row_attention._attention
-    monkeypatch.setattr(
-        row_attention, "_attention", lambda *given, **kwargs: attention(*given, **{**kwargs, name: 1.0})
-    )
-    monkeypatch.setattr(
-        row_attention,
-        "sdpa_attention_forward",
-        lambda *given, softcap=None, s_aux=None, position_bias=None, **kwargs: sdpa(*given, **kwargs),
-    )
-    assert by_rows(model, 0) == ByRows(packs=False, shares=False)
+    attention, sdpa = row_attention._attention, row_attention.sdpa_attention_forward
+
+    def other(module: Any, query: Any, key: Any, *given: Any, **kwargs: Any) -> Any:
+        of = attention if row_attention.packed_now() or key.shape[2] < 3 else sdpa
+        if of is sdpa:
+            return sdpa(module, query, key, *given, **kwargs)
+        if wrong is not None:
+            raise wrong
+        return attention(module, 2.0 * query, key, *given, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(row_attention, "_attention", other)
+        assert by_rows(model, 0) == ByRows(packs=False, shares=False)
     assert model.config._attn_implementation == "sdpa"
 
 
-sdpa = row_attention.sdpa_attention_forward
+@pytest.mark.parametrize("name", row_attention._FOREIGN)
+def test_what_is_added_to_attention_is_left_to_who_adds_it(name: str) -> None:
+    query = torch.zeros(1, 2, 3, 4)
+    with row_attention.packed(row_attention.Packing.of([3], CPU)), pytest.raises(NotImplementedError, match=name):
+        row_attention._attention(torch.nn.Module(), query, query, query, None, **{name: 1.0})
+
+
+def test_sixteen_bits_are_told_from_a_mistake(tmp_path: Path) -> None:
+    folder = build_family(tmp_path, "llama", layers=8)
+    for dtype in (torch.bfloat16, torch.float16):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        assert by_rows(model, 0) == ByRows(packs=True, shares=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("rows", [(3, 3, 3), (20, 1, 1, 1)], ids=["even", "uneven"])
+def test_however_rows_are_spread_over_prompts(rows: tuple[int, ...], dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    owners = [owner for owner, count in enumerate(rows) for _ in range(count)]
+    order = torch.randperm(len(owners), generator=draw).tolist()
+    owners = [owners[place] for place in order]
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
+
+    keys, values = drawn(len(rows), 2, 5, 64) + 40, drawn(len(rows), 2, 5, 6)
+    own_keys, own_values, query = (
+        drawn(len(owners), 2, 1, 64),
+        drawn(len(owners), 2, 1, 6),
+        drawn(len(owners), 4, 1, 64) + 40,
+    )
+    layer = SharedLayer(keys, values, owners)
+    found = layer.attention(query, layer.update(own_keys, own_values)[1], None, 64**-0.5)
+    every = [
+        torch.cat([part[owners], own], 2).repeat_interleave(2, 1)
+        for part, own in ((keys, own_keys), (values, own_values))
+    ]
+    wanted = torch.nn.functional.scaled_dot_product_attention(query.double(), *(part.double() for part in every))
+    if dtype == torch.float16:  # which holds no product of these queries and keys that is not scaled
+        assert found.isfinite().all()
+    else:
+        assert_close(found, wanted.transpose(1, 2), rtol=0, atol=1e-9)
