@@ -102,11 +102,19 @@ class Pool:
 
     def workers(self, names: Sequence[str], seconds: float = 0.0) -> dict[str, int]:
         """Starts workers under these names, new ones or those of lost ones; their process ids."""
-        started = {name: self._start(WorkerProcess) for name in names}
-        pids = {name: ray.get(actor.pid.remote(), timeout=300) for name, actor in started.items()}
-        for name, actor in started.items():
-            actor.work.remote(self.broker, name, seconds)
-        return pids
+        started = self.processes(len(names))
+        return {name: self.work(process, name, seconds) for name, process in zip(names, started, strict=True)}
+
+    def processes(self, count: int) -> list[tuple[Any, int]]:
+        """Of workers that do nothing yet, and their ids."""
+        started = [self._start(WorkerProcess) for _ in range(count)]
+        return [(actor, ray.get(actor.pid.remote(), timeout=300)) for actor in started]
+
+    def work(self, process: tuple[Any, int], name: str, seconds: float = 0.0) -> int:
+        """Let one of them begin; its process id."""
+        actor, pid = process
+        actor.work.remote(self.broker, name, seconds)
+        return pid
 
     def worker(self, name: str = f"{NAME}/0", seconds: float = 0.0) -> int:
         return self.workers([name], seconds)[name]
@@ -128,10 +136,13 @@ class Pool:
         return found
 
     def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
+        """Raises TimeoutError where nothing has changed for so long."""
+        before, since = None, time.monotonic()
         while not condition(status := self.status()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"after {seconds:g} s: {status}")
+            if status != before:
+                before, since = status, time.monotonic()
+            if time.monotonic() > since + seconds:
+                raise TimeoutError(f"nothing new for {seconds:g} s: {status}")
             time.sleep(0.05)
 
     def end(self) -> None:

@@ -77,12 +77,13 @@ def test_a_trial_that_stands_still_until_it_is_dropped_loses_nothing(pools: Call
 def test_workers_killed_in_between_cost_no_answer_and_none_counts_twice(pools: Callable[..., Pool]) -> None:
     pool = pools(workers=2, leases={"rows": 4, "attempts": 20})
     workers = {name: pool.worker(name, seconds=0.1) for name in ("echo/a", "echo/b")}
+    spares = pool.processes(3)  # they take their time to start, and what is asked for would be answered meanwhile
     trials = {prefix: pool.trial(prefix, 400) for prefix in ("a", "b", "c")}
     for name in ("echo/a", "echo/b", "echo/a"):
         leases = pool.status()["leases"]
         pool.until(lambda status, before=leases: status["leases"] > before + 5)  # type: ignore[misc]
         kill(workers[name])
-        workers[name] = pool.worker(name, seconds=0.1)
+        workers[name] = pool.work(spares.pop(), name, seconds=0.1)
     for prefix, (_, answered) in trials.items():
         assert ray.get(answered, timeout=240) == echoes(requests(prefix, 400))
     status = pool.status()
