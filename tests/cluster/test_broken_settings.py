@@ -21,7 +21,7 @@ from haps_search.sweep.events import AttemptBroke
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LONG = 1_000_000
 
 
@@ -87,7 +87,6 @@ def test_sigterm_before_the_first_validation_under_asha_leaves_in_order_and_is_r
     assert len(again.read_text().splitlines()) > steps, "it went on from there"
 
 
-@pytest.mark.slow
 def test_a_setting_whose_process_is_always_killed_fails_with_its_reason_and_the_sweep_ends(
     tmp_path: Path, haps: Callable[..., Started], here: dict[str, Any]
 ) -> None:
@@ -137,7 +136,6 @@ def raises(question, answer):
 '''
 
 
-@pytest.mark.slow
 def test_a_sweep_of_twenty_of_which_two_kill_their_process_and_one_raises_is_complete(
     tmp_path: Path, haps: Callable[..., Started]
 ) -> None:

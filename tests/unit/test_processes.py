@@ -75,7 +75,7 @@ UNMARKED = """open("pid", "w").write(str(subprocess.Popen(["sleep", "600"], env=
 NOTHING = """open("pid", "w").write("4194305")  # above the highest"""
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("workers", [pytest.param([], marks=pytest.mark.slow), ["-n", "1"]], ids=["alone", "xdist"])
 @pytest.mark.parametrize(
     ("body", "status"), [(ORPHANED, 1), (UNMARKED, 1), (NOTHING, 0)], ids=["orphan", "unmarked child", "nothing"]
 )
