@@ -21,7 +21,10 @@ from haps_search.tasks.build import build_task
 def differences(sweep: Path, folder: Path) -> list[str]:
     """The sweep's most interrupted trial, run again in this process into `folder`, compared metric by metric."""
     journal = Journal(sweep)
-    trial = max((t for t in journal.trials() if t.state == "finished"), key=lambda record: record.attempts)
+    finished = [trial for trial in journal.trials() if trial.state == "finished"]
+    if not finished:
+        return [f"{sweep.name}: no trial has finished"]
+    trial = max(finished, key=lambda record: record.attempts)
     engine = LocalEngineConfig(threads=1)
     experiment = experiment_of(journal.study(), trial).model_copy(update={"engine": engine})
     task = build_task(experiment.task)
