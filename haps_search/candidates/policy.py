@@ -128,7 +128,7 @@ def _descending(values: Tensor, least: Tensor) -> Tensor:
     ascending = torch.from_numpy(np.sort(values.numpy(), axis=-1))
     bound = _over(least, values).to(values.dtype).expand(*values.shape[:-1], 1).contiguous()
     below = min(int(torch.searchsorted(ascending, bound).min()), values.shape[-1] - 1)
-    return ascending[..., below:].flip(-1)
+    return ascending.narrow(-1, below, values.shape[-1] - below).flip(-1)
 
 
 def uniforms(samplings: Sequence[Sampling], steps: int) -> Tensor:

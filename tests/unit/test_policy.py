@@ -59,6 +59,9 @@ class ChainLM:
         self.rows_read: list[int] = []
         self.cache = ReadTokens(torch.empty(0))
 
+    def modules(self) -> list[Any]:
+        return []
+
     def __call__(self, input_ids: Tensor, past_key_values: Any = None, **_: Any) -> SimpleNamespace:
         self.rows_read.append(len(input_ids))
         if past_key_values is None:
