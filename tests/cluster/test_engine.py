@@ -100,6 +100,11 @@ def started(live: Any, experiment: Experiment) -> RayEngine:
     return asyncio.run(RayEngine.start(experiment, live.profile, live.broker))
 
 
+def ready(live: Any) -> None:
+    """Between a test's phases pytest goes through all loggers, which a thread of Train's may not add to meanwhile."""
+    live.wait_for_candidates()
+
+
 def apart(live: Any, experiment: Experiment, folder: Path, task: Task | None = None) -> Any:
     """Played on Ray."""
     engine = started(live, experiment)
@@ -125,6 +130,7 @@ class TestAWorkerPerCandidate:
     def live(self, tiny_lms: dict[str, Path], on_ray: Any) -> Iterator[Any]:
         resources = {"candidate": {"cpus": 0.25, "gpus": 1}, "router": {"cpus": 0.25, "gpus": 0.5}}
         with on_ray(tiny_experiment(tiny_lms), **resources) as live:
+            ready(live)
             yield live
 
     def test_each_candidate_holds_a_gpu_of_its_own_and_errors_cross_as_themselves(
@@ -181,6 +187,7 @@ class TestSeveralWorkers:
         # Other resources make another Train run; it is one pool all the same.
         how = {"candidates": {"qwen2": {"cpus": 0.5, "gpus": 0.5}}, "replicas": {"llama": 2}}
         with on_ray(tiny_experiment(tiny_lms), **how) as live:
+            ready(live)
             yield live
 
     def test_local_is_ray(self, local: tuple[Experiment, Any], tmp_path: Path, live: Any) -> None:
