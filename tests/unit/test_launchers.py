@@ -289,9 +289,15 @@ def test_the_time_limit_s_signal_reaches_the_driver(slurm: dict[str, str], tmp_p
     assert not (tmp_path / "runs" / ".slurm-42").exists()
 
 
-def test_what_the_time_limit_left_and_saved_is_requeued(slurm: dict[str, str], tmp_path: Path) -> None:
+SLOW_KILL = 'kill() { builtin kill "$@"; local status=$?; [ "$1" = -0 ] || sleep 0.5; return $status; }\n'
+"""By then a driver that was signalled has left, and the shell has heard of it."""
+
+
+@pytest.mark.parametrize("kill", ["", SLOW_KILL], ids=["as it is", "the driver leaves first"])
+def test_what_the_time_limit_left_and_saved_is_requeued(slurm: dict[str, str], tmp_path: Path, kill: str) -> None:
     record = Path(slurm["RECORD"])
-    told = {**slurm, "DRIVER_WAITS": "1", "LEFT": "75"}
+    (tmp_path / "kill.sh").write_text(kill)
+    told = {**slurm, "DRIVER_WAITS": "1", "LEFT": "75", "BASH_ENV": str(tmp_path / "kill.sh")}
     job = Started(["bash", BATCH, "s", "n"], told, tmp_path / "printed.log", tmp_path)
     try:
         wait_for(lambda: record.exists() and "\n600\n" in record.read_text(), job.printed, job, growth(record))
