@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from haps_search.candidates.prompts import stack_left
 from haps_search.candidates.row_attention import packed_now
 
 Ids = tuple[int, ...]
@@ -170,7 +169,7 @@ def keeping(layers: nn.ModuleList, kept: Kept) -> Iterator[None]:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         states = args[0] if args else kwargs["hidden_states"]
         packing = packed_now()
-        kept.add(states if packing is None else stack_left(states[0].split(packing.lengths)))
+        kept.add(states if packing is None else packing.padded(states))
 
     with layers[kept.first].register_forward_pre_hook(keep, with_kwargs=True):
         yield

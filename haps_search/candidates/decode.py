@@ -51,14 +51,10 @@ class RoomyLayer(DynamicLayer):
 
 def give_room(cache: Any, room: int) -> None:
     """Every layer that keeps all positions gets room for so many more; others (sliding windows) stay as they are."""
-
-    def roomy(layer: Any) -> Any:
-        return RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer
-
-    cache.layers = [roomy(layer) for layer in cache.layers]
+    cache.layers = [RoomyLayer(layer, room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     for layer in cache.layers:
         if isinstance(layer, SharedLayer):
-            layer.give_room(roomy)
+            layer.own = RoomyLayer(layer.own, room)
 
 
 def _with_room(part: Tensor, room: int) -> Tensor:

@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from haps_search.candidates.activations import plain
 from haps_search.candidates.prompt_cache import fill
 from haps_search.candidates.prompts import pad_left, positions, stack_left
 from haps_search.candidates.row_attention import Packing, SharedLayer, attend_by_rows, packed
@@ -26,154 +27,94 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
-_PLAIN = DynamicLayer, DynamicSlidingWindowLayer
 PACKED_UNDER = 0.9
 """Prompts are packed where no more than this share of the positions beside each other would hold tokens."""
 
 
-class Lying(Protocol):
-    """Of n prompts, S tokens the longest of them."""
+class Padded:
+    """n prompts beside each other, S tokens the longest of them."""
 
-    @property
-    def tokens(self) -> dict[str, Tensor]: ...
+    lengths: tuple[int, ...] | None = None
+    """Of rows that lie one after the other."""
 
-    @property
-    def places(self) -> dict[str, Tensor]:
-        """Attention mask and positions, as a model takes them."""
-        ...
-
-    @property
-    def lengths(self) -> tuple[int, ...] | None:
-        """Of rows that lie one after the other."""
-        ...
-
-    @property
-    def ends(self) -> int | Tensor:
+    def __init__(self, prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> None:
+        ids, self.mask = pad_left(prompts, pad_id, device)
+        self.tokens: dict[str, Tensor] = {"input_ids": ids}
+        self.ends: int | Tensor = 1
         """`logits_to_keep`, for each prompt's last token."""
-        ...
+
+    def places(self) -> dict[str, Any]:
+        """What a pass takes beside tokens or states: mask, positions, a cache where the model's own would not do."""
+        return {"attention_mask": self.mask, "position_ids": positions(self.mask), "use_cache": True}
 
     def reading(self) -> AbstractContextManager[None]:
         """While open, they go through a model."""
-        ...
-
-    def cache(self) -> Any:
-        """An empty one for the pass; None: the model's own."""
-        ...
+        return nullcontext()
 
     def entering(self, states: Tensor) -> Tensor:
         """From (n, S, H) to what goes in."""
-        ...
+        return states
 
     def padded(self, states: Tensor) -> Tensor:
         """From what came out to (n, S, H)."""
-        ...
+        return states
 
     def last(self, states: Tensor) -> Tensor:
         """(n, 1, H) of the last tokens, of what came out."""
-        ...
-
-    def each(self, logits: Tensor) -> Tensor:
-        """(n, V) of the logits at `ends`."""
-        ...
-
-    def filled(self, cache: Any, config: Any) -> Any:
-        """The cache that the pass filled, of n rows."""
-        ...
-
-
-class Padded:
-    lengths = None
-    ends = 1
-
-    def __init__(self, prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> None:
-        self._ids, self._mask = pad_left(prompts, pad_id, device)
-
-    @property
-    def tokens(self) -> dict[str, Tensor]:
-        return {"input_ids": self._ids}
-
-    @property
-    def places(self) -> dict[str, Tensor]:
-        return {"attention_mask": self._mask, "position_ids": positions(self._mask)}
-
-    def reading(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def cache(self) -> Any:
-        return None
-
-    def entering(self, states: Tensor) -> Tensor:
-        return states
-
-    def padded(self, states: Tensor) -> Tensor:
-        return states
-
-    def last(self, states: Tensor) -> Tensor:
         return states[:, -1:]
 
     def each(self, logits: Tensor) -> Tensor:
+        """(n, V) of the logits at `ends`."""
         return logits[:, -1]
 
     def filled(self, cache: Any, config: Any) -> Any:
+        """The cache that the pass filled, of n rows."""
         return cache
 
 
-class Packed:
+class Packed(Padded):
+    """The same one after the other."""
+
     def __init__(self, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
-        self._packing = Packing.of(list(map(len, prompts)), device)
-        self._ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=device)
-        self._at = torch.tensor([[at for prompt in prompts for at in range(len(prompt))]], device=device)
+        self.packing = Packing.of(list(map(len, prompts)), device)
+        self.lengths = self.packing.lengths
+        self.tokens = {"input_ids": torch.tensor([[token for prompt in prompts for token in prompt]], device=device)}
+        self.ends = self.packing.ends
+        self._at = torch.tensor([[at for length in self.packing.lengths for at in range(length)]], device=device)
 
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        return self._packing.lengths
-
-    @property
-    def packing(self) -> Packing:
-        return self._packing
-
-    @property
-    def tokens(self) -> dict[str, Tensor]:
-        return {"input_ids": self._ids}
-
-    @property
-    def places(self) -> dict[str, Tensor]:
-        return {"position_ids": self._at}
-
-    @property
-    def ends(self) -> Tensor:
-        return self._packing.bounds[1:].long() - 1
+    def places(self) -> dict[str, Any]:
+        # A cache without windows: they would be one over all rows.
+        return {"position_ids": self._at, "past_key_values": DynamicCache(), "use_cache": True}
 
     def reading(self) -> AbstractContextManager[None]:
-        return packed(self._packing)
-
-    def cache(self) -> Any:
-        return DynamicCache()  # without windows: they would be one over all rows
+        return packed(self.packing)
 
     def entering(self, states: Tensor) -> Tensor:
-        return torch.cat([row[-length:] for row, length in zip(states, self.lengths, strict=True)]).unsqueeze(0)
+        return torch.cat([row[-length:] for row, length in zip(states, self.packing.lengths, strict=True)]).unsqueeze(0)
 
     def padded(self, states: Tensor) -> Tensor:
-        return stack_left(states[0].split(self.lengths))
+        return self.packing.padded(states)
 
     def last(self, states: Tensor) -> Tensor:
-        return states[0, self.ends].unsqueeze(1)
+        return states[0, self.packing.ends].unsqueeze(1)
 
     def each(self, logits: Tensor) -> Tensor:
         return logits[0]
 
     def filled(self, cache: Any, config: Any) -> Any:
-        found, width = DynamicCache(config=config), max(self.lengths)
+        found, width = DynamicCache(config=config), max(self.packing.lengths)
         for layer, held in zip(found.layers, cache.layers, strict=False):
             if held.is_initialized:
-                keys, values = (stack_left(part[0].split(self.lengths, -2)) for part in (held.keys, held.values))
+                keys, values = (
+                    stack_left(part[0].split(self.packing.lengths, -2)) for part in (held.keys, held.values)
+                )
                 if isinstance(layer, DynamicSlidingWindowLayer):
                     keys, values = (part[..., 1 - layer.sliding_window :, :] for part in (keys, values))
                 fill(layer, keys, values, width)
         return found
 
 
-def lying(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device, packs: bool) -> Padded | Packed:
+def lying(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device, packs: bool) -> Padded:
     """`packs`: whether the model can read them packed."""
     live = sum(map(len, prompts))
     if packs and live <= PACKED_UNDER * len(prompts) * max(map(len, prompts)):
@@ -201,7 +142,7 @@ def by_rows(model: PreTrainedModel, pad_id: int) -> ByRows:
         wanted, _ = read_by(model, beside)
         if attend_by_rows(model):
             again, cache = read_by(model, beside)
-            if _close(again, wanted) and all(type(layer) in _PLAIN for layer in cache.layers):
+            if _close(again, wanted) and all(map(plain, cache.layers)):
                 packs = _packs(model, Packed(prompts, model.device), wanted)
                 found = ByRows(packs, _shares(model, beside, cache))
     except Exception:  # noqa: BLE001 - whatever a family stumbles over, it is read as before
@@ -222,10 +163,10 @@ def _attending(model: PreTrainedModel) -> list[tuple[Any, Any]]:
     ]
 
 
-def read_by(model: PreTrainedModel, lie: Lying) -> tuple[Tensor, Any]:
+def read_by(model: PreTrainedModel, lie: Padded) -> tuple[Tensor, Any]:
     """Logits (n, V) of what follows, and the cache, of a whole model."""
     with lie.reading():
-        out = model(**lie.tokens, **lie.places, past_key_values=lie.cache(), use_cache=True, logits_to_keep=lie.ends)
+        out = model(**lie.tokens, **lie.places(), logits_to_keep=lie.ends)
     return lie.each(out.logits), lie.filled(out.past_key_values, model.config)
 
 
@@ -242,7 +183,7 @@ def _packs(model: PreTrainedModel, lie: Packed, wanted: Tensor) -> bool:
 def _shares(model: PreTrainedModel, lie: Padded, cache: Any) -> bool:
     owners, token = [0, 1, 0], torch.tensor([[1], [2], [3]], device=model.device)
     rows = torch.tensor(owners, device=model.device)
-    mask = torch.cat([lie.places["attention_mask"][rows], torch.ones_like(token, dtype=torch.bool)], -1)
+    mask = torch.cat([lie.mask[rows], torch.ones_like(token, dtype=torch.bool)], -1)
     inputs = {"input_ids": token, "attention_mask": mask, "position_ids": positions(mask)[:, -1:], "use_cache": True}
     try:
         apart, together = copy.deepcopy(cache), cache

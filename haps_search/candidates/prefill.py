@@ -95,9 +95,7 @@ def _above(
     lie = lying(prompts, decoder.pad_id, states.device, decoder.packs)
     entering = lie.entering(states[:, -max(map(len, prompts)) :])
     with lie.reading(), injected(decoder.model, rows, lie.lengths):
-        hidden, cache = run_from(
-            decoder.head, layers, split, entering, **lie.places, past_key_values=lie.cache(), use_cache=True
-        )
+        hidden, cache = run_from(decoder.head, layers, split, entering, **lie.places())
     return decoder.head.logits(lie.last(hidden))[:, -1], lie.filled(cache, decoder.model.config)
 
 
@@ -114,7 +112,7 @@ def _below(
         with lie.reading():
             states, cache = run_below(
                 decoder.head, layers, split,
-                **lie.tokens, **lie.places, past_key_values=lie.cache(), use_cache=True,
+                **lie.tokens, **lie.places(),
             )  # fmt: skip
         states, cache = lie.padded(states), lie.filled(cache, decoder.model.config)
         apart = entries(states, cache, split, list(map(len, new))) if decoder.prompts.budget else None

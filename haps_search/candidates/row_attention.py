@@ -7,7 +7,7 @@ neither is the case. On a GPU what lies one after the other goes through torch's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from haps_search.candidates.prompts import stack_left
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,6 +50,15 @@ class Packing:
     def of(cls, lengths: Sequence[int], device: torch.device) -> Packing:
         ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return cls(tuple(lengths), ends.to(device))
+
+    @property
+    def ends(self) -> Tensor:
+        """Where each row's last token lies (n,)."""
+        return self.bounds[1:].long() - 1
+
+    def padded(self, states: Tensor) -> Tensor:
+        """(n, S, H) from such a row (1, tokens, H)."""
+        return stack_left(states[0].split(self.lengths))
 
 
 _packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
@@ -166,9 +177,9 @@ class SharedLayer(CacheLayerMixin):
         """`owners` says which of the prompts is each row's."""
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._prompts = keys, values
-        self._own = DynamicLayer()
-        self._own.lazy_initialization(keys, values)
-        self._own.keys, self._own.values = (p.new_empty(len(owners), p.shape[1], 0, p.shape[3]) for p in (keys, values))
+        self.own = DynamicLayer()
+        self.own.lazy_initialization(keys, values)
+        self.own.keys, self.own.values = (p.new_empty(len(owners), p.shape[1], 0, p.shape[3]) for p in (keys, values))
         self.shown: Tensor | None = None
         self._group(owners)
 
@@ -179,7 +190,7 @@ class SharedLayer(CacheLayerMixin):
         kept = list(members)
         if kept != list(range(len(self._prompts[0]))):
             self._prompts = self._prompts[0][kept], self._prompts[1][kept]
-        self._owners = [kept.index(owner) for owner in owners]
+        self.owners = [kept.index(owner) for owner in owners]
         self._members = list(members.values())
         most = max(map(len, self._members))
         places = {row: u * most + g for u, rows in enumerate(self._members) for g, row in enumerate(rows)}
@@ -189,11 +200,11 @@ class SharedLayer(CacheLayerMixin):
 
     @property
     def keys(self) -> Tensor:
-        return torch.cat([self._prompts[0][self._owners], self._own.keys], -2)
+        return torch.cat([self._prompts[0][self.owners], self.own.keys], -2)
 
     @property
     def values(self) -> Tensor:
-        return torch.cat([self._prompts[1][self._owners], self._own.values], -2)
+        return torch.cat([self._prompts[1][self.owners], self.own.values], -2)
 
     @property
     def prompts(self) -> int:
@@ -203,23 +214,19 @@ class SharedLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """It holds prompts from the beginning."""
 
-    def give_room(self, roomy: Callable[[Any], Any]) -> None:
-        """Let what grows be such a layer."""
-        self._own = roomy(self._own)
-
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The keys and values of the rows' own tokens. Attention by rows looks at the prompts too."""
-        keys, values = self._own.update(key_states, value_states)
+        keys, values = self.own.update(key_states, value_states)
         self.shown = keys
         _going_on.set(self)
         return keys, values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._own.batch_select_indices(indices)
-        self._group([self._owners[row] for row in indices.tolist()])
+        self.own.batch_select_indices(indices)
+        self._group([self.owners[row] for row in indices.tolist()])
 
     def get_seq_length(self) -> int:
-        return int(self._prompts[0].shape[-2] + self._own.keys.shape[-2])
+        return int(self._prompts[0].shape[-2] + self.own.keys.shape[-2])
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0

@@ -203,6 +203,12 @@ def test_what_is_added_to_attention_is_left_to_who_adds_it(name: str) -> None:
         row_attention._attention(torch.nn.Module(), query, query, query, None, **{name: 1.0})
 
 
+def test_a_mask_that_a_model_made_itself_is_not_packed_over() -> None:
+    query, mask = torch.zeros(1, 2, 3, 4), torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    with row_attention.packed(row_attention.Packing.of([3], CPU)), pytest.raises(NotImplementedError, match="mask"):
+        row_attention._attention(torch.nn.Module(), query, query, query, mask)
+
+
 def test_sixteen_bits_are_told_from_a_mistake(tmp_path: Path) -> None:
     folder = build_family(tmp_path, "llama", layers=8)
     for dtype in (torch.bfloat16, torch.float16):
