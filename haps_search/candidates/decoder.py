@@ -33,22 +33,12 @@ class Decoder:
 
     def __post_init__(self) -> None:
         # Tried on tokens of their own, which nobody who watches a batch should see.
-        _ = self._by_rows
+        _ = self.attends
         if self.layers is not None:
             _ = self.head
 
-    @property
-    def packs(self) -> bool:
-        """Whether prompts can be read one after the other, without padding."""
-        return self._by_rows.packs
-
-    @property
-    def shares(self) -> bool:
-        """Whether rows can go on from one prompt's keys and values."""
-        return self._by_rows.shares
-
     @cached_property
-    def _by_rows(self) -> ByRows:
+    def attends(self) -> ByRows:
         return ByRows(False, False) if on_several_devices(self.model) else by_rows(self.model, self.pad_id)
 
     @cached_property

@@ -124,7 +124,8 @@ def lying(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device, p
 
 @dataclass(frozen=True, slots=True)
 class ByRows:
-    """What a model's attention can do; both are tried, as families differ."""
+    """What a model's attention can do: read prompts packed, and let rows go on from one prompt's keys and values. Both
+    are tried, as families differ."""
 
     packs: bool
     shares: bool

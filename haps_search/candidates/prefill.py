@@ -60,7 +60,7 @@ def _to_rows(decoder: Decoder, cache: Any, owners: list[int]) -> None:
     """From a cache of prompts to one of rows, of which `owners` says whose prompt is which."""
     if owners == list(range(len(owners))):
         return
-    if decoder.shares:
+    if decoder.attends.shares:
         cache.layers = [shared(layer, owners) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     # Keys and values on several devices can be selected by an index on the CPU only.
     beside = torch.device("cpu") if on_several_devices(decoder.model) else decoder.model.device
@@ -78,7 +78,7 @@ def split_of(layers: nn.ModuleList | None, adapters: Sequence[Adapter | None]) -
 
 def _whole(decoder: Decoder, prompts: Sequence[Sequence[int]], rows: RowAdapters) -> tuple[Tensor, Any]:
     """Logits (n, V) of what follows, and the cache of all layers."""
-    lie = lying(prompts, decoder.pad_id, decoder.model.device, decoder.packs)
+    lie = lying(prompts, decoder.pad_id, decoder.model.device, decoder.attends.packs)
     with injected(decoder.model, rows, lie.lengths):
         return read_by(decoder.model, lie)
 
@@ -92,7 +92,7 @@ def _above(
     rows: RowAdapters,
 ) -> tuple[Tensor, Any]:
     """The same from the states (n, S', H) that enter layer `split`; the cache of those from there on."""
-    lie = lying(prompts, decoder.pad_id, states.device, decoder.packs)
+    lie = lying(prompts, decoder.pad_id, states.device, decoder.attends.packs)
     entering = lie.entering(states[:, -max(map(len, prompts)) :])
     with lie.reading(), injected(decoder.model, rows, lie.lengths):
         hidden, cache = run_from(decoder.head, layers, split, entering, **lie.places())
@@ -108,7 +108,7 @@ def _below(
         found = {text: below for text in texts if (below := decoder.prompts.get((split, text))) is not None}
     known, new = [text in found for text in texts], [text for text in texts if text not in found]
     if new:
-        lie = lying(new, decoder.pad_id, decoder.model.device, decoder.packs)
+        lie = lying(new, decoder.pad_id, decoder.model.device, decoder.attends.packs)
         with lie.reading():
             states, cache = run_below(
                 decoder.head, layers, split,

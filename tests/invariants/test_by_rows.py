@@ -58,7 +58,7 @@ def test_packed_prompts_are_read_as_padded_ones(
 ) -> None:
     lm = load(folder)
     decoder = lm._decoder
-    assert decoder.packs
+    assert decoder.attends.packs
     assert decoder.layers is not None
     draw = torch.Generator().manual_seed(1)
     prompts = [tuple(torch.randint(3, 200, (length,), generator=draw).tolist()) for length in LENGTHS]
@@ -106,7 +106,7 @@ def test_rows_that_share_their_prompt_say_what_they_would_with_copies(
     folder: Path, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = load(folder, **how)
-    assert lm._decoder.shares
+    assert lm._decoder.attends.shares
     asked, seen = requests(lm), list[tuple[int, int]]()
     attention = SharedLayer.attention
 
