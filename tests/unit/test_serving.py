@@ -132,10 +132,27 @@ def test_a_stream_is_the_answer_in_pieces_with_the_decision_in_its_header_and_al
     assert all("haps" not in chunk for chunk in chunks[:-1])
 
 
-def test_pieces_come_while_the_text_is_written(live: Live) -> None:
-    """Nobody reads the next piece before the one before it was sent, so that one stream shows more than one."""
-    heard = list(live.ask(LONG, "sorter", stream=True))
-    assert sum(bool(c.choices and c.choices[0].delta.content) for c in heard) > 1
+def test_pieces_come_while_the_text_is_written(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding waits until the client has read the first piece: a service that kept it back would never end."""
+    read, drawn = threading.Event(), FrozenLM.sample_watched
+
+    def held(self: FrozenLM, requests: Any, watch: Any) -> Any:
+        def after(place: int, text: Any) -> bool:
+            going_on: bool = watch(place, text)
+            if text():
+                assert read.wait(60), "the client has read nothing while the text was written"
+            return going_on
+
+        return drawn(self, requests, after)
+
+    monkeypatch.setattr(FrozenLM, "sample_watched", held)
+    pieces = []
+    for chunk in live.ask(LONG, "sorter", stream=True):
+        if chunk.choices and chunk.choices[0].delta.content:
+            pieces.append(chunk.choices[0].delta.content)
+            read.set()
+    assert len(pieces) > 1
+    assert "".join(pieces) == live.ask(LONG, "sorter").choices[0].message.content
 
 
 def test_many_clients_get_their_own_answers_from_shared_batches(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
