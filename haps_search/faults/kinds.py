@@ -164,7 +164,9 @@ def pause_asked(error: BaseException) -> float:
 
 def _kind(error: BaseException) -> Kind:
     if isinstance(error, HapsError):
-        return error.kind
+        # Ray's double of what a task raised is of both classes, and has its class's kind: the cause has its own.
+        told = getattr(error, "cause", None)
+        return told.kind if isinstance(told, HapsError) else error.kind
     if getattr(error, "preempted", False) is True:
         return Kind.TRANSIENT
     found = (*_by_status(error), *_by_errno(error), *_by_text(error), *_by_name(error))

@@ -63,9 +63,11 @@ def newest_step(folder: Path) -> int:
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file() and path.name not in _STAYS and not any(".tmp-" in part for part in path.parts):
-            yield path
+    # Not `rglob`: it stumbles over a checkpoint's folder that its writer, who may still live, lets go of meanwhile.
+    for top, _, names in os.walk(folder):
+        for path in (Path(top, name) for name in names):
+            if path.is_file() and path.name not in _STAYS and not any(".tmp-" in part for part in path.parts):
+                yield path
 
 
 def _copied(file: Path, target: Path) -> None:

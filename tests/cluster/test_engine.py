@@ -17,10 +17,13 @@ import torch
 from dense_task import DenseTask
 from dialogue_task import DIALOGUE, DialogueTask
 from experiments import tiny_experiment
-from patience import Patience, growth
+from patience import Patience, growth, wait_for
 from taught_task import TaughtTask
 
+from haps_search.config.candidates import CandidateConfig
+from haps_search.config.engines import ClusterProfile
 from haps_search.config.run import Experiment
+from haps_search.engines.cluster.pool import Pool
 from haps_search.engines.cluster.ray_engine import RayEngine
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import ConfigError, StaleUpdate
@@ -246,3 +249,13 @@ def test_a_profile_beyond_the_cluster_fails_at_once_with_what_is_missing(
         on_ray(experiment, candidate={"cpus": 0.25, "gpus": 4}, router={"cpus": 0.25, "gpus": 0.5}),
     ):
         pass
+
+
+def test_a_pool_that_waits_for_room_without_end_is_ended(running_ray: None, tmp_path: Path) -> None:
+    """Train's controller asks for a node that never comes, also when nobody needs the pool any more."""
+    described = {"name": "wide", "candidate": {"cpus": 1000}, "worker_start_timeout_s": 900}
+    candidate = CandidateConfig.model_validate({"name": "adder", "source": {"type": "zoo", "name": "adder"}})
+    pool = Pool([candidate], ClusterProfile.model_validate(described), "nobody", "haps-wide")
+    pool.start(tmp_path)
+    assert pool.join(10) == ["pool-0"]
+    wait_for(lambda: pool.give_up() or not pool.join(1), "it waits for its room")

@@ -18,14 +18,21 @@ CANDIDATE = CandidateConfig.model_validate({"name": "adder", "source": {"type": 
 
 
 class RecordedPool:
+    left: list[str] = []  # noqa: RUF012 - one for all that a test makes
+
     def __init__(self, calls: list[str]) -> None:
         self._calls = calls
 
     def start(self, storage: Path) -> None:
         self._calls.append("pool starts")
 
-    def join(self, timeout_s: float) -> None:
+    def join(self, timeout_s: float) -> list[str]:
         self._calls.append("pool joined")
+        return self.left
+
+    def give_up(self) -> None:
+        self._calls.append("pool given up")
+        self.left.clear()
 
 
 class NamedBroker:
@@ -62,6 +69,16 @@ def test_an_error_waits_for_the_pool_too(calls: list[str], tmp_path: Path) -> No
     ):
         raise ConfigError("said inside")
     assert calls == IN_ORDER
+
+
+def test_what_train_does_not_leave_is_ended_so_that_a_driver_can_begin_again(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecordedPool, "left", ["pool-0"])
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
+    with module.session("s", [CANDIDATE], load_profile("local-cpu"), tmp_path):
+        pass
+    assert calls[2:] == ["pool joined", "pool given up", "pool joined", "broker killed", "ray shut down"]
 
 
 def test_a_broker_that_is_gone_does_not_hide_the_error(

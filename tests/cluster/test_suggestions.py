@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayTaskError
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -27,8 +28,10 @@ from haps_search.config.samplers import Asha
 from haps_search.config.sweep import Study
 from haps_search.engines.cluster.session import Session, TableSession
 from haps_search.engines.cluster.trial import METRICS
-from haps_search.errors import PoolError
+from haps_search.errors import CandidateError, PoolError
+from haps_search.errors import Kind as ErrorKind
 from haps_search.faults import policy
+from haps_search.faults.kinds import kind_of
 from haps_search.sweep import tune
 from haps_search.sweep.events import (
     AttemptBroke,
@@ -368,6 +371,7 @@ def gone_with_its_node() -> ActorDiedError:
 
 
 NO_ROOM = RayTaskError("run_trial", "trace", ObjectStoreFullError("no room"))
+STALE_MODEL = CandidateError("router backbone: OSError: stale file handle").of_kind(ErrorKind.TRANSIENT)
 DIED, STALE, PERMANENT = ActorDiedError(), OSError(errno.ESTALE, "stale"), FileNotFoundError(2, "reward.py")
 
 
@@ -447,7 +451,16 @@ def test_what_a_driver_before_counted_counts_and_progress_makes_it_forgotten(
 
 
 @pytest.mark.usefixtures("live")
-@pytest.mark.parametrize("error", [RayTaskError("run_trial", "trace", STALE), gone_with_its_node(), NO_ROOM], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [
+        RayTaskError("run_trial", "trace", STALE),
+        gone_with_its_node(),
+        NO_ROOM,
+        RayTaskError("run_trial", "trace", STALE_MODEL).as_instanceof_cause(),  # what `ray.get` raises of it
+    ],
+    ids=["stale", "node", "room", "our own"],
+)
 def test_what_machines_broke_is_told_from_what_the_code_did(
     journal: Journal, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +491,20 @@ def test_what_the_user_wrote_is_not_tried_again(journal: Journal) -> None:
     breaks(handing, "t0", RayTaskError("run_trial", "trace", PERMANENT))
     (trial,) = journal.trials()
     assert (trial.state, trial.error) == ("failed", "FileNotFoundError: [Errno 2] reward.py")
+
+
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_an_error_of_ours_has_its_own_kind_beyond_ray_too(kind: ErrorKind) -> None:
+    """Whatever its class's is: Ray raises a double, of both classes."""
+
+    def fails() -> None:
+        raise CandidateError("as it was raised").of_kind(kind)
+
+    with pytest.raises(CandidateError, match="as it was raised") as caught:
+        ray.get(ray.remote(num_cpus=0.1)(fails).remote(), timeout=60)
+    assert isinstance(caught.value, RayTaskError)
+    assert kind_of(caught.value) is kind
 
 
 @pytest.mark.usefixtures("live")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,6 +66,23 @@ def test_an_attempt_takes_over_what_the_one_before_has_and_not_its_last_word(tmp
     with (former / "metrics.jsonl").open("a") as zombie:
         zombie.write("whatever it still says\n")
     assert len((own / "metrics.jsonl").read_text().splitlines()) == 12
+
+
+def test_what_the_attempt_before_lets_go_meanwhile_is_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may live: a trial of a driver that was killed, or one on a node that stood still."""
+    former, own, link = begun(tmp_path / "000", (5, 10, 15)), tmp_path / "000.2", os.link
+
+    def while_it_prunes(file: Path, target: Path) -> None:
+        for other in (former / "checkpoints").glob("step-*"):
+            if other != file.parent:
+                shutil.rmtree(other)
+        link(file, target)
+
+    monkeypatch.setattr(os, "link", while_it_prunes)
+    take_over(former, own)
+    assert len(list((own / "checkpoints").iterdir())) == 1
 
 
 def test_where_files_cannot_be_linked_they_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

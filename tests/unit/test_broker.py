@@ -17,7 +17,7 @@ from haps_search.config.engines import Leases
 from haps_search.engines.cluster import broker as broker_module
 from haps_search.engines.cluster.broker import Broker
 from haps_search.engines.cluster.protocol import Answered, Done, Failure, Result
-from haps_search.errors import CandidateError, PoolError
+from haps_search.errors import CandidateError, Kind, PoolError
 from haps_search.types import ModuleTable
 
 # Time is looked at every quarter of a deadline of real time; what has expired the test's clock says.
@@ -213,6 +213,20 @@ def test_what_a_replaced_worker_held_is_given_to_others(how: str) -> None:
         assert texts([await waiting]) == [["a"]]
 
     run()
+
+
+@asynchronous
+async def test_answers_that_the_machines_lost_are_theirs_and_those_that_died_with_a_worker_are_nobodys() -> None:
+    broker = make(attempts=1)
+    causes = {"llama/0": ("its answer did not get through (no room)", Kind.TRANSIENT), "llama/1": ("", Kind.UNKNOWN)}
+    for worker, (lost, kind) in causes.items():
+        session = await join(broker, worker)
+        (waiting,) = await asked(broker, ("a",))
+        await leased(broker, session, worker=worker)
+        await broker.register(worker, ModuleTable("llama", 2, ()), 8, "node", 1, lost)
+        with pytest.raises(PoolError, match="1 attempts failed") as caught:
+            await waiting
+        assert caught.value.kind is kind
 
 
 @pytest.mark.usefixtures("long_polls")

@@ -30,6 +30,7 @@ TICK_S = 0.25
 """How often time is looked at."""
 TELL_S = 2.0
 """How often `told` is told."""
+REPLACED = "its worker was replaced"
 
 
 class Broker:
@@ -143,7 +144,7 @@ class Broker:
         """A worker's process is about to load its candidate. Returns which start of it this is; 0 where it should
         leave, as the pool has ended."""
         self._start_ticking()
-        self._revoke(worker, "its worker was replaced")
+        self._revoke(worker, REPLACED)
         try:
             start = self._roster.arrive(worker, candidate, node, self._clock())
         except PoolError as error:
@@ -152,17 +153,16 @@ class Broker:
             return 0
         return 0 if self._ended is not None else start
 
-    async def register(
-        self, worker: str, table: ModuleTable, pid: int, node: str, start: int, lost: str = "its worker was replaced"
-    ) -> int:
-        """A worker has loaded its candidate, or begins again. What it held before is given to others; `lost` says why.
+    async def register(self, worker: str, table: ModuleTable, pid: int, node: str, start: int, lost: str = "") -> int:
+        """A worker has loaded its candidate, or begins again. What it held before is given to others; `lost` says what
+        the machines did where they broke it off.
 
         Returns its session. Raises PoolError where a later start of it has arrived, or the pool has ended: it should
         leave.
         """
         self._live()
         session = self._roster.register(worker, table, pid, node, start, self._clock())
-        self._revoke(worker, lost)
+        self._revoke(worker, lost or REPLACED, Kind.TRANSIENT if lost else Kind.UNKNOWN)
         self._signal()
         return session
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import actors  # the public list asks the dashboard, which may not be there
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -131,11 +134,22 @@ class Pool:
         broker.fail_all.remote(reason)
 
     def join(self, timeout_s: float) -> list[str]:
-        """The threads that have not ended by then: Train waits without end for room for a worker that it lost."""
+        """The threads that have not ended by then: Train waits for workers that it starts, and without end for room for
+        one that it lost."""
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
         return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def give_up(self) -> None:
+        """Kill what `join` waits for: Train's controllers, of which it keeps no handle. They run on this node, and this
+        process has no others: one pool at a time."""
+        here = ray.get_runtime_context()
+        for actor in actors(job_id=ray.JobID.from_hex(here.get_job_id()), actor_state_name="ALIVE").values():
+            if actor["ActorClassName"] == "TrainController" and actor["Address"]["NodeID"] == here.get_node_id():
+                _log.warning("Train has not left, and its controller (process %d) is killed", actor["Pid"])
+                with suppress(ProcessLookupError):
+                    os.kill(actor["Pid"], signal.SIGKILL)
 
 
 def _but_not_on(nodes: Collection[str]) -> dict[str, Any]:

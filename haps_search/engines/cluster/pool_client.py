@@ -14,7 +14,8 @@ from ray.exceptions import RayError
 from haps_search.engines.cluster.failures import answer
 from haps_search.engines.cluster.protocol import Answered, Failure, Outcome, Ticket
 from haps_search.engines.cluster.store import LOST
-from haps_search.errors import HapsError, PoolError
+from haps_search.errors import HapsError, Kind, PoolError
+from haps_search.faults.kinds import kind_of
 from haps_search.faults.policy import CALLS, first_line, persistently_async
 
 _log = logging.getLogger(__name__)
@@ -131,7 +132,8 @@ class PoolClient:
                 break
             asked = self._new(order, names, lost)
             await self._submit([asked])
-        raise PoolError(f"candidate {order.candidate}: a request was lost {self._attempts} times: {reason}")
+        said = f"candidate {order.candidate}: a request was lost {self._attempts} times: {reason}"
+        raise PoolError(said).of_kind(Kind.TRANSIENT)
 
     async def _poll(self) -> None:
         try:
@@ -144,10 +146,11 @@ class PoolClient:
         except HapsError as error:
             self._fail(error)
         except RayError as error:
-            self._fail(PoolError(f"the broker's word could not be read: {first_line(error)}"))
+            said = f"the broker's word could not be read: {first_line(error)}"
+            self._fail(PoolError(said).of_kind(kind_of(error)))
         except Exception as error:
             # Whatever it is: whoever waits for an answer would wait for ever.
-            self._fail(PoolError(f"asking for answers failed: {first_line(error)}"))
+            self._fail(PoolError(f"asking for answers failed: {first_line(error)}").of_kind(kind_of(error)))
             raise
 
     def _take(self, outcomes: Sequence[Outcome]) -> None:

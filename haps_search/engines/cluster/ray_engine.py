@@ -17,7 +17,7 @@ from haps_search.engines.cluster.remote_candidates import RemoteCandidates
 from haps_search.engines.cluster.router_actor import RouterActor, opened
 from haps_search.engines.cluster.store import LOST, Places, fetched, stored
 from haps_search.engines.cluster.wire import pack_tensors, unpack_adapters
-from haps_search.errors import PoolError
+from haps_search.errors import Kind, PoolError
 from haps_search.tasks.own import passed
 from haps_search.types import (
     Adapter,
@@ -83,7 +83,7 @@ class RayEngine:
         try:
             return await asyncio.to_thread(opened, bare, adapters, references, self._places)
         except LOST as error:
-            raise PoolError(f"the router's adapters were lost ({error})") from error
+            raise PoolError(f"the router's adapters were lost ({error})").of_kind(Kind.TRANSIENT) from error
 
     async def adapters_of(self, questions: Sequence[Question]) -> dict[tuple[int, str], Adapter]:
         """Of every candidate for every question, as torch tensors."""

@@ -44,7 +44,7 @@ CALL_S = 60.0
 PATIENCE_S = 30.0
 """How long candidates may load without a word."""
 LOOK_S = 1.0
-LEAVING_S = 15.0
+LEAVING_S, KILLED_S = 15.0, 15.0
 """How long workers may take to leave at the end of a session; they are idle by then."""
 
 _QUIET = {
@@ -178,6 +178,9 @@ def _end(broker: Any, pool: Pool, watch: Watch) -> bool:
     except (PoolError, ray.exceptions.RayError):
         _log.warning("the broker was gone before the session ended")
     left = pool.join(LEAVING_S)
+    if left and ray.is_initialized():
+        pool.give_up()
+        left = pool.join(KILLED_S)
     ray.kill(broker)
     return stopped and not left
 

@@ -128,8 +128,8 @@ def serve(broker: Any, worker: str, candidate: Candidate, node: str, start: int)
                 session, done = ray.get(broker.register.remote(*what), timeout=CALL_S), None
             asked = exchange.remote(worker, session, done, candidate.room)
             work: Work | None = ray.get(asked, timeout=CALL_S)
-            failures.forget()
             done = None if work is None else Done(work.lease, results(candidate, work))
+            failures.forget()
         except ray.exceptions.RayError as error:
             follows = failures.follow(kind_of(error)) if kind_of(error) is Kind.TRANSIENT else Over(final=True)
             if isinstance(follows, Again):
