@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import psutil
@@ -107,11 +108,17 @@ def _costs(scale: Scale, folder: Path) -> dict[str, list[float]]:
     place.save(1, asyncio.run(engine.snapshot()), {"step": 1}, best=True)
     served, profile = ServedRun.of(run, subject.experiment), load_profile("local-cpu")
     texts = [question.text for question in subject.asked(0, scale.served.requests)]
-    with in_this_process(served) as bare, on_ray(served, profile, print) as (service, _), _listening(service) as url:
+    with (
+        in_this_process(served) as bare,
+        on_ray(served, profile, print) as (service, _),
+        _listening(service) as url,
+        _a_child_that_asks(url, texts) as (ask, stranger),
+    ):
         return _interleaved_cpu(
-            {"bare": lambda: asyncio.run(_answered(bare, texts)), "served": lambda: _asked_by_a_child(url, texts)},
+            {"bare": lambda: asyncio.run(_answered(bare, texts)), "served": ask},
             scale.slow_rounds,
             len(texts),
+            stranger,
         )
 
 
@@ -125,37 +132,67 @@ async def _answered(service: Service, texts: list[str]) -> None:
         await service._candidates[name].sample(request)
 
 
-def _asked_by_a_child(url: str, texts: list[str]) -> None:
-    """One after the other by a process whose own time does not count."""
-    code = "import json, sys; from benchmarks.serving import _ask; [_ask(sys.argv[1], t) for t in json.load(sys.stdin)]"
-    subprocess.run([sys.executable, "-c", code, url], input=json.dumps(texts), text=True, check=True)
+_CHILD = """
+import json, sys
+from benchmarks.serving import _ask
+url, texts = sys.argv[1], json.loads(sys.stdin.readline())
+for _ in sys.stdin:
+    for text in texts:
+        _ask(url, text)
+    print("asked", flush=True)
+"""
 
 
-def _interleaved_cpu(variants: dict[str, Callable[[], None]], rounds: int, count: int) -> dict[str, list[float]]:
+@contextmanager
+def _a_child_that_asks(url: str, texts: list[str]) -> Iterator[tuple[Callable[[], None], int]]:
+    """One after the other by a process whose own time does not count, nor what Ray does while it starts; its id."""
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, url], stdin=PIPE, stdout=PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    told, heard = child.stdin, child.stdout
+
+    def ask() -> None:
+        told.write("go\n")
+        told.flush()
+        if heard.readline() != "asked\n":
+            raise RuntimeError("the asking process ended")
+
+    try:
+        told.write(json.dumps(texts) + "\n")
+        yield ask, child.pid
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _interleaved_cpu(
+    variants: dict[str, Callable[[], None]], rounds: int, count: int, stranger: int
+) -> dict[str, list[float]]:
+    """`stranger` is a process whose time does not count."""
     found: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name, variant in variants.items():
-            idle = _cpu_of_a_moment()
-            began, before = time.perf_counter(), _cpu()
+            idle = _cpu_of_a_moment(stranger)
+            began, before = time.perf_counter(), _cpu(stranger)
             variant()
-            spent = _cpu() - before - idle * (time.perf_counter() - began)
+            spent = _cpu(stranger) - before - idle * (time.perf_counter() - began)
             if number:
                 found[name].append(spent / count)
     return found
 
 
-def _cpu() -> float:
-    """Seconds of this process and all below it that live."""
+def _cpu(stranger: int) -> float:
+    """Seconds of this process and all below it that live, but one."""
     own = psutil.Process()
-    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
+    times = [each.cpu_times() for each in (own, *own.children(recursive=True)) if each.pid != stranger]
     return float(sum(each.user + each.system for each in times))
 
 
-def _cpu_of_a_moment(seconds: float = 2.0) -> float:
+def _cpu_of_a_moment(stranger: int, seconds: float = 4.0) -> float:
     """What Ray takes when nobody asks anything, in CPUs."""
-    before = _cpu()
+    before = _cpu(stranger)
     time.sleep(seconds)
-    return (_cpu() - before) / seconds
+    return (_cpu(stranger) - before) / seconds
 
 
 def _memory(scale: Scale, folder: Path) -> tuple[float, float]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from haps_search.candidates.sources import LoadedLM
 
+CHANGING = "longrope", "dynamic"
+"""Kinds of rotary embeddings of which a model takes others for a whole batch where one of its texts is long."""
 
 _log = logging.getLogger(__name__)
 
@@ -211,12 +213,31 @@ class FrozenLM:
                     f"candidate {name}: an adapter for {target.name} ({target.d_in} -> {target.d_out}), "
                     "which this model does not have: it was generated for another candidate"
                 )
-        limit = getattr(self._lm.model.config, "max_position_embeddings", None)
+        limit, why = self._positions
         if limit is not None and prompt_tokens + new_tokens > limit:
             raise TooLong(
                 f"candidate {name}: a prompt of {prompt_tokens} tokens and {new_tokens} new ones "
-                f"exceed its {limit} positions: shorten the context (task.max_context_chars) or max_new_tokens"
+                f"exceed its {limit} positions{why}: shorten the context (task.max_context_chars) or max_new_tokens"
             )
+
+    @cached_property
+    def _positions(self) -> tuple[int | None, str]:
+        """How many it has, and what is to be said of them.
+
+        Families whose rotary frequencies change with the longest text of a batch (Phi's `longrope`, `dynamic`) are held
+        to the positions below which they do not: beyond them a text would depend on who shares its batch.
+        """
+        config = self._lm.model.config
+        most: int | None = getattr(config, "max_position_embeddings", None)
+        rope = getattr(config, "rope_parameters", None) or {}
+        nested = [each for each in rope.values() if isinstance(each, dict)]
+        for each in nested or [rope]:
+            first = each.get("original_max_position_embeddings")
+            if each.get("rope_type") in CHANGING and first is not None and (most is None or first < most):
+                return int(
+                    first
+                ), f" (of {most}: beyond them {each['rope_type']} lets texts of a batch change each other)"
+        return most, ""
 
     def _clear(self) -> None:
         """Give back the memory that only saves time."""

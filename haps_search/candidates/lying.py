@@ -182,6 +182,8 @@ def _packs(model: PreTrainedModel, lie: Packed, wanted: Tensor) -> bool:
 
 
 def _shares(model: PreTrainedModel, lie: Padded, cache: Any) -> bool:
+    if model.dtype.itemsize < 4:
+        return False  # scores of 16 bits would be rounded before their softmax, which torch's own attention does not
     owners, token = [0, 1, 0], torch.tensor([[1], [2], [3]], device=model.device)
     rows = torch.tensor(owners, device=model.device)
     mask = torch.cat([lie.mask[rows], torch.ones_like(token, dtype=torch.bool)], -1)

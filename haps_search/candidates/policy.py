@@ -12,6 +12,11 @@ from torch import Tensor
 
 from haps_search.types import Distribution, Sampling
 
+COLDEST = 1e-30
+"""What is colder draws the likeliest token as surely; float32 does not hold logits over it."""
+WIDEST = 2**31
+"""No vocabulary has so many tokens."""
+
 
 class Policy:
     """What a batch's rows are drawn from as tensors. Rows differ freely, and none is worked on for another's sake.
@@ -26,7 +31,7 @@ class Policy:
         self.greedy = torch.tensor(list(greedy), dtype=torch.bool, device=device)
         self._any_greedy = any(greedy)
         self.temperature = _column([d.temperature for d in distributions], device)
-        self._top_k = _Told.of([float(d.top_k) for d in distributions], 0.0, device)
+        self._top_k = _Told.of([float(min(d.top_k, WIDEST)) for d in distributions], 0.0, device)
         self._top_p = _Told.of([d.top_p for d in distributions], 1.0, device)
         self._min_p = _Told.of([d.min_p for d in distributions], 0.0, device)
         truncated = [d.top_k > 0 or d.top_p < 1.0 or d.min_p > 0.0 for d in distributions]
@@ -40,7 +45,8 @@ class Policy:
     def tempered(self, logits: Tensor) -> Tensor:
         """Log-probabilities (n, ..., V) of the whole vocabulary at each row's temperature, float32 at least."""
         precise = logits.to(torch.promote_types(torch.float32, logits.dtype))
-        return torch.log_softmax(precise / _over(self.temperature, precise).to(precise.dtype), -1)
+        divisor = _over(self.temperature, precise).to(precise.dtype).clamp_min(COLDEST)
+        return torch.log_softmax(precise / divisor, -1)
 
     def log_probabilities(self, tempered: Tensor, keep: Tensor | None = None) -> Tensor:
         """The sampled-from log-probabilities (n, ..., V): truncated, renormalised.
@@ -109,7 +115,8 @@ def _of_top_k(log_p: Tensor, told: _Told) -> Tensor:
 def _of_top_p(log_p: Tensor, told: _Told) -> Tensor:
     """The last of the likeliest tokens of each row that it takes to reach that mass."""
     # Tokens below (1 - p)/V each come to less than 1 - p together: what reaches p is among the others.
-    descending = _descending(log_p, (1.0 - told.values).log() - math.log(log_p.shape[-1]) - 1e-3)
+    # Half of that, as a row's probabilities sum to 1 but for rounding, and another row's bound may be lower.
+    descending = _descending(log_p, (1.0 - told.values).log() - math.log(2 * log_p.shape[-1]))
     mass = descending.exp().cumsum(-1, dtype=torch.float64)
     reached = torch.searchsorted(mass, _over(told.values, mass).expand(*mass.shape[:-1], 1).contiguous())
     return descending.gather(-1, reached.clamp_max(mass.shape[-1] - 1))

@@ -240,11 +240,11 @@ class SharedLayer(CacheLayerMixin):
         assert self.shown is not None
         prompt_keys, prompt_values = self._prompts
         rows, heads, groups = len(query), query.shape[1], prompt_keys.shape[1]
-        q = (query * scaling).reshape(rows, groups, heads // groups, -1)  # 16 bits may not hold what is not scaled
+        q = (query * scaling).reshape(rows, groups, heads // groups, -1)
         scores = torch.cat([self._by_prompts(q, prompt_keys.mT), q @ self.shown.mT], -1)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        shares = scores.softmax(-1, dtype=torch.promote_types(torch.float32, q.dtype)).to(q.dtype)
+        shares = scores.softmax(-1)
         to_prompts, to_own = shares.split([prompt_keys.shape[-2], self.shown.shape[-2]], -1)
         found = self._by_prompts(to_prompts, prompt_values) + to_own @ values
         return found.reshape(rows, 1, heads, -1)

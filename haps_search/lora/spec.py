@@ -29,7 +29,8 @@ def module_table(candidate: str, model: nn.Module) -> ModuleTable:
     found = []
     for name, module in model.named_modules():
         layer = _LAYER.search(name)
-        if layer and isinstance(module, nn.Linear):
+        # What chooses the experts of a mixture is a linear module by its weights only: it returns several things.
+        if layer and isinstance(module, nn.Linear) and not type(module).__name__.endswith("Router"):
             norms = (math.nan, None) if module.weight.is_meta else _norms(module.weight.detach())
             found.append(LinearModule(name, int(layer[1]), module.in_features, module.out_features, *norms))
     layers = max((m.layer for m in found), default=-1) + 1

@@ -68,8 +68,8 @@ class _Body(_Strict):
     max_completion_tokens: PositiveInt | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
-    seed: int | None = None
+    top_k: int | None = Field(default=None, ge=0, lt=2**31)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     cost_weight: NonNegativeFloat | None = None

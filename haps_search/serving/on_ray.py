@@ -42,6 +42,8 @@ ATTEMPTS = 3
 """A request whose replica was lost before anything was heard of it is sent again so often, all in all."""
 LOADS = 2
 """So often is a model loaded that does not load."""
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Of Serve's own logs, of the controller's and of each replica."""
 LOOK_S = 0.5
 FRESH_S = 1.0
 """So long is what Serve said of its replicas taken for true."""
@@ -201,6 +203,7 @@ class Applications:
             health_check_period_s=self._profile.health_check_interval_s,
             graceful_shutdown_timeout_s=self._profile.grace_s,
             max_constructor_retry_count=LOADS,
+            logging_config=QUIET,
             **options,
         )
 
@@ -279,7 +282,7 @@ def _serve() -> Iterator[None]:
         began = False
     except ValueError:
         began = True
-        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+        serve.start(proxy_location="Disabled", logging_config=QUIET)
     try:
         yield
     finally:

@@ -493,7 +493,8 @@ def test_what_the_user_wrote_is_not_tried_again(journal: Journal) -> None:
     assert (trial.state, trial.error) == ("failed", "FileNotFoundError: [Errno 2] reward.py")
 
 
-@pytest.mark.usefixtures("live")
+@pytest.mark.ray
+@pytest.mark.usefixtures("running_ray")
 @pytest.mark.parametrize("kind", ErrorKind)
 def test_an_error_of_ours_has_its_own_kind_beyond_ray_too(kind: ErrorKind) -> None:
     """Whatever its class's is: Ray raises a double, of both classes."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from experiments import tiny_experiment
+from families import build_family
 from torch import Tensor
 from verbs import same, sampled_and_scored
 
@@ -15,6 +17,7 @@ from haps_search.candidates.activations import Ids
 from haps_search.candidates.frozen_lm import FrozenLM
 from haps_search.candidates.prompt_cache import PromptCache
 from haps_search.candidates.sample import Drew
+from haps_search.config.candidates import CandidateConfig
 from haps_search.config.routing import LastLayers, LoraConfig
 from haps_search.errors import CandidateError
 from haps_search.lora.injection import injected
@@ -143,6 +146,18 @@ def test_too_long_a_prompt_is_refused_with_the_numbers(candidate: FrozenLM) -> N
     given = GivenCompletion((Message("user", "x" * 255),), (1, 2))
     with pytest.raises(CandidateError, match="255 tokens and 2 new ones exceed its 256 positions"):
         candidate.score([ScoreRequest((given,), every=True)])
+
+
+def test_where_a_long_text_changes_those_beside_it_none_is_so_long(tmp_path: Path) -> None:
+    """Rotary frequencies that depend on the longest of a batch."""
+    config = build_family(tmp_path, "llama") / "config.json"
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rope_parameters": rope}))
+    source = {"type": "path", "path": str(tmp_path)}
+    held = FrozenLM.load(CandidateConfig.model_validate({"name": "long", "source": source}))
+    assert held.sample([request("x" * 40, 1, None)])
+    with pytest.raises(CandidateError, match=r"exceed its 64 positions \(of 128: beyond them dynamic"):
+        held.sample([request("x" * 60, 1, None)])
 
 
 def test_a_row_that_does_not_fit_alone_is_tried_again_when_caches_are_cleared(

@@ -213,25 +213,24 @@ def test_sixteen_bits_are_told_from_a_mistake(tmp_path: Path) -> None:
     folder = build_family(tmp_path, "llama", layers=8)
     for dtype in (torch.bfloat16, torch.float16):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        assert by_rows(model, 0) == ByRows(packs=True, shares=True)
+        assert by_rows(model, 0) == ByRows(packs=True, shares=False)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 @pytest.mark.parametrize("rows", [(3, 3, 3), (20, 1, 1, 1)], ids=["even", "uneven"])
-def test_however_rows_are_spread_over_prompts(rows: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_however_rows_are_spread_over_prompts(rows: tuple[int, ...]) -> None:
     draw = torch.Generator().manual_seed(0)
     owners = [owner for owner, count in enumerate(rows) for _ in range(count)]
     order = torch.randperm(len(owners), generator=draw).tolist()
     owners = [owners[place] for place in order]
 
     def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
-    keys, values = drawn(len(rows), 2, 5, 64) + 40, drawn(len(rows), 2, 5, 6)
+    keys, values = drawn(len(rows), 2, 5, 64), drawn(len(rows), 2, 5, 6)
     own_keys, own_values, query = (
         drawn(len(owners), 2, 1, 64),
         drawn(len(owners), 2, 1, 6),
-        drawn(len(owners), 4, 1, 64) + 40,
+        drawn(len(owners), 4, 1, 64),
     )
     layer = SharedLayer(keys, values, owners)
     found = layer.attention(query, layer.update(own_keys, own_values)[1], None, 64**-0.5)
@@ -239,8 +238,5 @@ def test_however_rows_are_spread_over_prompts(rows: tuple[int, ...], dtype: torc
         torch.cat([part[owners], own], 2).repeat_interleave(2, 1)
         for part, own in ((keys, own_keys), (values, own_values))
     ]
-    wanted = torch.nn.functional.scaled_dot_product_attention(query.double(), *(part.double() for part in every))
-    if dtype == torch.float16:  # which holds no product of these queries and keys that is not scaled
-        assert found.isfinite().all()
-    else:
-        assert_close(found, wanted.transpose(1, 2), rtol=0, atol=1e-9)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, *every)
+    assert_close(found, wanted.transpose(1, 2), rtol=0, atol=1e-9)

@@ -87,7 +87,10 @@ def test_layers_that_are_not_there_are_refused(layers: object, wanted: str) -> N
 
 
 def test_a_table_holds_the_linear_modules_of_numbered_layers() -> None:
-    block = nn.ModuleDict({"o_proj": nn.Linear(5, 3), "norm": nn.LayerNorm(3)})
+    class TopRouter(nn.Linear):
+        """As families with experts have it: a linear module by its weights, whose call returns several things."""
+
+    block = nn.ModuleDict({"o_proj": nn.Linear(5, 3), "norm": nn.LayerNorm(3), "router": TopRouter(5, 2)})
     model = nn.ModuleDict({"layers": nn.ModuleList([block, nn.ModuleDict({"up": nn.Linear(3, 4)})])})
     found = module_table("m", nn.ModuleDict({"model": model, "lm_head": nn.Linear(4, 9)}))
     assert [(m.name, m.layer, m.d_in, m.d_out) for m in found.modules] == [

@@ -379,3 +379,30 @@ class FiveTokens:
 def test_every_token_that_contains_a_stop_text_ends_a_completion() -> None:
     assert _tokens_with(("\n", "zz"), FiveTokens()) == [2, 3, 4]  # type: ignore[arg-type]
     assert _tokens_with((), FiveTokens()) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cold", [1e-38, 5e-324])
+def test_however_cold_the_likeliest_is_drawn(cold: float) -> None:
+    policy = Policy.of([Sampling(1, temperature=cold)], torch.device("cpu"))
+    log_p = policy.log_probabilities(policy.tempered(torch.tensor([[1.0, 5.0, 3.0, 2.0]])))
+    assert log_p.exp().tolist() == [[0.0, 1.0, 0.0, 0.0]]
+    assert policy.draw(log_p, torch.tensor([0.99], dtype=torch.float64)).tolist() == [1]
+
+
+def test_more_tokens_than_any_vocabulary_has_are_all_of_it() -> None:
+    assert probabilities(LOGITS, top_k=10**400) == probabilities(LOGITS)
+
+
+def test_a_nucleus_does_not_depend_on_the_rows_beside_it() -> None:
+    """Of a tail just below the bound from which on tokens are left out, as float32 rounds it."""
+    count, top_p, told = 50_000, 0.9999, Distribution(top_p=0.9999)
+    tail = (1 - top_p) / count * 0.999
+    for seed in range(8):
+        draw = torch.Generator().manual_seed(seed)
+        head = torch.rand(50, generator=draw, dtype=torch.float64) + 0.05
+        row = torch.cat([head / head.sum() * (1 - tail * (count - 50)), torch.full((count - 50,), tail)])
+        row = (row.log() + 8 * torch.randn(1, generator=draw, dtype=torch.float64)).float()
+        other = 0.1 * torch.randn(count, generator=draw)
+        alone, beside = Policy([told], torch.device("cpu")), Policy([told] * 2, torch.device("cpu"))
+        found = alone.log_probabilities(alone.tempered(row[None]))[0]
+        assert torch.equal(found, beside.log_probabilities(beside.tempered(torch.stack([row, other])))[0])

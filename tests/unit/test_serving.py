@@ -193,6 +193,8 @@ def test_many_clients_get_their_own_answers_from_shared_batches(live: Live, monk
         ({"messages": [{"role": "user", "content": "1" * 2100}]}, 400, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 7000}]}, 413, None),
         ({"cost_weight": 0.5}, 400, "cost_weight"),
+        ({"seed": 2**64}, 400, "seed"),
+        ({"top_k": 2**63}, 400, "top_k"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
