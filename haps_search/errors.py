@@ -55,6 +55,13 @@ class CandidateError(HapsError):
     """A candidate that cannot be loaded or cannot take a request; the message names it and the way out."""
 
 
+class EndpointError(CandidateError):
+    """An endpoint that did not answer, with the HTTP status where it said one. The message is for whoever runs it: it
+    has the address and the server's own words, which may hold a prompt."""
+
+    status: int | None = None
+
+
 class TooLong(CandidateError):
     """A prompt with the tokens that were asked for exceeds a candidate's positions."""
 

@@ -50,7 +50,12 @@ def read(completion: Any, priced: bool) -> Sampled:
         raise Malformed("its content is no text")
     prompt_tokens, completion_tokens = _usage(completion, priced)
     refusal = _refusal(message, choice)
-    return Sampled(text, (), (), prompt_tokens, completion_tokens, refusal=refusal)
+    return Sampled(whole(text), (), (), prompt_tokens, completion_tokens, refusal=refusal)
+
+
+def whole(text: str) -> str:
+    """Half a character, which JSON can say and no file can hold, becomes U+FFFD: an answer cut off was paid for too."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def filtered() -> Sampled:
@@ -61,7 +66,7 @@ def filtered() -> Sampled:
 def _refusal(message: Any, choice: Any) -> str | None:
     said = getattr(message, "refusal", None)
     if isinstance(said, str) and said.strip():
-        return f"refused: {' '.join(said.split())[:_SAID]}"
+        return f"refused: {' '.join(whole(said).split())[:_SAID]}"
     if getattr(choice, "finish_reason", None) == FILTERED:
         return "a content filter stopped the answer"
     return None
@@ -69,9 +74,11 @@ def _refusal(message: Any, choice: Any) -> str | None:
 
 def _usage(completion: Any, priced: bool) -> tuple[int, int]:
     usage = getattr(completion, "usage", None)
-    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    counts: Any = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     if all(isinstance(count, int) and count >= 0 for count in counts):
-        return counts  # type: ignore[return-value]
+        # Some servers leave out of the second what was thought and count it in the total only, and it is paid for.
+        total, (asked, written) = getattr(usage, "total_tokens", None), counts
+        return asked, max(written, total - asked) if isinstance(total, int) else written
     if priced:
         raise Malformed("it counts no tokens (usage), so nobody knows what it costs")
     return 0, 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from haps_search.candidates.chat_completion import FILTERED, Malformed, fields, filtered, read
 from haps_search.candidates.gate import Gate
 from haps_search.config.candidates import CandidateConfig, EndpointSource
-from haps_search.errors import CandidateError, Kind
+from haps_search.errors import CandidateError, EndpointError, Kind
 from haps_search.faults.kinds import kind_of, pause_asked
 from haps_search.faults.policy import Failures, Over, Policy
 from haps_search.types import Message, ModuleTable, Sampled, SampleRequest, Sampling, ScoreRequest, Scores
@@ -145,6 +145,8 @@ class EndpointCandidate:
             return []
         batch = _Batch()
         rows = batch.rows = [asyncio.create_task(self._row(batch, request)) for request in requests]
+        for row in rows:
+            row.add_done_callback(_seen)
         try:
             async with asyncio.timeout(None if math.isinf(self._limit_s) else self._limit_s):
                 await asyncio.wait(rows, return_when=asyncio.FIRST_EXCEPTION)
@@ -188,7 +190,8 @@ class EndpointCandidate:
             try:
                 async with self._gate:
                     return await self._sent(batch, request)
-            except (OpenAIError, Malformed, TimeoutError) as error:
+            except (OpenAIError, Malformed, TimeoutError) as caught:
+                error: Exception = caught
                 if getattr(error, "code", None) == FILTERED:
                     return filtered()
                 failed, asked_s = self._failed(error), pause_asked(error)
@@ -198,7 +201,8 @@ class EndpointCandidate:
                 raise failed
             if asked_s:
                 self._gate.rest(asked_s)
-            _log.info("%s; tried again in %.1f s", failed, follows.pause_s)
+            what = failed.status or type(error).__name__  # not the server's words, which may hold a prompt
+            _log.info("candidate %s: %s; tried again in %.1f s", self._config.name, what, follows.pause_s)
             await asyncio.sleep(follows.pause_s)
 
     async def _sent(self, batch: _Batch, request: SampleRequest) -> Sampled:
@@ -214,7 +218,7 @@ class EndpointCandidate:
         finally:
             batch.sending.discard(task)
 
-    def _failed(self, error: Exception) -> CandidateError:
+    def _failed(self, error: Exception) -> EndpointError:
         """Ours, with the way out and without the key, which a server may have said back to us."""
         status, code = getattr(error, "status_code", None), getattr(error, "code", None)
         kind = Kind.PERMANENT if code == _NO_MONEY else kind_of(error)
@@ -224,7 +228,9 @@ class EndpointCandidate:
             said = said.replace(self._key, "***")
         reason = " ".join(said.split())[:_SAID] or type(error).__name__
         where = f"candidate {self._config.name}: {self._source.base_url}"
-        return CandidateError(f"{where}: {reason}{self._way_out(status)}").of_kind(kind)
+        failed = EndpointError(f"{where}: {reason}{self._way_out(status)}").of_kind(kind)
+        failed.status = status
+        return failed
 
     def _way_out(self, status: int | None) -> str:
         if status in (401, 403):
@@ -235,6 +241,12 @@ class EndpointCandidate:
         if status == 404:
             return f"; has it a model `{self._source.model}`, and does its path end here (source.base_url, as in /v1)?"
         return ""
+
+
+def _seen(row: asyncio.Task[Sampled]) -> None:
+    """An error that nobody waits for any more is not logged with its text, which may hold a prompt."""
+    if not row.cancelled():
+        row.exception()
 
 
 def _asked(request: SampleRequest) -> Asked:

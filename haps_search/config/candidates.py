@@ -105,7 +105,10 @@ class EndpointSource(Config):
     @field_validator("extra_body")
     @classmethod
     def _nothing_that_is_ours(cls, body: dict[str, Any]) -> dict[str, Any]:
-        ours = sorted({"model", "messages", "stop", "n", "stream", "logprobs", "tools"} & set(body))
+        lengths = {"max_tokens", "max_completion_tokens", "max_output_tokens"}  # what they cost is promised before
+        ours = sorted(
+            ({"model", "messages", "stop", "n", "best_of", "stream", "logprobs", "tools"} | lengths) & set(body)
+        )
         if ours:
             raise ValueError(f"got {', '.join(ours)}, which haps_search decides itself, so leave it out")
         return body

@@ -24,6 +24,10 @@ _PLAN = "plan.json"
 _TASK: TypeAdapter[TaskConfig] = TypeAdapter(TaskConfig)
 
 
+def parts_folder(target: Path) -> Path:
+    return target.with_name(f"{target.name}.parts")
+
+
 class Parts:
     """The parts 0 .. count-1 of one file. One writer at a time; safe to kill and to open again."""
 
@@ -33,7 +37,7 @@ class Parts:
         Raises:
             ConfigError: parts of another plan, with what differs.
         """
-        self.folder = target.with_name(f"{target.name}.parts")
+        self.folder = parts_folder(target)
         self._target, self._count = target, count
         self.folder.mkdir(parents=True, exist_ok=True)
         sealed.clean(self.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,6 @@ from haps_search.serving.refusals import Refused, refusal
 from haps_search.serving.service import Service
 
 PAGE = Path(__file__).with_name("page.html")
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 OPEN = frozenset({"/", "/healthz", "/readyz"})
 """What is served without a key: it says nothing of the run."""
 LEFT = 499
@@ -326,7 +326,8 @@ def build_app(
     @app.get("/")
     async def page() -> Response:
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-        return HTMLResponse(PAGE.read_text(), headers={"Content-Security-Policy": f"{policy}; img-src data:"})
+        more = "img-src data:; frame-ancestors 'none'"
+        return HTMLResponse(PAGE.read_text(), headers={"Content-Security-Policy": f"{policy}; {more}"})
 
     return app
 
@@ -349,14 +350,21 @@ class _Guard:
     def _let_in(self, path: str, headers: Headers) -> None:
         host = headers.get("host", "")
         name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-        if self._local and name not in LOOPBACK:
-            raise Refused(403, f"this service answers to {', '.join(sorted(LOOPBACK))} only", None, "foreign_host")
+        if self._local and not _of_this_machine(name.lower()):
+            raise Refused(403, "this service answers to localhost and loopback addresses only", None, "foreign_host")
         if self._key is None or path in OPEN:
             return
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._key.encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), self._key.encode()):
             said = "the API key is missing or wrong: send `Authorization: Bearer KEY`"
             raise Refused(401, said, None, "invalid_api_key")
+
+
+def _of_this_machine(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _refused(refused: Refused) -> Response:

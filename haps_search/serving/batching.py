@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -43,7 +44,12 @@ class Line(Generic[Q, A]):
         self._waiting.append(ticket)
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
-        return await ticket.answer
+        try:
+            return await ticket.answer
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it is at work already
+                self._waiting.remove(ticket)
+            raise
 
     async def _serve(self) -> None:
         while self._waiting:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
 
 from haps_search.serving.exchange import ROUTED, Chat
 from haps_search.serving.limits import Limits
@@ -31,7 +31,9 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "prediction": (None,),
 }
 """Fields of the protocol that are not served -> the values that ask for nothing."""
-IGNORED = {"user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier"}
+IGNORED = {
+    "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key",
+}  # fmt: skip
 """Fields that no answer depends on."""
 
 
@@ -46,11 +48,19 @@ class _Part(_Strict):
 
 class _Said(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[_Part]
+    content: str | list[_Part] | None = None
     name: str | None = None
+    refusal: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and (self.role != "assistant" or self.refusal is None):
+            raise ValueError("content is missing")
+        return self
 
     def message(self) -> Message:
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        said = (self.refusal or "") if self.content is None else self.content
+        text = said if isinstance(said, str) else "".join(part.text for part in said)
         return Message("system" if self.role == "developer" else self.role, text)
 
 
@@ -111,10 +121,23 @@ def _plain(raw: bytes) -> dict[str, Any]:
         raise Refused(400, "the body is no JSON", None) from error
     if not isinstance(body, dict):
         raise Refused(400, f"the body has to be an object, got {type(body).__name__}")
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Refused(400, "the body holds half a character (a lone surrogate), which no text has") from error
     for field, nothing in UNSUPPORTED.items():
         if field in body and body[field] not in nothing:
             raise Refused(400, f"`{field}` is not supported: leave it out", field, "unsupported_parameter")
-    return {key: value for key, value in body.items() if key not in UNSUPPORTED and key not in IGNORED}
+    kept = {key: value for key, value in body.items() if key not in UNSUPPORTED and key not in IGNORED}
+    return _without_nulls(kept)
+
+
+def _without_nulls(body: dict[str, Any]) -> dict[str, Any]:
+    """Clients say null where they have nothing to say, and send an answer of ours back as they have it."""
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        body["messages"] = [_without_nulls(each) if isinstance(each, dict) else each for each in messages]
+    return {key: value for key, value in body.items() if value is not None}
 
 
 def _validated(body: dict[str, Any]) -> _Body:

@@ -6,9 +6,11 @@ import logging
 import traceback
 from typing import Any
 
-from haps_search.errors import CandidateError, HapsError, Kind, PoolError, TooLong
+from haps_search.errors import CandidateError, EndpointError, HapsError, Kind, PoolError, TooLong
 
 _log = logging.getLogger(__name__)
+NOT_TAKEN = frozenset({400, 413, 422})
+"""What an endpoint answers where it is the question that it does not take."""
 INVALID, SERVER, BUSY = "invalid_request_error", "server_error", "rate_limit_error"
 
 
@@ -41,6 +43,8 @@ def refusal(error: BaseException) -> Refused:
             return error
         case TooLong():
             return Refused(400, str(error), "messages", "context_length_exceeded")
+        case EndpointError():
+            return _behind(error)
         case CandidateError() if error.kind is Kind.PERMANENT:
             return Refused(400, str(error), "messages")
         case CandidateError() | PoolError():
@@ -51,3 +55,15 @@ def refusal(error: BaseException) -> Refused:
             where = "".join(traceback.format_tb(error.__traceback__))
             _log.error("%s (its text is left out, which may hold a prompt) at\n%s", type(error).__name__, where)
             return Refused(500, f"the service failed ({type(error).__name__}); its log says where", None, "internal")
+
+
+def _behind(error: EndpointError) -> Refused:
+    """Of a model elsewhere a client hears neither the address nor what the server says of its key."""
+    _log.warning("an endpoint did not answer: status %s, %s", error.status, error.kind)
+    if error.kind is not Kind.PERMANENT:
+        return Refused(503, "the model behind it does not answer now", None, "unavailable", 1)
+    if error.status in NOT_TAKEN:
+        return Refused(400, f"the model behind it does not take this (status {error.status})", "messages")
+    return Refused(
+        502, "the model behind it cannot be asked; the service's log says with which status", None, "upstream"
+    )

@@ -100,7 +100,7 @@ def serve(
 
 def key_for(listening: Listening) -> str | None:
     """The API key from the environment. Raises ConfigError where there has to be one."""
-    key = os.environ.get(KEY) or None
+    key = os.environ.get(KEY, "").strip() or None
     if key is None and not listening.local:
         raise ConfigError(
             f"--host {listening.host}: others reach this address, so they need a key: set {KEY}, or listen on 127.0.0.1"

@@ -21,7 +21,7 @@ from haps_search.config.sweep import Study
 from haps_search.episodes.play import Play, Sample, play
 from haps_search.errors import ConfigError, Interrupted
 from haps_search.learning.utility import cost, prices
-from haps_search.records.parts import Parts, same_plan
+from haps_search.records.parts import Parts, parts_folder, same_plan
 from haps_search.routing.distribution import all_assignments
 from haps_search.search.engine import finished
 from haps_search.seeds import derive_seed
@@ -258,9 +258,11 @@ def collect(
     plan, total = wanted.plan(), wanted.episodes(range(wanted.chunks))
     if table.exists():
         same_plan(table, plan_of(table), plan)
-    parts = Parts(table, plan, wanted.chunks)
-    lock = Lock(parts.folder / "lock")
+    folder = parts_folder(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder / "lock")
     try:
+        parts = Parts(table, plan, wanted.chunks)  # under the lock: it removes what a writer that is gone left behind
         if table.exists():
             parts.discard()
             return Collected(table, total, 0)

@@ -83,7 +83,7 @@ def export_static(run: Run, out: str | Path, form: Form = "peft") -> ExportedSta
         return ExportedStatic(folder, tuple(folders))
     rows = [
         {"adapter": each.name, "candidate": each.candidate.name, "base": _base(each.candidate)[0],
-         "rank": each.adapter.layout.rank, "path": str(where.resolve())}
+         "revision": _base(each.candidate)[1], "rank": each.adapter.layout.rank, "path": str(where.resolve())}
         for each, where in zip(found, folders, strict=True)
     ]  # fmt: skip
     replace_text(folder / TABLE, json.dumps(rows, indent=1) + "\n")
@@ -198,10 +198,11 @@ def _merged(shared: Shared, adapter: Path) -> Path:
 
 
 def _commands(rows: list[dict[str, Any]]) -> Iterator[str]:
-    for base in dict.fromkeys(row["base"] for row in rows):
-        own = [row for row in rows if row["base"] == base]
+    for base, revision in dict.fromkeys((row["base"], row["revision"]) for row in rows):
+        own = [row for row in rows if (row["base"], row["revision"]) == (base, revision)]
         rank = max(row["rank"] for row in own)
         allowed = next(each for each in RANKS if each >= rank)
         modules = " ".join(shlex.quote(f"{row['adapter']}={row['path']}") for row in own)
         loras = f"--enable-lora --max-lora-rank {allowed} --max-loras {len(own)} --lora-modules {modules}"
-        yield f"vllm serve {shlex.quote(base)} {loras}"
+        at = f" --revision {shlex.quote(revision)}" if revision else ""
+        yield f"vllm serve {shlex.quote(base)}{at} {loras}"

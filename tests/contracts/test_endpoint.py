@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import logging
 import pickle
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 from endpoints import Reply, Stub, completion, configured, error, serving
+from patience import wait_for
 
 from haps_search.candidates import endpoint as module
 from haps_search.candidates.candidate import Elsewhere, drawn
@@ -100,6 +103,37 @@ def test_what_a_server_refuses_is_left_out_and_system_texts_merged(stub: Any, ca
 
 def test_an_answer_has_its_text_and_the_servers_own_counts_and_no_tokens(stub: Any, candidate: Ask) -> None:
     assert one(candidate(stub(completion("yes", 11, 3)))) == Sampled("yes", (), (), 11, 3)
+
+
+def test_half_a_character_of_a_text_cut_off_is_an_answer_that_a_file_can_hold(stub: Any, candidate: Ask) -> None:
+    found = one(candidate(stub(completion("cut \ud83d"))))
+    assert found.text == "cut \N{REPLACEMENT CHARACTER}"
+
+
+def test_what_was_thought_counts_where_only_the_total_has_it(stub: Any, candidate: Ask) -> None:
+    body = json.loads(completion("yes", 20, 198).body)
+    body["usage"]["total_tokens"] = 623
+    assert one(candidate(stub(Reply(json.dumps(body).encode())))).completion_tokens == 603
+
+
+def test_who_leaves_leaves_no_error_for_the_log(stub: Any, candidate: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio says those that nobody looked at with their text, and a server's may hold the question."""
+    go = threading.Event()
+    server = stub(Reply(error(400, "my secret").body, 400, until=go), usual=echo)
+    found = candidate(server)
+
+    async def left() -> None:
+        waiting = asyncio.create_task(found.sampled([asked()]))
+        while not server.bodies:
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+        go.set()
+
+    asyncio.run(left())
+    wait_for(lambda: not asyncio.all_tasks(found._loop), "the request has no end")
+    assert one(found, asked("on")).text == "ON"
+    gc.collect()
+    assert "my secret" not in caplog.text
 
 
 def test_answers_come_in_the_order_of_their_requests(stub: Any, candidate: Ask) -> None:

@@ -55,6 +55,7 @@ def test_what_no_endpoint_can_do_is_refused_in_mixed_pools_too(experiment: dict[
         ({"api_key_env": "sk-sentinel"}, "api_key_env: needs the NAME of a variable"),
         ({"api_key": "sk-sentinel"}, "api_key: unknown key; did you mean api_key_env"),
         ({"extra_body": {"n": 2}}, "extra_body: got n, which haps_search decides itself"),
+        ({"extra_body": {"max_tokens": 4096}}, "extra_body: got max_tokens, which haps_search decides itself"),
     ],
 )
 def test_no_secret_gets_into_a_study_nor_out_of_its_errors(changes: dict[str, Any], said: str) -> None:

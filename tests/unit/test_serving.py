@@ -188,6 +188,7 @@ def test_many_clients_get_their_own_answers_from_shared_batches(live: Live, monk
         ({"typo": 1}, 400, "typo"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": None}]}, 400, "messages.0"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "messages"),
         ({"messages": [{"role": "user", "content": " "}]}, 400, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 2501}]}, 400, "messages"),
@@ -210,7 +211,10 @@ def test_what_cannot_be_served_is_refused_in_openai_s_shape_with_the_field(
     assert (error["type"], error["param"]) == ("invalid_request_error", field)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 3000])
+HALF = b'{"model": "haps", "messages": [{"role": "user", "content": "cut \\ud83d"}]}'
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 3000, HALF])
 def test_a_malformed_body_is_told_so(live: Live, content: bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = httpx.post(f"{live.url}/v1/chat/completions", content=content, headers=headers)
@@ -221,7 +225,13 @@ def test_another_site_s_page_can_neither_post_nor_come_under_a_name_of_its_own(l
     body = json.dumps({"model": "haps", "messages": [user("[x] 1+2=")]})
     simple = httpx.post(f"{live.url}/v1/chat/completions", content=body, headers={"content-type": "text/plain"})
     assert simple.status_code == 400
-    assert httpx.get(f"{live.url}/v1/models", headers={"host": "evil.example"}).status_code == 403
+    for host, status in (
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("LOCALHOST:1", 200),
+        ("127.0.0.2", 200),
+    ):
+        assert httpx.get(f"{live.url}/v1/models", headers={"host": host}).status_code == status
     assert httpx.get(f"{live.url}/nothing").json()["error"]["type"] == "invalid_request_error"
 
 
@@ -263,6 +273,14 @@ def test_history_goes_to_the_candidate_and_the_last_message_alone_to_the_router(
     )
     assert later.haps["probabilities"]["answerer"] == pytest.approx(alone.haps["probabilities"]["answerer"], rel=1e-4)
     assert later.usage.prompt_tokens > alone.usage.prompt_tokens
+
+
+def test_an_answer_goes_back_as_the_client_has_it(live: Live) -> None:
+    """With all the nulls of its type, and those that the client adds."""
+    before, client = live.ask(QUESTIONS[0]).choices[0].message, live.client()
+    for said in (before, before.model_dump(), {"role": "assistant", "content": None, "refusal": "not that"}):
+        talk = [user(QUESTIONS[0]), said, user(QUESTIONS[1])]
+        assert client.chat.completions.create(model="haps", messages=talk).choices[0].message.content is not None
 
 
 def test_seeds_make_a_draw_the_same_again(live: Live) -> None:
@@ -348,9 +366,9 @@ def test_the_page_needs_nothing_from_elsewhere(live: Live) -> None:
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
-def page_where(address: str, done: str, folder: Path) -> str:
-    """The page as a browser has it once `done`, an expression of its own, is true of it: `--dump-dom` does not wait for
-    the rest of a stream."""
+def page_where(address: str, filled: str, does: str, done: str, folder: Path) -> str:
+    """The page as a browser has it once it is `filled`, it `does` something and that is `done`, all expressions of its
+    own: `--dump-dom` does not wait for the rest of a stream."""
     assert BROWSER is not None
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0")
     port = folder / "DevToolsActivePort"
@@ -366,8 +384,14 @@ def page_where(address: str, done: str, folder: Path) -> str:
                     socket.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": asked}))
                     return json.loads(socket.recv())["result"]["result"].get("value")
 
-                wait_for(lambda: found(done) is True, lambda: str(found("document.documentElement.outerHTML")), run)
-                return str(found("document.documentElement.outerHTML"))
+                def told() -> str:
+                    return str(found("document.documentElement.outerHTML"))
+
+                wait_for(lambda: found(filled) is True, told, run)
+                assert found(done) is not True, "it was done without being asked to"
+                found(does)
+                wait_for(lambda: found(done) is True, told, run)
+                return told()
         finally:
             run.kill()
 
@@ -375,11 +399,13 @@ def page_where(address: str, done: str, folder: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_the_page_shows_who_would_answer_and_both_answers(live: Live, tmp_path: Path) -> None:
-    """In a browser, which asks the question that stands in the address."""
+    """In a browser, which has the question from its address, and asks it when it is told to."""
     question = QUESTIONS[1]
     wanted = live.run.ask(question)
     both = "document.querySelector('#frozen-facts dd') !== null && !document.getElementById('ask').disabled"
-    page = page_where(f"{live.url}/#ask={quote(question)}", both, tmp_path)
+    there = "document.getElementById('question').value !== ''"
+    asks = "document.getElementById('form').requestSubmit()"
+    page = page_where(f"{live.url}/#ask={quote(question)}", there, asks, both, tmp_path)
     for side, text in (("adapted", wanted.text), ("frozen", wanted.frozen[0].text)):
         shown = re.search(rf'id="{side}-text">([^<]*)<', page)
         assert shown is not None

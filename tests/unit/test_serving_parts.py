@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pickle
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from haps_search.candidates.growing_text import GrowingText
 from haps_search.config.engines import ClusterProfile
 from haps_search.config.load import load_pool, parse_study
 from haps_search.config.run import Experiment
-from haps_search.errors import CandidateError, ConfigError, Kind, PoolError
+from haps_search.errors import CandidateError, ConfigError, EndpointError, Kind, PoolError
 from haps_search.search.gated import Gate, gate_of
 from haps_search.serving.batching import Line, Ticket
 from haps_search.serving.exchange import Asked, Chat, Decided, Routed, extension
@@ -86,6 +87,54 @@ def test_who_left_before_his_batch_is_in_none() -> None:
     found = asyncio.run(asked(work, [1, 2, 3], leaving=[1]))
     assert isinstance(found[1], asyncio.CancelledError)
     assert work.batches == [[1], [3]]
+
+
+def test_who_left_holds_no_place_while_a_batch_is_at_work() -> None:
+    assert asyncio.run(waiting_after_leaving()) == 0
+
+
+async def waiting_after_leaving() -> int:
+    work = Gathering()
+    with ThreadPoolExecutor(1) as threads:
+        line: Line[int, int] = Line(work, 8, threads)
+        first = asyncio.create_task(line.ask(0))
+        while not work.batches:
+            await asyncio.sleep(0)
+        others = [asyncio.create_task(line.ask(item)) for item in range(1, 50)]
+        await asyncio.sleep(0)
+        for other in others:
+            other.cancel()
+        await asyncio.wait(others)
+        waiting = len(line._waiting)
+        work.goes_on.set()
+        await first
+    return waiting
+
+
+ENDPOINT = EndpointError("candidate far: http://10.0.0.7/v1: you said MY QUESTION; it does not take the key in FAR_KEY")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "told"),
+    [
+        (Kind.PERMANENT, 401, 502),
+        (Kind.PERMANENT, 404, 502),
+        (Kind.PERMANENT, 429, 502),
+        (Kind.PERMANENT, 400, 400),
+        (Kind.TRANSIENT, 503, 503),
+        (Kind.TRANSIENT, None, 503),
+    ],
+)
+def test_a_client_hears_nothing_of_who_answers_elsewhere(
+    kind: Kind, status: int | None, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = EndpointError(*ENDPOINT.args).of_kind(kind)
+    error.status = status
+    refused = refusal(pickle.loads(pickle.dumps(error)))
+    assert refused.status == told
+    for text in (str(refused), caplog.text):
+        assert not any(word in text for word in ("10.0.0.7", "FAR_KEY", "QUESTION"))
+    assert str(status) in caplog.text
 
 
 def test_a_text_grows_by_whole_characters_and_ends_as_it_is_decoded_at_once() -> None:
