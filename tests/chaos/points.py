@@ -42,7 +42,11 @@ class Logged:
 
 
 def mlflow_problems(sweep: Path, runs: Sequence[Logged]) -> list[str]:
-    """What MLflow lacks, has twice or has otherwise than the records of a sweep; empty where all is there once."""
+    """What MLflow lacks, has twice or has otherwise than the records of a sweep; empty where all is there once.
+
+    A trial that failed may have more in MLflow: steps after its last checkpoint, to which no attempt came again. MLflow
+    takes no point back, and the records are those of the last attempt.
+    """
     parents = [run for run in runs if run.kind == "sweep"]
     found = [f"{len(parents)} parent runs, needs one"] if len(parents) != 1 else _not_over(parents[0])
     for trial in Journal(sweep).trials():
@@ -72,20 +76,19 @@ def _run_problems(run: Logged, records: Sequence[Record], parents: Sequence[Logg
     if run.parent not in {parent.id for parent in parents}:
         yield f"its parent is {run.parent or 'none'}, not the sweep's run"
     names = dict.fromkeys(name for record in records for name in record.metrics)
-    for name in run.points.keys() - names.keys():
-        if not name.startswith(SUMMARY):
-            yield f"{name} is in no record"
-    for name in names:
+    last = max((record.step for record in records), default=0) if status == "FAILED" else math.inf
+    for name in names.keys() | {name for name in run.points if not name.startswith(SUMMARY)}:
         wanted = {record.step: record for record in records if name in record.metrics}
-        yield from _metric_problems(name, run.points.get(name, ()), wanted)
+        yield from _metric_problems(name, run.points.get(name, ()), wanted, last)
 
 
-def _metric_problems(name: str, points: Sequence[Point], wanted: Mapping[int, Record]) -> Iterator[str]:
+def _metric_problems(name: str, points: Sequence[Point], wanted: Mapping[int, Record], last: float) -> Iterator[str]:
+    """`last` is the step beyond which a point needs no record."""
     steps = [point.step for point in points]
     for step in wanted.keys() - set(steps):
         yield f"{name} at step {step} is missing"
     for step in sorted(set(steps)):
-        if step not in wanted:
+        if step not in wanted and step <= last:
             yield f"{name} at step {step} is in no record"
         elif steps.count(step) > 1:
             yield f"{name} at step {step} is there {steps.count(step)} times"

@@ -156,6 +156,10 @@ def test_only_a_deadly_setting_may_fail_and_with_its_reason(sweep: Path, error: 
     assert any("ended ['failed'], needs one end, finished" in problem for problem in sweep_problems(sweep))
     ended = Logged("trial", "001", "p", "t1", "FAILED", {})
     assert not [p for p in mlflow_problems(sweep, [*as_logged_of(sweep, 0), ended]) if "001" in p]
+    never_again = Point(1, 0.5, 9)  # a step of an attempt before, to which the last one did not come
+    for points, wrong in (([never_again], False), ([never_again] * 2, True)):
+        runs = [*as_logged_of(sweep, 0), with_points(ended, "reward", points)]
+        assert [p.endswith("reward at step 1 is there 2 times") for p in mlflow_problems(sweep, runs)] == [True] * wrong
 
 
 class Processes:
@@ -296,7 +300,7 @@ def test_a_step_taken_again_may_have_its_first_account_in_mlflow(sweep: Path) ->
         (lambda runs: [runs[0], *runs], "2 parent runs, needs one"),
         (lambda runs: [runs[0], runs[1], replace(runs[2], status="RUNNING")], "the trial's run is RUNNING"),
         (lambda runs: [runs[0], runs[1], replace(runs[2], parent="x")], "its parent is x"),
-        (lambda runs: [runs[0], runs[1], with_points(runs[2], "loss", [Point(1, 0.0, 1)])], "loss is in no record"),
+        (lambda runs: [runs[0], runs[1], with_points(runs[2], "loss", [Point(1, 0.0, 1)])], "loss at step 1 is in no"),
     ],
 )
 def test_a_run_too_few_or_too_many_is_named(
