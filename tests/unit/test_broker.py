@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from brokers import Clock, Texts, Trial, answered, asked, counted, failed, join, leased, texts
+from brokers import Clock, Texts, Trial, answered, asked, counted, failed, join, leased, texts, until
 
 from haps_search.config.engines import Leases
 from haps_search.engines.cluster import broker as broker_module
@@ -241,6 +241,53 @@ async def test_a_worker_replaced_while_it_waits_for_work_leases_none() -> None:
     with pytest.raises(PoolError, match="replaced"):
         await asyncio.wait_for(ghost, 1)
     assert texts((await leased(broker, new)).payloads) == [["a"]]
+
+
+@pytest.mark.usefixtures("long_polls")
+@asynchronous
+async def test_who_was_replaced_while_it_waited_leaves_its_turn_to_another() -> None:
+    broker = make()
+    old, other = await join(broker), await join(broker, "llama/1")
+    ghost = asyncio.create_task(broker.exchange("llama/0", old, None))
+    await asyncio.sleep(0.005)
+    idle = asyncio.create_task(broker.exchange("llama/1", other, None))
+    await asyncio.sleep(0.005)
+    await broker.arrive("llama/0", "llama")
+    await asked(broker, ("a",))
+    work = await asyncio.wait_for(idle, 1)
+    assert work is not None
+    with pytest.raises(PoolError, match="replaced"):
+        await ghost
+
+
+@asynchronous
+async def test_the_end_is_told_without_the_way_of_those_who_heard_of_it_before() -> None:
+    broker = make()
+    await broker.fail_all("over")
+    ways = []
+    for _ in range(3):
+        with pytest.raises(PoolError, match="over") as caught:
+            await broker.submit("trial", [])
+        ways.append(len(caught.traceback))
+    assert len(set(ways)) == 1
+
+
+@asynchronous
+async def test_of_a_trial_that_vanished_nothing_is_kept() -> None:
+    clock = Clock()
+    broker = make(clock=clock)
+    trial = Trial(broker, "gone")
+    (waiting,) = await trial.asked(("a",))
+    await until(lambda: holds(broker, "gone"))
+    waiting.cancel()
+    trial.client._open.clear()
+    clock.now += 1000.0
+    await broker._look(clock.now)
+    assert not broker._news
+
+
+async def holds(broker: Broker, trial: str) -> bool:
+    return trial in broker._news
 
 
 @asynchronous

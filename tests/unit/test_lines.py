@@ -203,3 +203,16 @@ def test_a_single_long_one_does_not_wait_for_its_like() -> None:
     lines = lines_of(*(thing("a") for _ in range(1000)), long)
     assert long not in take(lines, rows=64, tokens=500)
     assert take(lines, rows=64, tokens=500) == [long]
+
+
+def test_a_trial_that_was_silent_is_owed_nothing_and_a_newcomer_is_level_with_the_others() -> None:
+    entries = [thing(trial, rows=10) for trial in ("silent", "a", "b") for _ in range(100)]
+    lines = lines_of(*entries)
+    for _ in range(40):
+        lines.take("w", Limits(10, 1e12, 1e12), lambda trial: trial != "silent")
+    begun = [thing("new", rows=10) for _ in range(100)]
+    for entry in begun:
+        lines.put(entry)
+    served = Counter(take(lines, rows=10)[0].ticket.trial for _ in range(40))
+    assert max(served.values()) - min(served.values()) <= 2
+    assert len(served) == 4

@@ -280,3 +280,23 @@ class Play:
             if not any(self.open.values()):
                 return
         raise AssertionError(f"not answered: {self.open}")
+
+
+def test_what_kills_its_worker_takes_no_ticket_of_another_with_it() -> None:
+    """Those that shared its lease share it again, by their age; the last attempt is each one's own."""
+    there = tickets_of()
+    epochs = {trial: there.submit(trial, [ticket(f"{trial}/{n}", trial) for n in range(4)], 0.0) for trial in "abc"}
+    epochs["bad"] = there.submit("bad", [ticket("poison", "bad")], 0.0)
+    sizes = []
+    while there.open:
+        work = grant(there)
+        sizes.append(len(work.payloads))
+        if "<poison>" in work.payloads:
+            there.revoke("w", "its worker was replaced")
+        else:
+            there.settle(answered(work))
+    assert sizes == [13, 13, *[1] * 13]
+    for trial in "abc":
+        assert set(map(type, told(there, epochs[trial], trial).values())) == {Answered}
+    (failure,) = told(there, epochs["bad"], "bad").values()
+    assert isinstance(failure, Failure)

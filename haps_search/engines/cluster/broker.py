@@ -50,6 +50,7 @@ class Broker:
         self._tickets = Tickets(seats, leases)
         self._roster = Roster(seats, leases, silence_s, clock())
         self._news: dict[str, asyncio.Event] = {}
+        self._tended = 0, Tended((), {}, {}, None, ())
         self._idle: dict[str, dict[str, asyncio.Event]] = {name: {} for name in seats}
         """Workers that wait, by candidate, who came first first."""
         self._narrowed = 0
@@ -108,7 +109,7 @@ class Broker:
                 return None
         if self._ended is not None:
             # What loaded once and does not load again is the machines' failure.
-            raise (None if self._all_loaded else self._cause) or self._ended
+            raise _anew((None if self._all_loaded else self._cause) or self._ended)
         return dict(self._roster.tables)
 
     async def status(self) -> dict[str, object]:
@@ -184,7 +185,11 @@ class Broker:
         until = self._clock_of_loop() + IDLE_POLL_S
         while True:
             self._live()
-            self._roster.serving(worker, session)  # replaced while it waited: nobody would answer its lease
+            try:
+                self._roster.serving(worker, session)
+            except PoolError:  # replaced while it waited: nobody would answer its lease, and another takes its turn
+                self._wake(holder.candidate)
+                raise
             work = self._grant(worker, holder.candidate, room)
             if work is not None or not await self._work_for(worker, holder.candidate, until):
                 return work
@@ -218,8 +223,18 @@ class Broker:
 
     # What the driver calls.
 
-    async def tend(self, alive: Sequence[str]) -> Tended:
-        """Take back at once what workers of vanished nodes held, `alive` being the ids of those that live."""
+    async def tend(self, alive: Sequence[str], call: int = 0) -> Tended:
+        """Take back at once what workers of vanished nodes held, `alive` being the ids of those that live. Refusals and
+        hung workers are told once: a `call` of the same number as the one before, whose answer was lost, has its."""
+        if call and call == self._tended[0]:
+            return self._tended[1]
+        found = self._tend(alive)
+        self._tended = call, found
+        return found
+
+    # Inside.
+
+    def _tend(self, alive: Sequence[str]) -> Tended:
         now = self._clock()
         for worker in self._roster.stranded(alive):
             self._roster.leave(worker, now)
@@ -232,8 +247,6 @@ class Broker:
         ended = str(self._ended) if self._ended else None
         return Tended(self._roster.news(), missing, self._roster.loading(now), ended, hung)
 
-    # Inside.
-
     @property
     def _all_loaded(self) -> bool:
         return len(self._roster.tables) >= len(self._names)
@@ -241,7 +254,7 @@ class Broker:
     def _live(self) -> None:
         self._start_ticking()
         if self._ended is not None:
-            raise self._ended
+            raise _anew(self._ended)
 
     def _clock_of_loop(self) -> float:
         return asyncio.get_running_loop().time()
@@ -333,10 +346,17 @@ class Broker:
     async def _look(self, now: float) -> None:
         self._tickets.expire(now)
         self._announce()
+        for trial in [name for name in self._news if not self._tickets.knows(name)]:
+            del self._news[trial]
         waiting = {name: self._tickets.waiting(name).tickets > 0 for name in self._names}
         reason = self._roster.lost_for_good(waiting, self._tickets.busy(), now)
         if reason is not None:
             await self.fail_all(reason)
+
+
+def _anew(error: HapsError) -> HapsError:
+    """Without the way of those who were told before, which would hold all that they had asked for."""
+    return error.with_traceback(None)
 
 
 async def _within(event: asyncio.Event, until: float) -> bool:

@@ -24,13 +24,14 @@ Key = tuple[str, int]
 @dataclass(eq=False, slots=True)
 class Entry:
     """A ticket that is open: `number` says how old it is, `waiting` that a lease may have it, `open` that its trial
-    still wants a result."""
+    still wants a result, `alone` that it shares no lease."""
 
     ticket: Ticket
     number: int
     attempts: int = 0
     waiting: bool = False
     open: bool = True
+    alone: bool = False
 
 
 _Line = list[tuple[int, Entry]]
@@ -53,7 +54,7 @@ class _Shelf:
         for lines in (self.own.get(worker, {}), self.anyone):
             for key in batch.keys(lines):
                 entry = _first(lines, key)
-                if entry and batch.fits(entry.ticket) and (found is None or entry.number < found.number):
+                if entry and batch.fits(entry) and (found is None or entry.number < found.number):
                     found = entry
         return found
 
@@ -116,12 +117,15 @@ class Lines:
             shelf = self._shelves.get(trial)
             if shelf is None or shelf.order != order:
                 continue
-            entry = shelf.oldest(worker, batch) if living(trial) else None
+            alive = living(trial)
+            entry = shelf.oldest(worker, batch) if alive else None
             if entry is None:
-                aside.append(turn)
+                if not alive:  # when it is heard of again it is level with the others
+                    shelf.served = max(shelf.served, self._level)
+                aside.append((shelf.served, order, trial))
                 continue
             if not batch.entries:
-                self._level = served
+                self._level = max(self._level, served)
             self._leave(shelf, entry)
             batch.add(entry)
             shelf.served += entry.ticket.tokens
@@ -167,9 +171,12 @@ class _Batch:
         """Of lines that may hold what fits: all of them for the first ticket."""
         return self._keys or tuple(lines)
 
-    def fits(self, ticket: Ticket) -> bool:
+    def fits(self, entry: Entry) -> bool:
         if not self.entries:
             return True
+        ticket = entry.ticket
+        if entry.alone:
+            return False
         return ticket.rows <= self._rows and ticket.tokens <= self._tokens and ticket.bytes <= self._bytes
 
     def add(self, entry: Entry) -> None:
@@ -178,7 +185,7 @@ class _Batch:
             kind, middle = _key(ticket)
             self._keys = tuple((kind, middle + step) for step in range(1 - _OCTAVE, _OCTAVE))
         self.entries.append(entry)
-        self._rows -= ticket.rows
+        self._rows = 0 if entry.alone else self._rows - ticket.rows
         self._tokens -= ticket.tokens
         self._bytes -= ticket.bytes
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from haps_search.engines.cluster.wire import estimated_tokens
+from haps_search.engines.cluster.wire import estimated_tokens, given_tokens
 from haps_search.types import Adapter, SampleRequest, ScoreRequest
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def cut_scores(
     for place, (request, worker) in enumerate(zip(requests, prefers, strict=True)):
         asked = [request.completions[i] for i in request.read]
         if asked:
-            longest = max(estimated_tokens(c.messages, len(c.completion)) for c in asked)
+            longest = max(map(given_tokens, asked))
             sent = _sizes((*_tensors(request.adapter), *_tensors(request.reference)))
             weighs = request.adapter is not None and any(c.weighs for c in asked)
             returned = _sizes(request.adapter.learnt) if weighs and request.adapter is not None else {}

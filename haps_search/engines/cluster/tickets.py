@@ -93,6 +93,9 @@ class Tickets:
             there.outcomes.popleft()
         return tuple(there.outcomes)
 
+    def knows(self, trial: str) -> bool:
+        return trial in self._trials
+
     def withdraw(self, trial: str, epoch: int, tickets: Iterable[str]) -> None:
         """Its trial wants these no more; unknown ones are no error."""
         if self._is_of(trial, epoch):
@@ -238,6 +241,8 @@ class Tickets:
         if not entry.open:
             return
         if entry.attempts < self._settings.attempts:
+            # Its last attempt is its own: what kills a worker or hangs it takes none with it that shared a lease.
+            entry.alone = entry.attempts == self._settings.attempts - 1
             self.counts["requeued"] += 1
             self._put(entry)
             return

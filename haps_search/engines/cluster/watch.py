@@ -63,6 +63,7 @@ class Watch:
         """Candidates and nodes for which another worker was begun elsewhere."""
         self._troubles: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
+        self._looks = 0
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.waits: tuple[str, ...] = ()
@@ -94,6 +95,7 @@ class Watch:
     def _look(self) -> None:
         nodes = alive()
         self._addresses |= {node.id: node.address for node in nodes}
+        self._looks += 1
         tended = persistently(lambda: self._tended(nodes), "the broker", CALLS, stop=self._leaving.is_set)
         self.ended = tended.ended
         for refusal in tended.refusals:
@@ -112,7 +114,7 @@ class Watch:
         )
 
     def _tended(self, nodes: Sequence[Node]) -> Tended:
-        tended: Tended = got(self._broker.tend.remote([node.id for node in nodes]), CALL_S)
+        tended: Tended = got(self._broker.tend.remote([node.id for node in nodes], self._looks), CALL_S)
         return tended
 
     def _answer(self, refusal: Refusal, nodes: Sequence[Node]) -> None:

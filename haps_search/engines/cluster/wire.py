@@ -87,7 +87,7 @@ class BareScoreRequest:
     @property
     def length(self) -> int:
         """Tokens of its longest completion with its prompt, by estimate."""
-        return max((estimated_tokens(c.messages, len(c.completion)) for c in self.completions), default=0)
+        return max(map(given_tokens, self.completions), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,12 @@ def _nowhere(tensor: Tensor) -> Place | None:
 def estimated_tokens(messages: Sequence[Message], new_tokens: int) -> int:
     """Four characters to a token, and those to be sampled: good enough to tell long requests from short ones."""
     return sum(len(message.content) for message in messages) // 4 + new_tokens
+
+
+def given_tokens(given: GivenCompletion) -> int:
+    """The same of a completion that is there, as token ids or as text."""
+    long = len(given.completion)
+    return estimated_tokens(given.messages, long // 4 if isinstance(given.completion, str) else long)
 
 
 def pack_sample(requests: Sequence[SampleRequest], placed: Placed = _nowhere) -> SampleParcel:
