@@ -133,7 +133,11 @@ def test_parcels_know_their_rows_and_the_tokens_of_the_longest() -> None:
     assert pack_sample([request("a"), request("b" * 40)]).rows == 2
     assert pack_sample([request("a"), request("b" * 40)]).length == (len("be brief") + 40) // 4 + 7
     scored = pack_score([to_score(adapter(SMALL, 1)), to_score(adapter(SMALL, 2))])
-    assert (scored.rows, scored.length) == (4, len("a question") // 4 + len("a text"))
+    assert (scored.rows, scored.length) == (4, len("a question") // 4 + len((1, 2)))
+    asked = (Message("user", "a question"),)
+    for completion, tokens in ((tuple(range(40)), 40), ("b" * 40, 40 // 4)):  # ids are counted, characters estimated
+        scored = pack_score([ScoreRequest((GivenCompletion(asked, completion),))])
+        assert scored.length == len("a question") // 4 + tokens
 
 
 def test_scores_come_out_as_they_went_in() -> None:
