@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ def mlflow(
     uri = store_uri(journal, journal.study())
     base = served_at(uri)
     found = pages(journal, base or f"http://127.0.0.1:{port}")
+    for asked in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, or the server would stay
+        signal.signal(asked, signal.default_int_handler)
     server = None if base else Server(uri, runs, port)
     typer.echo(f"runs       {found.runs}")
     typer.echo(f"compare    {found.compare or 'once two trials have begun'}")

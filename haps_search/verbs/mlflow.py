@@ -83,7 +83,11 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def serve(self) -> None:
         """Until it ends, or Ctrl-C ends it."""
@@ -110,7 +114,5 @@ class Server:
                 time.sleep(0.5)
             else:
                 return
-        if self._process.poll() is None:
-            self.stop()
         last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
         raise TrackerError(f"mlflow server did not start on {self.url}: {''.join(last)}; see {self._log}, try --port")

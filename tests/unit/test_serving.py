@@ -6,8 +6,6 @@ import asyncio
 import html
 import json
 import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +18,10 @@ import httpx2 as httpx
 import openai
 import pytest
 import torch
+from browser import BROWSER, opened
 from patience import wait_for
 from replays import MODELS, replay_experiment, skilled
 from served import NAMES, QUESTIONS, listening, trained
-from websockets.sync.client import connect
 
 import haps_search as haps
 from haps_search.candidates.frozen_lm import FrozenLM
@@ -363,39 +361,6 @@ def test_the_page_needs_nothing_from_elsewhere(live: Live) -> None:
     assert not re.findall(r"https?://|src=|@import|url\(", answer.text)
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-
-
-def page_where(address: str, filled: str, does: str, done: str, folder: Path) -> str:
-    """The page as a browser has it once it is `filled`, it `does` something and that is `done`, all expressions of its
-    own: `--dump-dom` does not wait for the rest of a stream."""
-    assert BROWSER is not None
-    options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0")
-    port = folder / "DevToolsActivePort"
-    with subprocess.Popen([BROWSER, *options, f"--user-data-dir={folder}", address], stderr=subprocess.DEVNULL) as run:
-        try:
-            wait_for(lambda: port.is_file() and "\n" in port.read_text(), "the browser tells no port", run)
-            listed = httpx.get(f"http://127.0.0.1:{port.read_text().split()[0]}/json").json()
-            (tab,) = [each for each in listed if each["type"] == "page"]
-            with connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
-
-                def found(expression: str) -> Any:
-                    asked = {"expression": expression, "returnByValue": True}
-                    socket.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": asked}))
-                    return json.loads(socket.recv())["result"]["result"].get("value")
-
-                def told() -> str:
-                    return str(found("document.documentElement.outerHTML"))
-
-                wait_for(lambda: found(filled) is True, told, run)
-                assert found(done) is not True, "it was done without being asked to"
-                found(does)
-                wait_for(lambda: found(done) is True, told, run)
-                return told()
-        finally:
-            run.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_the_page_shows_who_would_answer_and_both_answers(live: Live, tmp_path: Path) -> None:
@@ -405,7 +370,12 @@ def test_the_page_shows_who_would_answer_and_both_answers(live: Live, tmp_path: 
     both = "document.querySelector('#frozen-facts dd') !== null && !document.getElementById('ask').disabled"
     there = "document.getElementById('question').value !== ''"
     asks = "document.getElementById('form').requestSubmit()"
-    page = page_where(f"{live.url}/#ask={quote(question)}", there, asks, both, tmp_path)
+    with opened(f"{live.url}/#ask={quote(question)}", tmp_path) as tab:
+        tab.wait_until(there)
+        assert tab.value(both) is not True, "it was done without being asked to"
+        tab.value(asks)
+        tab.wait_until(both)
+        page = tab.told()
     for side, text in (("adapted", wanted.text), ("frozen", wanted.frozen[0].text)):
         shown = re.search(rf'id="{side}-text">([^<]*)<', page)
         assert shown is not None
