@@ -21,7 +21,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi": {},
     "granite": {"embedding_multiplier": 12.0, "logits_scaling": 3.0},
     "opt": {"ffn_dim": 40, "word_embed_proj_dim": 32, "dropout": 0.0},
-    "bloom": {"n_layer": 3, "n_head": 4},
+    "bloom": {"n_head": 4},
 }  # fmt: skip
 AFTER = {"phi": ("dense", "fc2"), "opt": ("out_proj", "fc2"), "bloom": ("dense", "dense_4h_to_h")}
 """What comes after a layer's keys and values, where it is not called o_proj and down_proj."""

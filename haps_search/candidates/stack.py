@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -130,9 +131,28 @@ def run_from(head: Head, layers: nn.ModuleList, first: int, states: Tensor, **in
         return head.hidden(inputs_embeds=states, **inputs)
 
 
+_IN_TUPLES: WeakSet[nn.ModuleList] = WeakSet()
+"""Stacks whose layers give a tuple with the hidden states first, as Falcon's and BLOOM's do."""
+
+
+@contextmanager
+def noting_returns(layers: nn.ModuleList) -> Iterator[None]:
+    """While open, the last layer is to run once; whatever is left out later returns in the same way."""
+
+    def note(module: nn.Module, args: tuple[Any, ...], out: object) -> None:
+        (_IN_TUPLES.add if isinstance(out, tuple) else _IN_TUPLES.discard)(layers)
+
+    with layers[-1].register_forward_hook(note):
+        yield
+
+
 class _Skip(nn.Module):
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
+    def __init__(self, in_tuple: bool) -> None:
+        super().__init__()
+        self._in_tuple = in_tuple
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor]:
+        return (hidden_states,) if self._in_tuple else hidden_states
 
 
 @contextmanager
@@ -140,7 +160,7 @@ def _skipping(layers: nn.ModuleList, places: Iterable[int]) -> Iterator[None]:
     whole = {i: layers[i] for i in places}
     try:
         for i in whole:
-            layers[i] = _Skip()
+            layers[i] = _Skip(layers in _IN_TUPLES)
         yield
     finally:
         for i, layer in whole.items():

@@ -19,7 +19,7 @@ from haps_search.candidates.activations import Activations, Kept, keeping
 from haps_search.candidates.attention import Attention, output_of
 from haps_search.candidates.prompt_cache import fill
 from haps_search.candidates.prompts import positions, stack_left, stack_right
-from haps_search.candidates.stack import Head, run_below, run_from
+from haps_search.candidates.stack import Head, noting_returns, run_below, run_from
 from haps_search.types import Adapter, LinearModule
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _replays(model: PreTrainedModel, layers: nn.ModuleList) -> bool:
     ids = torch.arange(4, device=model.device).unsqueeze(0)
     kept = Kept(first=len(layers) - 1)
     inputs = {"attention_mask": torch.ones_like(ids), "position_ids": ids.clone(), "use_cache": False}
-    with keeping(layers, kept):
+    with keeping(layers, kept), noting_returns(layers):
         whole = model(input_ids=ids, **inputs).logits
     if kept.prompt is None or kept.steps:
         return False

@@ -61,6 +61,17 @@ def test_suffix_replay_equals_the_full_second_pass(
     same(found, wanted)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_of_many_layers_that_give_tuples_most_are_left_out(layers: int, tmp_path: Path) -> None:
+    """Whoever takes the first of a bare tensor takes a row, then a position, then a number, and only then fails."""
+    folder = build_family(tmp_path, "bloom", layers=6)
+    suffix, whole = load(folder, suffix=True), load(folder, suffix=False)
+    assert decoder_layers(suffix._lm.model) is not None
+    layout = resolve(LoraConfig(rank=2, targets=AFTER["bloom"], layers=LastLayers(last=layers)), suffix.table)
+    found, wanted = (sampled_and_scored(lm, requests(layout)) for lm in (suffix, whole))
+    same(found, wanted)
+
+
 @pytest.mark.parametrize("targets", [("o_proj", "down_proj"), ("k_proj", "q_proj")], ids=["after", "keys"])
 def test_rows_that_leave_early_change_nothing(
     family: tuple[str, Path], targets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
