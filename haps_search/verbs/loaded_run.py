@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from haps_search.config.candidates import EndpointSource, TableSource
 from haps_search.config.run import Experiment
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 
 Questions = Sequence[str | Question]
+LONGEST_NAME = 200
+"""Bytes of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -213,15 +217,18 @@ class Run:
 
     def export(self, questions: Questions, out: str | Path) -> Exported:
         """Write OUT/QUESTION/CANDIDATE/, a PEFT adapter each, and OUT/routes.jsonl with the assignments. An endpoint
-        has none.
+        has none. QUESTION is the question's id with what a folder's name may not have as %XX.
 
         Raises:
-            ConfigError: a run without adapters.
+            ConfigError: a run without adapters; two questions of one id.
         """
         from haps_search.candidates.sources import model_name
         from haps_search.lora.peft import export_adapter
 
         asked, folder = asked_questions(questions), Path(out)
+        twice = [name for name, count in Counter(q.id for q in asked).items() if count > 1]
+        if twice:
+            raise ConfigError(f"questions: a folder each is named by its id, got {twice[0]!r} twice")
         adapters = self.loaded.adapters(asked)
         if not adapters:
             raise ConfigError("routing.low_level: none: this run has no adapters; `haps route` writes its assignments")
@@ -231,7 +238,7 @@ class Run:
             source = sources[name]
             assert not isinstance(source, TableSource | EndpointSource), "they take no adapter"
             base, revision = model_name(name, source), getattr(source, "revision", None)
-            export_adapter(adapter, folder / asked[index].id / name, base, revision)
+            export_adapter(adapter, folder / _folder_name(asked[index].id) / name, base, revision)
         return Exported(folder, len(adapters))
 
     def export_static(self, out: str | Path, form: Form = "peft") -> ExportedStatic:
@@ -252,6 +259,13 @@ def load_run(name: str, runs: str | Path = "runs", profile: str | None = None, r
     Raises ConfigError with near names."""
     found = find_run(runs, name)
     return Run(name, found.folder, found.experiment, runs, profile, report)
+
+
+def _folder_name(id: str) -> str:
+    """Of one folder, wherever an id would lead; told apart by a digest where it is longer than names may be."""
+    name = quote(id, safe=" ")
+    name = name if name.strip(".") else name.replace(".", "%2E") or "%00"
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 17]}-{sha256(id.encode()).hexdigest()[:16]}"
 
 
 def asked_questions(questions: Questions) -> list[Question]:

@@ -14,11 +14,12 @@ from experiments import tiny_experiment
 
 from haps_search.config.run import Experiment
 from haps_search.engines.local import LocalEngine
+from haps_search.errors import ConfigError
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
 from haps_search.search.loop import run
 from haps_search.tasks.build import build_task
-from haps_search.types import ScoreRequest, Scores
+from haps_search.types import Question, ScoreRequest, Scores
 from haps_search.verbs.evaluate import evaluate
 from haps_search.verbs.loaded_run import Run
 
@@ -85,6 +86,14 @@ def test_own_candidates_have_adapters_and_endpoints_none(stub: Stub, tiny_lms: d
     exported = loaded.export(["reverse abc"], tmp_path / "out")
     assert exported.adapters == 1
     assert [p.name for p in (tmp_path / "out" / "line-1").iterdir()] == ["llama"]
+
+    ids = ["..", "../../up", "/root", "a b", "", "x" * 400]
+    away = loaded.export([Question(id, "reverse abc", "cba") for id in ids], tmp_path / "ids" / "out")
+    assert away.adapters == len(ids)
+    assert [p.name for p in (tmp_path / "ids").iterdir()] == ["out"]
+    assert len([p for p in (tmp_path / "ids" / "out").iterdir() if p.is_dir()]) == len(ids)
+    with pytest.raises(ConfigError, match="'one' twice"):
+        loaded.export([Question("one", text, "") for text in ("reverse abc", "reverse abd")], tmp_path / "twice")
 
 
 def test_an_architecture_only_run_costs_what_the_servers_counted(
