@@ -18,6 +18,7 @@ from benchmarks import (
     fair_share,
     gpu_decode,
     many_workers,
+    old_steps,
     pool_bytes,
     pool_sharing,
     ray_overhead,
@@ -28,9 +29,9 @@ from benchmarks import (
     startup,
     step_scaling,
 )
+from benchmarks.another_commit import BASE
 from benchmarks.circumstances import circumstances
 from benchmarks.measure import Figure, Measured
-from benchmarks.pool_bytes import BASE
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.table import page
 
@@ -52,6 +53,7 @@ REHEARSALS: dict[str, Benchmark] = {
     "broker": (broker.FIGURES, broker.measure),
     "pool_bytes": (pool_bytes.FIGURES, pool_bytes.measure),
     "many_workers": (many_workers.FIGURES, many_workers.measure),
+    "old_steps": (old_steps.FIGURES, old_steps.measure),
     "startup": (startup.FIGURES, startup.measure),
     "serving": (serving.FIGURES, serving.measure),
 }
@@ -67,7 +69,7 @@ def main() -> None:
     for name, (_, measure) in chosen(arguments.all, arguments.only or ()).items():
         if measure is gpu_decode.measure and not (arguments.quick or torch.cuda.is_available()):
             print(f"{name}: left out, torch finds no CUDA device")
-        elif measure is startup.measure and not os.environ.get(BASE):
+        elif measure in (startup.measure, old_steps.measure) and not os.environ.get(BASE):
             print(f"{name}: left out, {BASE} names no worktree of a40b5d5 to compare with")
         else:
             started = time.perf_counter()

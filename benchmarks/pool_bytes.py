@@ -3,28 +3,23 @@ that of the commit where everything went through the broker."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from benchmarks.measure import Figure, Measured, Target, interleaved, ratios
+from benchmarks.another_commit import BASE, in_turns
+from benchmarks.measure import Figure, Measured, Target, ratios
 from benchmarks.on_ray import bare_ray
 from benchmarks.pool_step import NumbersRouter, WorkerProcess, steps
 from benchmarks.scale import Payload, Scale
 from haps_search.engines.cluster.broker import Broker
 
 FIGURES = ("pool_bytes_broker", "pool_bytes_store", "pool_bytes_step")
-BASE = "HAPS_BENCH_BASE"
-"""Names a worktree of a40b5d5 with its own .venv; without it the step is not timed."""
 _FLOAT = 4
 _BY_VALUE = 100_000
 """From so many bytes on Ray puts an argument or a result into the store by itself."""
@@ -49,7 +44,7 @@ def measure(scale: Scale, threads: int, started: Callable[[], AbstractContextMan
     base = os.environ.get(BASE)
     if base:
         timed = scale.timed
-        seconds = _against(Path(base), timed, scale.slow_rounds)
+        seconds = in_turns(Path(base), _PROGRAM, (timed.size, timed.questions, timed.episodes), scale.slow_rounds)
         what = f"step time, references / by value at a40b5d5, P = {timed.size:,}, Q = {timed.questions}"
         figures.append(Figure("pool_bytes_step", what, ratios(seconds["here"], seconds["base"]), Target(0.25)))
     settings = {"bytes": [asdict(met) for met in bytes_of], "timed": asdict(scale.timed)}
@@ -191,48 +186,3 @@ def _seen(run: Any, meter: Meter) -> tuple[int, int, int, int]:
     told = [ray.get(actor.met.remote()) for actor in (run.broker, run.router, run.worker)]
     tickets: int = ray.get(run.broker.status.remote())["tickets"]
     return tickets, told[0][1], meter.put + sum(put for put, _ in told), ray.get(run.broker.polled.remote())
-
-
-def _against(base: Path, payload: Payload, rounds: int) -> dict[str, list[float]]:
-    """Seconds of steps here and in another worktree, in turns; each has a Ray of its own."""
-    here = Path(__file__).parents[1]
-    with (
-        _program(here, Path(sys.executable), payload) as one,
-        _program(base, base / ".venv/bin/python", payload) as two,
-    ):
-        return interleaved({"here": one, "base": two}, rounds)
-
-
-@contextmanager
-def _program(tree: Path, python: Path, payload: Payload) -> Iterator[Callable[[int], float]]:
-    """`pool_step.py` on the code of a worktree: called with a number, it takes that step."""
-    with tempfile.TemporaryDirectory(prefix="hs", dir="/tmp") as folder:  # short, for Ray's sockets
-        (Path(folder) / "ray").mkdir()
-        own = {"PYTHONPATH": str(tree), "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
-        kept: Mapping[str, str] = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        command = [python, _PROGRAM, payload.size, payload.questions, payload.episodes]
-        process = subprocess.Popen(
-            [str(part) for part in command], cwd=tree, env={**kept, **own},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-        def step(number: int) -> float:
-            assert process.stdin is not None
-            process.stdin.write(f"{number}\n")
-            process.stdin.flush()
-            return float(_said(process)["seconds"])
-
-        try:
-            _said(process)
-            yield step
-        finally:
-            process.communicate(timeout=120)
-
-
-def _said(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise RuntimeError(f"{process.args} ended with {process.wait()}")
-    told: dict[str, Any] = json.loads(line)
-    return told

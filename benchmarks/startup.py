@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.another_commit import BASE
 from benchmarks.measure import Figure, Measured, Target, ratios
-from benchmarks.pool_bytes import BASE
 from benchmarks.scale import Scale
 
 FIGURES = ("startup_first", "startup_next")

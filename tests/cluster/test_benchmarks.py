@@ -6,12 +6,14 @@ import json
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import broker, fair_share, many_workers, pool_bytes, pool_sharing, ray_overhead, serving
+from benchmarks import broker, fair_share, many_workers, old_steps, pool_bytes, pool_sharing, ray_overhead, serving
+from benchmarks.another_commit import BASE
 from benchmarks.scale import SMALLEST, Payload
 
 pytestmark = pytest.mark.ray
@@ -51,6 +53,15 @@ def test_adapters_and_gradients_are_put_into_the_store_once_and_pass_the_broker_
     assert stored.reached, found.settings
     small, large = found.settings["bytes"]
     assert small["broker"] == large["broker"], "what passes the broker does not ask how large an adapter is"
+
+
+@pytest.mark.slow
+def test_steps_are_timed_in_turns_with_another_tree_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one's own, of which all that the program needs is known to be there."""
+    monkeypatch.setenv(BASE, str(Path(__file__).parents[2]))
+    found = old_steps.measure(SMALLEST, 1)
+    assert [figure.name for figure in found.figures] == list(old_steps.FIGURES)
+    assert all(value > 0 for figure in found.figures for value in figure.rounds)
 
 
 @pytest.mark.slow
