@@ -20,6 +20,8 @@ from haps_search.engines.cluster.worker import serve
 from haps_search.types import Message, ModuleTable, Sampled, SampleRequest, Sampling, ScoreRequest, Scores
 
 NAME = "echo"
+PATIENCE_S = 600.0
+"""For a call that costs nothing: processes that start leave two cores little to answer with."""
 
 
 def requests(prefix: str, count: int) -> list[SampleRequest]:
@@ -132,7 +134,7 @@ class Pool:
         return [partial(actor.ask.remote, self.broker, self.profile) for actor in started]
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = ray.get(self.broker.status.remote(), timeout=60)
+        found: dict[str, Any] = ray.get(self.broker.status.remote(), timeout=PATIENCE_S)
         return found
 
     def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
@@ -146,7 +148,7 @@ class Pool:
             time.sleep(0.05)
 
     def end(self) -> None:
-        ray.get(self.broker.fail_all.remote("it is over"), timeout=60)
+        ray.get(self.broker.fail_all.remote("it is over"), timeout=PATIENCE_S)
         for actor in reversed(self._started):
             ray.kill(actor)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from benchmarks.echo import Pool, echoes, kill, requests
+from benchmarks.echo import PATIENCE_S, Pool, echoes, kill, requests
 from benchmarks.measure import Figure, Measured, Target
 from benchmarks.on_ray import bare_ray
 from benchmarks.scale import Processes, Scale
@@ -91,7 +91,7 @@ class _Crowd:
 
     def _seen(self) -> tuple[float, int, int]:
         status = self._pool.status()
-        cpu: float = ray.get(self._pool.broker.cpu_s.remote(), timeout=60)
+        cpu: float = ray.get(self._pool.broker.cpu_s.remote(), timeout=PATIENCE_S)
         return cpu, status["tickets"], status["lost"]
 
     def _wrong(self, name: str, answer: Any) -> int:
