@@ -14,7 +14,7 @@ from haps_search.config.candidates import ZooSource
 from haps_search.config.run import Experiment
 from haps_search.search.validation import Scored
 from haps_search.seeds import derive_seed
-from haps_search.tasks.task import Comparing, Task, earned, task_of
+from haps_search.tasks.task import Comparing, Counting, Task, earned, task_of
 from haps_search.types import Assignment, Completion, Episode, Message, Parsed, Question, Role, Sampled, Split, Turn
 
 Floats = NDArray[np.float64]
@@ -23,16 +23,22 @@ NOBODY = "nobody"
 
 
 def majority_answers(task: Task, learnt: Sequence[Question]) -> dict[str, str]:
-    """Per task the commonest first reference of its training questions, as the reward compares texts; of equally
-    common ones the first."""
+    """Per task the commonest first reference of its training questions, as the reward compares texts (labels of
+    multiple choice); of equally common ones the first."""
     counts: dict[str, Counter[str]] = {}
     written: dict[tuple[str, str], str] = {}
     for question in learnt:
         name, text = task_of(question), question.reference
-        same = task.compared(question, text) if isinstance(task, Comparing) else text
+        same = _counted_as(task, question, text)
         counts.setdefault(name, Counter())[same] += 1
         written.setdefault((name, same), text)
     return {name: written[name, counted.most_common(1)[0][0]] for name, counted in counts.items()}
+
+
+def _counted_as(task: Task, question: Question, text: str) -> str:
+    if isinstance(task, Counting):
+        return task.counted_as(question, text)
+    return task.compared(question, text) if isinstance(task, Comparing) else text
 
 
 def score_majority(task: Task, answers: Mapping[str, str], questions: Sequence[Question]) -> Scored:

@@ -91,6 +91,10 @@ class QaTask:
         """An answer that was read, or a reference, as the configured reward compares it."""
         return self._scheme.compared(question, text)
 
+    def counted_as(self, question: Question, text: str) -> str:
+        """The same over questions: of multiple choice the label alone."""
+        return self._scheme.key(question, text)
+
     def measures(self, episode: Episode) -> Mapping[str, float]:
         """Exact match beside token F1; nothing beside the other rewards."""
         reward = self._config.reward

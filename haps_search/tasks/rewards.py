@@ -39,6 +39,10 @@ class Scheme(Protocol):
         """An answer or reference as it is compared, for people to see."""
         ...
 
+    def key(self, question: Question, text: str) -> str:
+        """What answers to several questions have in common where the same one may be right for all of them."""
+        ...
+
     def check(self) -> list[str]:
         """What should be known before it is used, a line each.
 
@@ -68,6 +72,9 @@ class _Scheme(Generic[Own]):
 
     def compared(self, question: Question, text: str) -> str:
         return text
+
+    def key(self, question: Question, text: str) -> str:
+        return self.compared(question, text)
 
     def check(self) -> list[str]:
         return []
@@ -151,6 +158,10 @@ class _Choice(_Scheme[config.ChoiceReward]):
         options: Sequence[str] = question.attributes.get("choices", ())
         named = dict(zip(labels_for(question, self._own), options, strict=False))
         return f"{text}. {named[text]}" if text in named else text
+
+    def key(self, question: Question, text: str) -> str:
+        """The label alone, which is what is paid: the text behind it is another one for each question."""
+        return text
 
 
 class _Numeric(_Scheme[config.NumericReward]):

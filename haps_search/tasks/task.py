@@ -105,6 +105,15 @@ class Comparing(Protocol):
         ...
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A task that can say which answers to several questions are the same one."""
+
+    def counted_as(self, question: Question, text: str) -> str:
+        """An answer that was read, or a reference, as it is counted over questions."""
+        ...
+
+
 @dataclass(frozen=True)
 class KnownOutcomes:
     """What K models did on Q questions, each (Q, K). Made by a task of known outcomes, read by the outcome step.

@@ -63,6 +63,22 @@ def test_texts_that_the_reward_takes_for_the_same_are_counted_together(qa: QaTas
     assert majority_answers(qa, learnt) == {"": "four"}
 
 
+def test_the_majority_of_multiple_choice_is_a_letter_whatever_the_options_say(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{i}", "question": f"{i}?", "reference": label, "choices": [f"{i} first", f"{i} second", f"{i} third"]}
+        for i, label in enumerate("BAACA")
+    ]
+    for split in ("train", "validation"):
+        written = [json.dumps({**row, "question": f"{split} {row['question']}"}) + "\n" for row in rows]
+        (tmp_path / f"{split}.jsonl").write_text("".join(written))
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation")}
+    options = {"prompt": "{question}\n{choices}", "fields": {"choices": "choices"}}
+    task = QaTask(config.QaTask.model_validate({**files, **options, "reward": {"type": "multiple_choice"}}))
+    answers = majority_answers(task, task.questions("train"))
+    assert answers == {"": "A"}
+    assert fmean(score_majority(task, answers, task.questions("validation")).rewards) == 0.6
+
+
 QUESTIONS = [asked("a", "", "x"), asked("b", "", "x"), asked("c", "", "y"), asked("d", "", "y")]
 FROZEN = {("m",): (1.0, 1.0, 0.0, 0.0), ("n",): (0.0, 0.0, 1.0, 0.5)}
 
