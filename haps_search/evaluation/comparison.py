@@ -90,8 +90,11 @@ async def score_frozen(
     names: Sequence[str],
     sampling: SamplingConfig,
     kept: Kept = as_measured,
+    asked_by: Any = None,
 ) -> dict[Assignment, Scored]:
     """What every assignment of frozen candidates earns on every question, greedy.
+
+    `asked_by` is the task's configuration, for rows that are kept: its prompt and its reward may be searched for.
 
     Raises:
         ConfigError: more than 64 assignments.
@@ -105,7 +108,7 @@ async def score_frozen(
     how = sampling.model_dump(mode="json")
     return {
         z: await kept(
-            {"frozen": z, "sampling": how},
+            {"frozen": z, "task": asked_by, "sampling": how},
             questions,
             partial(score_assignment, engine, task, questions, z, sampling),
         )

@@ -126,7 +126,8 @@ async def frozen_scores(live: Session, sweep: Path, experiment: Experiment, spli
     try:
         names = [c.name for c in experiment.candidates]
         kept, questions = MeasuredRows(sweep, split).row, reported(task, experiment, split)
-        return await score_frozen(engine, task, questions, names, experiment.run.sampling, kept)
+        asked_by = identity(experiment)["task"]
+        return await score_frozen(engine, task, questions, names, experiment.run.sampling, kept, asked_by)
     finally:
         await engine.close()
 

@@ -53,7 +53,7 @@ class MeasuredRows:
         return held.get("leaving") is True and held.get("pid") == os.getpid()
 
     def _file(self, what: Mapping[str, Any], questions: Sequence[Question]) -> Path:
-        asked = [[q.id, q.text, q.reference] for q in questions]
+        asked = [[q.id, q.text, q.context, q.references] for q in questions]
         identity = json.dumps([what, self._split, asked], sort_keys=True)
         return self._sweep / FOLDER / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
 

@@ -172,8 +172,8 @@ async def _measured(
         elif study.sweep.comparison:
             report(Said(f"playing {len(questions)} {split} questions with the frozen candidates"))
             names = [c.name for c in best.candidates]
-            kept = MeasuredRows(folder, split).row
-            frozen = await score_frozen(engine, task, questions, names, best.run.sampling, kept)
+            kept, asked_by = MeasuredRows(folder, split).row, identity(best)["task"]
+            frozen = await score_frozen(engine, task, questions, names, best.run.sampling, kept, asked_by)
             choices = await _choices(engine, task, study, best, folder, split, report)
             rewards = {z: s.rewards for z, s in frozen.items()}
             texts |= {f"frozen {', '.join(z)}": s for z, s in frozen.items()}
@@ -229,8 +229,8 @@ async def _choices(
     asked = choosing(task, best)
     report(Said(f"choosing the best per task and few-shot prompts on {len(asked)} validation questions"))
     names = [c.name for c in best.candidates]
-    rows = MeasuredRows(folder, "validation")
-    frozen = await score_frozen(engine, task, asked, names, best.run.sampling, rows.row)
+    rows, asked_by = MeasuredRows(folder, "validation"), identity(best)["task"]
+    frozen = await score_frozen(engine, task, asked, names, best.run.sampling, rows.row, asked_by)
     per = best_per_task(asked, {z: s.rewards for z, s in frozen.items()})
     found = Choices(per, await _shown(engine, task, study, best, folder, report))
     content = {

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from haps_search.config.run import Experiment
+from haps_search.engines.cluster.session import Session
 from haps_search.errors import Interrupted
 from haps_search.search.validation import Scored
 from haps_search.sweep.layout import lock_file
 from haps_search.sweep.lock import Lock
 from haps_search.types import Completion, Episode, Message, Parsed, Question, Sampled
+from haps_search.verbs.measure import frozen_scores
 from haps_search.verbs.measured_rows import FOLDER, MeasuredRows
 
 QUESTIONS = [Question(f"q{n}", f"what is {n}?", str(n)) for n in range(3)]
@@ -72,6 +77,49 @@ def test_other_questions_or_another_split_are_another_row(tmp_path: Path) -> Non
     other = [*QUESTIONS[:2], Question("q2", "what is 2?", "two")]
     asyncio.run(MeasuredRows(tmp_path, "validation").row(WHAT, other, measuring))
     assert measuring.times == 3
+
+
+@pytest.mark.parametrize("change", [{"context": "a passage"}, {"other_references": ("two",)}], ids=str)
+def test_questions_with_another_context_or_more_references_are_another_row(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    measuring = Measuring()
+    row(tmp_path, measuring)
+    other = [*QUESTIONS[:2], replace(QUESTIONS[2], **change)]
+    asyncio.run(MeasuredRows(tmp_path, "validation").row(WHAT, other, measuring))
+    assert measuring.times == 2
+
+
+class Host:
+    """Of an engine whose candidate is right where it is told to think, and of what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def engine(self, experiment: Experiment) -> Host:
+        return self
+
+    async def sample(self, name: str, requests: Sequence[Any]) -> list[Sampled]:
+        self.asked += [each.messages[-1].content for each in requests]
+        return [Sampled("yes" if "Think" in r.messages[-1].content else "no", (), (), 1, 1) for r in requests]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_frozen_candidates_under_another_prompt_are_measured_anew(tmp_path: Path) -> None:
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation")}
+    for split, file in files.items():
+        rows = [{"id": f"{split}{i}", "question": f"{split} {i}?", "reference": "yes"} for i in range(4)]
+        Path(file).write_text("".join(json.dumps(each) + "\n" for each in rows))
+    task, host, earned = {"type": "qa", **files, "reward": {"type": "exact"}}, Host(), []
+    for prompt in ("{question}", "Think. {question}", "{question}"):
+        candidate = {"name": "a", "source": {"type": "zoo", "name": "adder"}}
+        experiment = Experiment.model_validate({"task": {**task, "prompt": prompt}, "candidates": [candidate]})
+        found = asyncio.run(frozen_scores(cast(Session, host), tmp_path, experiment, "validation"))
+        earned.append(found[("a",)].mean)
+    assert earned == [0.0, 1.0, 0.0]
+    assert len(host.asked) == len(set(host.asked)), "the third is the first"
 
 
 def test_a_row_that_is_not_whole_is_measured_again(tmp_path: Path) -> None:
