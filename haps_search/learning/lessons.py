@@ -14,6 +14,8 @@ from haps_search.types import Question
 Lesson = tuple[tuple[str, float], ...]
 """Texts, each once, with weights that sum to 1; nothing where nothing is taught."""
 REFERENCE_REWARD = 1.0
+SAME = 1e-9
+"""Rewards that differ by less are equal: a mean of equal ones differs from them by rounding."""
 
 
 def texts_of(question: Question, config: ReferencesConfig) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ class Lessons:
         earned = dict.fromkeys(references, REFERENCE_REWARD)
         for text in dict.fromkeys(each.text for each in said):
             earned.setdefault(text, fmean(each.reward for each in said if each.text == text))
-        if len(set(earned.values())) == 1:
+        if max(earned.values()) - min(earned.values()) < SAME:
             return ()
         weights = weighted(list(earned.values()), self._config.temperature)
         return tuple((text, weight) for text, weight in zip(earned, weights, strict=True) if weight > 0)

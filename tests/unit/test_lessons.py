@@ -55,6 +55,8 @@ def test_questions_whose_rewards_are_all_equal_are_left_out(tmp_path: Path) -> N
     said = [(BARE, "a", "x", 0.5), (BARE, "a", "y", 0.5), (ASKED, "a", "right", 1.0), (ASKED, "a", "said so", 1.0)]
     found = lessons(tmp_path / "t", said)
     assert found.of(BARE, "a") == found.of(ASKED, "a") == ()
+    rounded = lessons(tmp_path / "u", [(BARE, "a", text, 0.4) for text in "xxxy"])  # 0.4 three times is not 3 * 0.4
+    assert rounded.of(BARE, "a") == ()
     elsewhere = Question("3", "why?", "so", other_references=("thus",))
     assert found.of(elsewhere, "a") == (("so", 0.5), ("thus", 0.5))
     assert found.of(Question("1", "another text", "so"), "a") == (("so", 1.0),)  # ids alone name no question
