@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from haps_search.config.learning import LearningConfig
-from haps_search.config.routing import AnyBackbone, BackboneConfig, FeaturesBackboneConfig
+from haps_search.config.routing import AnyBackbone, BackboneConfig, FeaturesBackboneConfig, ReadingLowLevel
 from haps_search.config.run import Experiment
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.remote import pulled
@@ -37,17 +38,19 @@ def warm_source(experiment: Experiment, folder: Path) -> Path | None:
         tried = ", ".join(map(str, places))
         raise ConfigError(f"run.warm_start: no run {name} (looked for {tried}); `haps warmup` makes one")
     theirs = RunFolder.experiment_of(found)
-    problems = _mismatches(theirs, experiment)
-    if experiment.run.warm_start_low and theirs.routing.lora != experiment.routing.lora:
-        problems.append("routing.lora: with run.warm_start_low it must be the same as there")
+    problems = _mismatches(_reading(theirs), _reading(experiment))
+    if experiment.run.warm_start_low:
+        if theirs.routing.lora != experiment.routing.lora:
+            problems.append("routing.lora: with run.warm_start_low it must be the same as there")
+        wrong = _mismatches(_generating(theirs), _generating(experiment))
+        problems += [f"{each}, or run.warm_start_low: false" for each in wrong]
     if problems:
         raise ConfigError(problems, f"run.warm_start {found}")
     return found
 
 
-def _mismatches(theirs: Experiment, ours: Experiment) -> list[str]:
+def _mismatches(its: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
     """What would make the same weights decide otherwise, or know what they must not."""
-    its, own = _reading(theirs), _reading(ours)
     return [
         f"{what}: that run has {its[what]}, this one {own[what]}; they must be the same"
         for what in own
@@ -70,6 +73,17 @@ def _reading(experiment: Experiment) -> dict[str, str]:
         "learning.cost_conditioned": str(experiment.learning.cost_conditioned or ""),
         **_held_out(experiment),
         **_headings(experiment),
+    }
+
+
+def _generating(experiment: Experiment) -> dict[str, str]:
+    """What the same weights of a low level generate by; empty where it has no such thing."""
+    low = experiment.routing.low_level
+    pooled = low.pooled if isinstance(low, ReadingLowLevel) else None
+    return {
+        "routing.low_level.scale_output": str(getattr(low, "scale_output", "")),
+        "routing.low_level.pooled.of": str(getattr(pooled, "of", "")),
+        "routing.low_level.pooled.standardised": str(getattr(pooled, "standardised", "")),
     }
 
 

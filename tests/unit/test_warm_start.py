@@ -193,6 +193,30 @@ def test_the_same_weights_read_through_another_lora_scale_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("changed", "path"),
+    [
+        ({"scale_output": True}, "scale_output"),
+        ({"pooled": {"standardised": True}}, "pooled.standardised"),
+        ({"pooled": {"of": "question"}}, "pooled.of"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_low_level_that_reads_or_scales_otherwise_is_refused(
+    tiny_lms: dict[str, Path], tmp_path: Path, changed: dict[str, Any], path: str
+) -> None:
+    level = {"type": "generated", "hidden": [16], "init": "xavier"}
+    theirs = tiny_experiment(tiny_lms, routing__low_level={**level, **changed})
+    RunFolder(tmp_path / "warm", theirs)
+    ours = tiny_experiment(tiny_lms, run__warm_start="warm", run__warm_start_low=True, routing__low_level=level)
+    with pytest.raises(ConfigError, match=rf"routing\.low_level\.{path}: that run has .*; they must be the same"):
+        warm_source(ours, tmp_path / "new")
+    for change in ({"run__warm_start_low": False}, {"routing__low_level": {"type": "static"}}):
+        described = {"run__warm_start_low": True, "routing__low_level": level, **change}
+        other = tiny_experiment(tiny_lms, run__warm_start="warm", **described)
+        assert warm_source(other, tmp_path / "new") == tmp_path / "warm"
+
+
+@pytest.mark.parametrize(
     ("theirs", "ours", "named"),
     [
         ({}, FROZEN, "backbone"),
