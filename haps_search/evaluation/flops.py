@@ -14,11 +14,22 @@ from typing import TYPE_CHECKING
 from haps_search.candidates.sources import meta_encoder, meta_lm
 from haps_search.candidates.suffix import tail_suffices
 from haps_search.config.candidates import CandidateConfig, EndpointSource, TableSource
-from haps_search.config.routing import BackboneConfig, FrozenTuning, FullTuning, GeneratedLowLevel, NoLowLevel
+from haps_search.config.routing import (
+    BackboneConfig,
+    FixedHighLevel,
+    FrozenTuning,
+    FullTuning,
+    GeneratedLowLevel,
+    HighLevel,
+    NoLowLevel,
+    RandomHighLevel,
+    ReadingLowLevel,
+)
 from haps_search.config.run import Experiment
 from haps_search.errors import CandidateError
 from haps_search.lora.spec import module_table, resolve
-from haps_search.types import LinearModule, ModuleTable
+from haps_search.routing.hypernetwork import blocks
+from haps_search.types import AdapterLayout, LinearModule, ModuleTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -178,10 +189,12 @@ def _after_attention(module: LinearModule) -> bool:
 def _router(experiment: Experiment, shapes: Mapping[str, Shape], tokens: Tokens) -> Flops:
     """Routing reads the prompts once, the update once more with gradients."""
     routing, rows = experiment.routing, experiment.run.questions_per_step
+    if not (isinstance(routing.low_level, ReadingLowLevel) or _reads(routing.high_level)):
+        return Flops(0.0, 0.0)
     generated = 0
     if isinstance(routing.low_level, GeneratedLowLevel):
         low, width = routing.low_level, _width(routing.backbone)
-        generated = sum(_generator(low, width, resolve(routing.lora, s.table).size) for s in shapes.values())
+        generated = sum(_generator(low, width, resolve(routing.lora, s.table)) for s in shapes.values())
     total = Flops(2 * 2 * generated * rows, FULL * generated * rows)
     backbone = routing.backbone
     if isinstance(backbone, BackboneConfig):
@@ -195,9 +208,14 @@ def _whole(backbone: BackboneConfig) -> bool:
     return isinstance(backbone.tuning, FullTuning)
 
 
-def _generator(low: GeneratedLowLevel, width: int, size: int) -> int:
-    """Numbers of the MLP that a candidate's adapter comes from."""
-    widths = [width, *low.hidden, size]
+def _reads(high: HighLevel) -> bool:
+    return not isinstance(high, FixedHighLevel | RandomHighLevel)
+
+
+def _generator(low: GeneratedLowLevel, width: int, layout: AdapterLayout) -> int:
+    """Numbers of the MLP that a candidate's adapter comes from, which are fewer where layers share."""
+    numbers = sum(layout.rank * (block.d_in + block.d_out) for block in blocks(layout, low.sharing))
+    widths = [width, *low.hidden, numbers]
     return sum(a * b for a, b in pairwise(widths))
 
 

@@ -51,18 +51,18 @@ class ParameterGenerator(LowLevelModule):
     def __init__(self, config: GeneratedLowLevel, width: int, layout: AdapterLayout) -> None:
         super().__init__()
         self._layout, self._leash = layout, _limits(config)
-        blocks = _blocks(layout, config.sharing)
+        made = blocks(layout, config.sharing)
         order: list[nn.Module] = []
         for hidden in config.hidden:
             order += [nn.Linear(width, hidden), nn.ReLU()]
             width = hidden
         self._scale = width**-0.5 if config.scale_output else None
-        out = nn.Linear(width, sum(_size(layout.rank, block) for block in blocks))
+        out = nn.Linear(width, sum(_size(layout.rank, block) for block in made))
         self.mlp = nn.Sequential(*order, out)
         if config.init == "xavier":
             self.mlp.apply(_xavier)
         else:
-            _start_at_zero(out, layout.rank, blocks)
+            _start_at_zero(out, layout.rank, made)
         self.register_buffer("_expand", _expansion(layout, config.sharing), persistent=False)
 
     def parts(self, pooled: Tensor) -> list[Part]:
@@ -172,7 +172,7 @@ def _limits(config: GeneratedLowLevel | BankLowLevel | StaticLowLevel) -> tuple[
     return config.max_relative_norm, config.max_relative_spectral_norm
 
 
-def _blocks(layout: AdapterLayout, sharing: str) -> list[LinearModule]:
+def blocks(layout: AdapterLayout, sharing: str) -> list[LinearModule]:
     """The targets whose weights are generated: all, or the first of each kind where layers share."""
     if sharing == "per_layer":
         return list(layout.targets)
@@ -195,7 +195,7 @@ def _expansion(layout: AdapterLayout, sharing: str) -> Tensor:
     if sharing == "per_layer":
         return torch.empty(0, dtype=torch.long)
     start, where = 0, {}
-    for block in _blocks(layout, sharing):
+    for block in blocks(layout, sharing):
         where[_kind(block)] = torch.arange(start, start + _size(layout.rank, block))
         start += _size(layout.rank, block)
     return torch.cat([where[_kind(target)] for target in layout.targets])

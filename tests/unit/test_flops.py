@@ -10,7 +10,7 @@ from sweeps import a_study, a_trial
 
 from haps_search.config.candidates import CandidateConfig, ZooSource
 from haps_search.config.run import Experiment
-from haps_search.evaluation.flops import Shape, Tokens, reference_flops, step_flops
+from haps_search.evaluation.flops import Flops, Shape, Tokens, reference_flops, step_flops
 from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
 from haps_search.verbs.costs import PROMPTS, _flops, _routing_tokens, _taught_tokens
@@ -92,6 +92,26 @@ def test_a_generator_is_the_mlp_of_each_candidate() -> None:
     one, other = (step_flops(of, {"a": SHAPE}, TOKENS) for of in (made, static))
     assert one.forward - other.forward == 2 * 2 * numbers * 2
     assert one.backward - other.backward == 4 * numbers * 2
+
+
+def test_layers_that_share_have_one_generator_for_each_kind() -> None:
+    level, lora = {"type": "generated", "hidden": [8]}, {"rank": 1, "targets": ["o_proj", "up_proj"], "layers": "all"}
+    apart, shared = (experiment(low_level={**level, "sharing": how}, lora=lora) for how in ("per_layer", "shared"))
+    one, other = (step_flops(of, {"a": SHAPE}, TOKENS) for of in (apart, shared))
+    fewer = 8 * 2 * 8  # hidden units, by the numbers of the second layer's two targets
+    assert one.forward - other.forward == 2 * 2 * fewer * 2
+    assert one.backward - other.backward == 4 * fewer * 2
+
+
+def test_a_router_that_reads_nothing_costs_nothing() -> None:
+    constant = {"type": "fixed", "assignment": ["adder"]}
+    level = {"low_level": {"type": "static"}, "backbone__tuning": {"type": "full"}}
+    silent, reads = experiment(high_level=constant, **level), experiment(**level)
+    alone = replace(TOKENS, prompts=0, completions=0)
+    assert step_flops(silent, {"a": SHAPE}, alone) == Flops(0.0, 0.0)
+    assert step_flops(reads, {"a": SHAPE}, alone).forward > 0
+    generated = experiment(high_level=constant, low_level={"type": "generated"}, backbone__tuning={"type": "full"})
+    assert step_flops(generated, {"a": SHAPE}, alone).forward > 0
 
 
 def test_a_shortlist_makes_the_head_smaller_and_a_constant_attention_the_layer() -> None:
