@@ -136,12 +136,13 @@ def chosen_settings(subject: Subject) -> Chosen:
         asked = choosing(tasks[0], subject.experiment)
         found = {s.label: policy(s.searched, "validation", asked, models) for s in proven}
     outcomes = [task.outcomes(choosing(task, subject.experiment), models) for task in tasks]
-    measure = Yardstick.of(outcomes, subject.experiment.run.validation.best)
+    experiment = subject.experiment
+    measure = Yardstick.of(outcomes, experiment.run.validation.best, experiment.learning.cost_weight)
     if len(tasks) > 1:
         proven.sort(key=lambda setting: -measure(found[setting.label]))
     searched = [found[setting.label] for setting in proven[:MOST_AVERAGED]]
     count = best_count(searched, measure)
-    earns = Yardstick.of(outcomes)(mean_policy(searched[:count]))
+    earns = Yardstick(measure.rewards)(mean_policy(searched[:count]))
     return Chosen(tuple(proven[:count]), earns, len(tasks))
 
 

@@ -139,6 +139,22 @@ def test_a_yardstick_measures_reward_or_aiq() -> None:
     assert Yardstick.of([unpaid], "aiq0")(dear) == 1.0
 
 
+def test_utility_weighs_cost_where_settings_are_averaged() -> None:
+    known = KnownOutcomes(
+        np.array([[0.6, 0.55]] * 4, np.float32), np.ones((4, 2)), np.array([[1.0, 0.1]] * 4, np.float32),
+        np.array([1.0, 0.1]),
+    )  # fmt: skip
+    cheap, dear = (Policy(np.array([chances] * 4)) for chances in ([0.4, 0.6], [0.9, 0.1]))
+    by_utility = Yardstick.of([known], "utility", 0.5)
+    assert [by_utility(each) for each in (cheap, dear)] == [pytest.approx(0.5), pytest.approx(0.1)]
+    assert best_count([cheap, dear], by_utility) == 1
+    assert best_count([cheap, dear], Yardstick.of([known])) == 2  # by reward alone the dear one helps
+    told = Policy(dear.probabilities, {0.01: dear.probabilities, 0.99: cheap.probabilities})
+    assert by_utility(told) == pytest.approx((0.6 - 0.01 + 0.55 - 0.099) / 2)
+    unpaid = Yardstick.of([replace(known, costs=None, prices=None)], "utility", 0.5)
+    assert unpaid(dear) == pytest.approx(0.6)
+
+
 def test_the_table_by_hand() -> None:
     """Two clusters right, one wrong: 2/3 of the questions, and every figure follows."""
     train, test = clustered(90), clustered(30, seed=1)

@@ -87,25 +87,40 @@ AREAS: Mapping[str, Callable[..., float]] = {"aiq": aiq, "aiq0": aiq0}
 @dataclass(frozen=True)
 class Yardstick:
     """Rewards (N, C) of questions that nobody who is compared was trained on; with `costs` (N, C) and `prices` (C,)
-    policies are compared by `area`, AIQ or AIQ0, without by what their likeliest assignments earn."""
+    policies are compared by `area`, AIQ or AIQ0, without by what their likeliest assignments earn, less `weight` times
+    what they cost: utility, as validation has it."""
 
     rewards: Floats
     costs: Floats | None = None
     prices: Floats | None = None
     area: Callable[..., float] = aiq0
+    weight: float = 0.0
 
     @classmethod
-    def of(cls, parts: Sequence[KnownOutcomes], best: str = "utility") -> Yardstick:
-        """One after another, by `run.validation.best`. Where folds price a candidate differently, by the mean."""
+    def of(cls, parts: Sequence[KnownOutcomes], best: str = "utility", weight: float = 0.0) -> Yardstick:
+        """One after another, by `run.validation.best`, utility at `learning.cost_weight`. Where folds price a candidate
+        differently, by the mean; where nobody knows costs, by reward."""
         rewards = np.concatenate([part.rewards for part in parts])
         costs, prices = ([getattr(part, name) for part in parts] for name in ("costs", "prices"))
-        if best not in AREAS or any(found is None for found in (*costs, *prices)):
+        if any(found is None for found in (*costs, *prices)):
             return cls(rewards)
+        if best not in AREAS:
+            return cls(rewards, np.concatenate(costs), weight=weight)
         return cls(rewards, np.concatenate(costs), np.mean(prices, axis=0), AREAS[best])
 
     def __call__(self, policy: Policy) -> float:
         if self.costs is None or self.prices is None:
-            return float(earned(policy.greedy(self.rewards), self.rewards).mean())
+            return self._utility(policy)
         curve = router_curve(policy.probabilities, policy.priced, self.prices, self.rewards, self.costs)
         means = self.costs.mean(axis=0, dtype=np.float64)
         return self.area(curve.points(), (float(means.min()), float(means.max())))
+
+    def _utility(self, policy: Policy) -> float:
+        """As `validation_utility`: the mean over several weights for a router that reads them."""
+        if self.costs is None:
+            return float(earned(policy.greedy(self.rewards), self.rewards).mean())
+        found = []
+        for weight, chances in (policy.priced or {self.weight: policy.probabilities}).items():
+            shares = routes(chances, self.rewards)
+            found.append(earned(shares, self.rewards).mean() - weight * earned(shares, self.costs).mean())
+        return float(np.mean(found))
