@@ -29,6 +29,7 @@ from haps_search.config.schema import exists, paths, suggest
 from haps_search.errors import ConfigError
 
 SHARE = "run.validation.choosing_share"
+VALIDATED = (SHARE, "run.validation.drawn")
 ONE_SHARE = "all are chosen and measured on the same questions: set it in experiment.run.validation"
 
 
@@ -73,8 +74,7 @@ def _arm(name: str, arm: Mapping[str, Any], experiment: Mapping[str, Any], known
     shared = [path for path in arm if path.split(".")[0] == "engine"]
     if shared:
         yield Problem((*where, shared[0]), "all trials share one engine and its pool: set it in experiment.engine")
-    if SHARE in arm:
-        yield Problem((*where, SHARE), ONE_SHARE)
+    yield from (Problem((*where, path), ONE_SHARE) for path in VALIDATED if path in arm)
     if "run.seed" in arm:
         yield Problem((*where, "run.seed"), "seeds are the same for all arms: list them in sweep.seeds")
     try:
@@ -136,7 +136,7 @@ def _path(name: str) -> Iterator[Problem]:
         yield Problem(where, f"paths start inside experiment: write {name.removeprefix('experiment.')}")
     elif not exists((Experiment,), name.split(".")):
         yield Problem(where, f"no such path in experiment; {suggest(name, paths((Experiment,)), 'it has')}")
-    elif name == SHARE:
+    elif name in VALIDATED:
         yield Problem(where, ONE_SHARE)
     elif name.split(".")[0] == "engine":
         yield Problem(where, "all trials share one engine and its pool: set it in experiment.engine")

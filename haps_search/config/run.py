@@ -104,6 +104,9 @@ class ValidationConfig(Config):
     choosing_share: float = Field(default=0.5, gt=0, le=1)
     """Share of the validation questions, by a hash of the text, that settings and checkpoints are chosen on; tables
     report on the others. 1: all of them do both, which flatters what was chosen."""
+    drawn: Literal["hash", "first"] = "hash"
+    """Which `questions` of those that choose: drawn by a hash of their ids, or the first of the file, which may be
+    sorted by task; so runs were validated before this key was."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a gain; null never."""
     best: Literal["utility", "aiq", "aiq0", "reference_match", "reference_log_likelihood"] = "utility"

@@ -17,7 +17,7 @@ CHANGING = ("learning", "run")
 COMMON = (
     *("learning.cost_weight", "learning.cost_conditioned", "run.seed", "run.warm_start", "run.warm_start_low"),
     *("run.half", "run.warmup", "run.keep_checkpoints", "run.sampling.max_new_tokens"),
-    *("run.validation.questions", "run.validation.choosing_share"),
+    *("run.validation.questions", "run.validation.choosing_share", "run.validation.drawn"),
 )
 """What makes the router, its best step and its validations mean the same in all stages."""
 

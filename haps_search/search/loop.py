@@ -160,10 +160,10 @@ async def _validate(
 def validated(task: Task, experiment: Experiment) -> Sequence[Question]:
     """The questions that a run is validated on, the same for every seed: of those that choose, no other.
 
-    A table may be sorted, by task for instance, so that its first questions are no sample: they are taken by a hash.
+    A file may be sorted, by task for instance, so that its first questions are no sample: they are taken by a hash.
     """
     asked = choosing(task, experiment)
-    if isinstance(task, Tabled):
+    if experiment.run.validation.drawn == "hash" or isinstance(task, Tabled):
         asked = sorted(asked, key=lambda question: derive_seed("validation", question.id))
     return asked[: experiment.run.validation.questions]
 

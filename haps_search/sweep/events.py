@@ -15,6 +15,8 @@ from haps_search.records.result import has_steps_left
 
 Kind = Literal["search", "comparison", "confirm"]
 Ended = Literal["finished", "stopped", "failed"]
+FORMAT = 4
+"""Of journals that are written now."""
 State = Literal["suggested", "running", "finished", "stopped", "failed"]
 
 
@@ -23,15 +25,16 @@ class SweepStarted:
     """A driver took the sweep up with this configuration; the last one written counts.
 
     `study` is `config.load.dump`'s, `version` the code's, `time` in seconds since the epoch. Before `format` 2 rewards
-    did not say how they compare, before 3 validation questions both chose and were reported on. `known` are results of
-    another sweep, `like`, that count as this one's: parameters and metrics; the first event of a sweep has them.
+    did not say how they compare, before 3 validation questions both chose and were reported on, before 4 the first of
+    them validated a run. `known` are results of another sweep, `like`, that count as this one's: parameters and
+    metrics; the first event of a sweep has them.
     """
 
     study: Mapping[str, Any]
     fingerprint: str
     version: str
     time: float
-    format: int = 3
+    format: int = FORMAT
     like: str = ""
     known: Sequence[Mapping[str, Any]] = ()
 

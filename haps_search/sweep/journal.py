@@ -15,12 +15,13 @@ from haps_search.config.anchors import unplaced
 from haps_search.config.complaints import show
 from haps_search.config.load import dump, fingerprint, parse_study
 from haps_search.config.schema import suggest
-from haps_search.config.stored import as_stored, before_halves
+from haps_search.config.stored import as_stored, before_draws, before_halves
 from haps_search.config.sweep import Study
 from haps_search.errors import ConfigError, DataError, HapsError, PoolError
 from haps_search.records.jsonl import LineFollower
 from haps_search.records.room import room_on
 from haps_search.sweep.events import (
+    FORMAT,
     Event,
     Fold,
     SweepEnded,
@@ -109,7 +110,7 @@ class Journal:
         version = 1
         for event in LineFollower(self.file).read(self._decoded):
             version = event.format if isinstance(event, SweepStarted) else version
-            yield event if version > 2 else _of_format(version, event)
+            yield event if version >= FORMAT else _of_format(version, event)
 
     def trials(self) -> list[TrialRecord]:
         """What is known of every trial, by number.
@@ -145,7 +146,7 @@ class Journal:
                 self._fold, self._version = Fold(), 1
             for event in events:
                 self._version = event.format if isinstance(event, SweepStarted) else self._version
-                self._fold.take(event if self._version > 2 else _of_format(self._version, event))
+                self._fold.take(event if self._version >= FORMAT else _of_format(self._version, event))
         except ValueError as error:
             self._begin_reading()  # part of it was taken
             raise DataError(f"{self.file}: {error}") from error
@@ -226,8 +227,8 @@ def open_sweep(folder: Path, study: Study, resume: bool, prior: Prior | None = N
 
 
 def _of_format(version: int, event: Event) -> Event:
-    """An event from before rewards said how they compare (1), or validation questions were parted (2), as it was
-    meant."""
+    """An event from before rewards said how they compare (1), validation questions were parted (2), or drawn (3), as it
+    was meant."""
     if isinstance(event, SweepStarted):
         return replace(event, study=_as_meant(version, event.study))
     if isinstance(event, TrialSuggested):
@@ -236,7 +237,8 @@ def _of_format(version: int, event: Event) -> Event:
 
 
 def _as_meant(version: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    return before_halves(as_stored(dict(values)) if version < 2 else dict(values))
+    found = as_stored(dict(values)) if version < 2 else dict(values)
+    return before_draws(before_halves(found) if version < 3 else found)
 
 
 def _take_up(journal: Journal, study: Study, prior: Prior | None, extend: bool) -> None:

@@ -13,6 +13,9 @@ from haps_search.seeds import derive_seed
 from haps_search.sweep.events import Kind, TrialRecord
 from haps_search.sweep.space import apply
 
+QUESTIONS = ("choosing_share", "drawn")
+"""Of `run.validation`: which questions choose, and which of these validate a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -38,10 +41,10 @@ def arms(study: Study) -> list[Setting]:
     ]
 
 
-def with_halves_of(study: Study, share: float) -> Study:
-    """The study with the share of validation questions that choose as what was begun has it."""
-    experiment = apply(study.experiment, {"run.validation.choosing_share": share})
-    return study.model_copy(update={"experiment": experiment})
+def with_questions_of(study: Study, begun: Experiment) -> Study:
+    """The study whose validation questions choose, and validate a run, as in what was begun."""
+    kept = {f"run.validation.{name}": getattr(begun.run.validation, name) for name in QUESTIONS}
+    return study.model_copy(update={"experiment": apply(study.experiment, kept)})
 
 
 def with_dtypes_of(study: Study, begun: Experiment) -> Study:

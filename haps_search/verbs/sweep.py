@@ -28,7 +28,7 @@ from haps_search.sweep.prior import Prior, prior_of
 from haps_search.sweep.progress import planned_trials
 from haps_search.sweep.ranking import best_first, broken
 from haps_search.sweep.repeats import groups
-from haps_search.sweep.settings import arms, missing, with_dtypes_of, with_halves_of
+from haps_search.sweep.settings import QUESTIONS, arms, missing, with_dtypes_of, with_questions_of
 from haps_search.tasks.own import hold_task, with_task
 from haps_search.tasks.task import Task
 from haps_search.verbs.compare import ArmsComparison, measure_arms, stored_arms
@@ -115,11 +115,11 @@ def _as_begun(study: Study, folder: Path, report: Report) -> Study:
         return _settled(study, report)
     begun = journal.study()
     study = with_dtypes_of(study, begun.experiment)
-    then, now = (s.experiment.run.validation.choosing_share for s in (begun, study))
-    if then == now:
-        return study
-    report(Said(f"{folder.name} keeps run.validation.choosing_share: {then:g}, with which it was begun, not {now:g}"))
-    return with_halves_of(study, then)
+    for name in QUESTIONS:
+        then, now = (getattr(s.experiment.run.validation, name) for s in (begun, study))
+        if then != now:
+            report(Said(f"{folder.name} keeps run.validation.{name}: {then}, with which it was begun, not {now}"))
+    return with_questions_of(study, begun.experiment)
 
 
 def _settled(study: Study, report: Report) -> Study:

@@ -26,7 +26,7 @@ from haps_search.search.stages import RunResult
 from haps_search.search.warm_start import warm_source
 from haps_search.sweep.hold import Hold
 from haps_search.sweep.leaving import grace_of, ready_to_leave, unfinished
-from haps_search.sweep.settings import with_dtypes_of, with_halves_of
+from haps_search.sweep.settings import with_dtypes_of, with_questions_of
 from haps_search.tasks.build import build_task
 from haps_search.tasks.own import with_task
 from haps_search.tasks.task import Task
@@ -79,7 +79,7 @@ def train(
     folder = named_folder(runs, name or f"{study.name}-train")
     if (folder / "experiment.json").exists():  # it keeps validation questions and dtypes that it was begun with
         begun = RunFolder.experiment_of(folder)
-        study = with_dtypes_of(with_halves_of(study, begun.run.validation.choosing_share), begun)
+        study = with_dtypes_of(with_questions_of(study, begun), begun)
     else:
         study = _settled(study, report)
     with Hold(folder) as hold:

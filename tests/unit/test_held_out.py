@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,14 @@ from sweeps import DESCRIBED, a_study
 from haps_search.config import tasks as config
 from haps_search.config.checks import SHARE
 from haps_search.config.load import dump, fingerprint, make_study
+from haps_search.config.run import Experiment
 from haps_search.config.stored import as_stored
 from haps_search.errors import ConfigError
 from haps_search.search.loop import validated
 from haps_search.sweep.events import SweepStarted, TrialSuggested, encode
 from haps_search.sweep.journal import Journal, open_sweep
-from haps_search.sweep.settings import experiment_of
+from haps_search.sweep.settings import QUESTIONS, experiment_of
+from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
 from haps_search.tasks.held_out import choosing, halved, reported, what_it_costs
 from haps_search.tasks.qa import QaTask
@@ -117,7 +121,8 @@ def test_trials_and_arms_cannot_choose_their_questions() -> None:
 
 def _early(folder: Path) -> Journal:
     values = dump(a_study())
-    del values["experiment"]["run"]["validation"]["choosing_share"]
+    for name in QUESTIONS:
+        del values["experiment"]["run"]["validation"][name]
     started = encode(SweepStarted(values, fingerprint(a_study()), "0.1", 1.0, format=2))
     trial = encode(TrialSuggested(0, {"run.validation": {"every": 5}}, 3))
     folder.mkdir(exist_ok=True)
@@ -129,8 +134,10 @@ def test_a_sweep_from_before_chooses_and_reports_on_all_as_it_did(tmp_path: Path
     journal = _early(tmp_path / "old")
     study = journal.study()
     assert study.experiment.run.validation.choosing_share == 1.0
+    assert study.experiment.run.validation.drawn == "first"
     (trial,) = journal.trials()
     assert experiment_of(study, trial).run.validation.choosing_share == 1.0
+    assert experiment_of(study, trial).run.validation.drawn == "first"
     assert journal.started() == next(iter(Journal(tmp_path / "old").events()))
 
 
@@ -144,9 +151,46 @@ def test_the_same_file_goes_on_with_what_the_sweep_was_begun_with(
     verb.sweep(a_study(), "old", tmp_path, events.append)
     verb.sweep(a_study(), "new", tmp_path, events.append)
     assert driven == [1.0, 0.5]
-    assert events == [Said("old keeps run.validation.choosing_share: 1, with which it was begun, not 0.5")]
-    open_sweep(tmp_path / "old", verb.with_halves_of(a_study(), 1.0), resume=False).close()
+    assert events == [
+        Said("old keeps run.validation.choosing_share: 1.0, with which it was begun, not 0.5"),
+        Said("old keeps run.validation.drawn: first, with which it was begun, not hash"),
+    ]
+    begun = Journal(tmp_path / "old").study().experiment
+    open_sweep(tmp_path / "old", verb.with_questions_of(a_study(), begun), resume=False).close()
     assert _share(Journal(tmp_path / "old").study()) == 1.0
+    assert Journal(tmp_path / "old").study().experiment.run.validation.drawn == "first"
+
+
+def test_a_sweep_from_before_questions_were_drawn_is_validated_on_the_first(tmp_path: Path) -> None:
+    values = dump(a_study())
+    del values["experiment"]["run"]["validation"]["drawn"]
+    started = encode(SweepStarted(values, fingerprint(a_study()), "0.1", 1.0, format=3))
+    (tmp_path / "journal.jsonl").write_text(f"{started}\n")
+    validation = Journal(tmp_path).study().experiment.run.validation
+    assert (validation.drawn, validation.choosing_share) == ("first", 0.5)
+
+
+def test_a_file_sorted_by_task_is_validated_on_all_tasks() -> None:
+    """The first of those that choose would be of one task."""
+    experiment = a_study(experiment={"run": {"validation": {"questions": 40}}}).experiment
+    tasks = {name: _Sorted().tasks_of(validated(_Sorted(), e)) for name, e in _each_drawn(experiment).items()}
+    assert tasks["first"] == {"a": 40}
+    assert min(tasks["hash"][name] for name in "abcd") >= 3
+    assert sum(tasks["hash"].values()) == 40
+
+
+def _each_drawn(experiment: Experiment) -> dict[str, Experiment]:
+    return {name: apply(experiment, {"run.validation.drawn": name}) for name in ("first", "hash")}
+
+
+class _Sorted(NumberTask):
+    """A hundred questions of each of four tasks, one task after the other."""
+
+    def questions(self, split: str) -> list[Question]:  # type: ignore[override]
+        return [Question(f"{split}-{name}-{i}", f"{name} {i}?", "") for name in "abcd" for i in range(100)]
+
+    def tasks_of(self, questions: Sequence[Question]) -> Counter[str]:
+        return Counter(question.id.split("-")[1] for question in questions)
 
 
 def _share(study: object) -> float:
@@ -157,6 +201,7 @@ def test_a_stored_run_from_before_is_read_so() -> None:
     values = json.loads(a_study().experiment.model_dump_json())
     del values["run"]["validation"]["choosing_share"]
     assert as_stored(values)["run"]["validation"]["choosing_share"] == 1.0
+    assert as_stored({**values, "run": {}})["run"]["validation"]["drawn"] == "first"
     values["run"]["validation"]["choosing_share"] = 0.25
     assert as_stored(values)["run"]["validation"]["choosing_share"] == 0.25
 
