@@ -103,8 +103,8 @@ _UNKNOWN = re.compile(rf"(?:{UNKNOWN})", re.IGNORECASE)
 
 
 def read_number(text: str, config: NumericReward) -> Parsed:
-    """The number that a text states: after `####`, in a box or tag, after "the answer is" (behind its last `=`), or
-    else its last one. Numbers joined by "or" are several at once, and none is read."""
+    """The number that a text states: after `####`, in a box or tag, after "the answer is" (behind the last `=`
+    that is not in an aside), or else its last one. Numbers joined by "or" are several at once, and none is read."""
     said = spoken(text)
     if not said:
         return nothing(text)
@@ -135,6 +135,9 @@ def _places(said: str) -> Iterator[tuple[str, str]]:
 
 def _said(place: str, decimal: str) -> Quantity | str | None:
     """The number of a place, what is wrong with it, or None where it has none."""
+    place = _without_aside(place, decimal)
+    if len(several := _equations(place, decimal)) > 1:
+        return f"the text states several numbers at once: {', '.join(several)}"
     behind = place[place.rfind("=") + 1 :]
     found = list(quantities(behind, decimal)) or list(quantities(place, decimal))
     if not found:
@@ -143,6 +146,41 @@ def _said(place: str, decimal: str) -> Quantity | str | None:
     if others and _OR.fullmatch(behind[at + len(first.text) : others[0][0]]) and others[0][1].value != first.value:
         return f"the text states several numbers at once: {first.text}, {others[0][1].text}"
     return first
+
+
+_ASIDE = re.compile(
+    r",\s(?!\s*(?:[\d(+-]|or\b|oder\b|ou\b|o\b|y\b|and\b|und\b|et\b))|;\s"
+    r"|\s\((?!(?:or|oder|ou|o|and|und|et|y)\b)(?=[^()]*[^\W\d][^()]*\)(?!\s*[=*/+^-]))"
+    r"|\b(?:when|if|for|at|with|where|because|since|as|given|obtained|using|by|wenn|falls|mit|weil|da|pour|avec|car"
+    r"|cuando|si|para|con|porque)\b",
+    re.IGNORECASE,
+)
+_EITHER = re.compile(r"[\s,(]+(?:or|oder|ou|o|или)\s+|\s*(?:或者?|または)\s*", re.IGNORECASE)
+_BOTH = re.compile(r"[\s,(]+(?:and|und|et|y)\s+", re.IGNORECASE)
+_EQUATION = re.compile(r"[^=]*=")
+_NAMED = re.compile(r"[\s$(]*[^\W\d]\w{0,2}\s*=")
+
+
+def _without_aside(place: str, decimal: str) -> str:
+    """A place up to "when x = 2" and its like, where what stands before is an equation or a single number."""
+    for aside in _ASIDE.finditer(place):
+        own = place[: aside.start()]
+        count = sum(1 for _ in quantities(own, decimal))
+        if count:
+            return own if count == 1 or "=" in own else place
+    return place
+
+
+def _equations(place: str, decimal: str) -> tuple[str, ...]:
+    """The numbers of "x = 4 or x = -4" and of "x = 4 and y = 5"; "2x = 10 and so x = 5" goes on to one."""
+    for joint, equation in ((_EITHER, _EQUATION), (_BOTH, _NAMED)):
+        parts = joint.split(place)
+        if len(parts) > 1 and all(equation.match(part) for part in parts):
+            ends = [
+                next((each for _, each in quantities(part[part.rfind("=") + 1 :], decimal)), None) for part in parts
+            ]
+            return tuple({each.value: each.text for each in ends if each}.values())
+    return ()
 
 
 def _last(text: str, decimal: str) -> Parsed:

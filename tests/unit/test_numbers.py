@@ -96,6 +96,44 @@ def test_no_number(text: str, reason: str) -> None:
     assert reason in (parsed.failure or "")
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The answer is 7, obtained by plugging x = 3 into 2x + 1.", 7),
+        ("The answer is 5 when x = 2.", 5),
+        ("The answer is 8 (with a = 3, b = 5).", 8),
+        ("The answer is 15 given that n = 5.", 15),
+        (r"\boxed{5 \text{ for } x = 2}", 5),
+        ("The answer is x = 4, because x = 8 / 2.", 4),
+        ("The answer is 3 + 4 = 7", 7),
+        ("The answer is 5 * 3 = 15, 15 + 2 = 17.", 17),
+        ("The answer is 100 minus 30 for lunch = 70.", 70),
+        ("The answer is 2 (3 + 4) = 14.", 14),
+        ("The answer is 2x = 10 and so x = 5.", 5),
+        (r"\boxed{f(2) = 9}", 9),
+        ("The answer is x = 4 or x = 4.0.", 4),
+    ],
+)
+def test_an_equation_in_an_aside_is_not_the_answer(text: str, number: float) -> None:
+    read = number_of(read_number(text, PLAIN).answer or "")
+    assert read is not None
+    assert read.value == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is x = 4 or x = -4.",
+        r"\boxed{x = 4 \text{ or } x = -4}",
+        "The answer is x = 4, or x = -4.",
+        "The answer is x = 4 (or x = -4).",
+        "The answer is x = 4 and y = 5.",
+    ],
+)
+def test_equations_joined_by_or_are_several_numbers(text: str) -> None:
+    assert "several numbers at once: 4, " in (read_number(text, PLAIN).failure or "")
+
+
 def test_several_statements_are_known() -> None:
     assert read_number("Answer: 1. Answer: 2.", PLAIN).stated == ("1", "2")
     assert read_number("Answer: 0.5. Answer: 1/2.", PLAIN).stated == ()
