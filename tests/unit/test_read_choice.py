@@ -145,12 +145,22 @@ def test_a_label_counts_before_an_option_whose_words_are_that_letter() -> None:
         (("1", "2", "3", "4"), "4)", "4"),
         (("one", "two", "three", "four"), "I choose two.", "two"),
         (("i", "ii", "iii", "iv"), "The answer is (iii).", "iii"),
+        (("1", "2", "3", "4"), "Option 2", "2"),
+        (("1", "2", "3", "4"), "**Option 2**", "2"),
+        (("1", "2", "3", "4"), "Choice 2, since bananas are yellow.", "2"),
+        (("1", "2", "3", "4"), "I think option 2", "2"),
+        (("1", "2", "3", "4"), "Option #2", "2"),
         ((), "The second option is right.", "B"),
         ((), "Option 3", "C"),
     ],
 )
 def test_labels_may_be_numbers_and_words(labels: tuple[str, ...], text: str, label: str) -> None:
     assert read_choice(text, FRUIT, labels).answer == label
+
+
+def test_numbers_that_are_no_labels_are_not_read() -> None:
+    for text in ("Between 2 and 3 bananas grow on it.", "Option 2 or option 3"):
+        assert read_choice(text, FRUIT, ("1", "2", "3", "4")).answer is None
 
 
 def test_long_and_broken_texts_are_read_all_the_same() -> None:
