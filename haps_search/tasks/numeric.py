@@ -35,7 +35,7 @@ _SCALES = {
 }  # fmt: skip
 _CURRENCY = "$€£¥₹₽₩"
 _PERCENT = r"%|percent(?:age points?)?\b|per cent\b|pct\b|prozent\b|pour ?cent\b|por ?ciento\b|por ?cento\b|процент\w*"
-_UNIT = r"°\s?[CFK]\b|[^\W\d_°]+\d?(?:\^-?\d)?(?:\s?(?:/|per\s)\s?[^\W\d_]+(?:\^-?\d)?)?|[$€£¥₹₽₩]"
+_UNIT = r"°\s?[CFK]\b|[^\W\d_°]+\d?(?:\^-?\d)?(?:\s?(?:/|per\s)\s?[^\W\d_]+(?:\^-?\d)?)?|[$€£¥₹₽₩¢]"
 
 
 def _number(decimal: str) -> re.Pattern[str]:
@@ -43,7 +43,9 @@ def _number(decimal: str) -> re.Pattern[str]:
     digits = rf"(?:\d{{1,3}}(?:[{comma}' ]\d{{3}})+(?!\d)|\d+)(?:{point}\d+)?|{point}\d+"
     return re.compile(
         rf"(?<![A-Za-z0-9_.^])(?P<sign>(?:(?<![\w)] )[-+](?![-+])\s?)?)(?P<money>[{_CURRENCY}]?)\s?(?P<sign2>-?)"
-        rf"(?:(?:(?P<whole>\d+) )?(?P<over>{digits})\s?/\s?(?P<under>\d+)(?![\d/])|(?P<digits>{digits}))"
+        rf"(?:(?:(?P<whole>\d+) )?(?P<over>{digits})\s?/\s?(?P<under>\d+)(?![\d/])|(?P<digits>(?>{digits})))"
+        # Another power than of a whole number is no number, and never its base.
+        r"(?:\s?\^\s?(?P<exponent>[-+]?(?>\d+))(?![.,]\d)|(?!\s?\)?\s?\^))"
         r"(?:\s?\*\s?10\s?\^\s?\{?(?P<power>[-+]?\d+)\}?|[eE](?P<e>[-+]?\d+))?"
         rf"(?:\s?(?P<percent>{_PERCENT})|\s?(?P<scale>{'|'.join(_SCALES)})(?![^\W\d_]))?"
         rf"(?:\s?(?P<unit>{_UNIT}))?",
@@ -57,11 +59,11 @@ _PATTERNS = {decimal: _number(decimal) for decimal in (".", ",")}
 def quantities(text: str, decimal: str = ".") -> Iterator[tuple[int, Quantity]]:
     """The numbers of a text as `written` gives it, each with the place where it begins."""
     for found in _PATTERNS[decimal].finditer(text):
-        value = _plain_value(found, decimal)
-        if value is None:
+        try:
+            value = _plain_value(found, decimal) * 10.0 ** float(found["power"] or found["e"] or 0)
+        except (OverflowError, ZeroDivisionError):
             continue
         value *= -1 if "-" in (found["sign"] + found["sign2"]) else 1
-        value *= 10.0 ** int(found["power"] or found["e"] or 0)
         value *= _SCALES[found["scale"].lower()] if found["scale"] else 1.0
         value /= 100 if found["percent"] else 1
         unit = unit_name(found["money"] or found["unit"] or "")
@@ -70,11 +72,11 @@ def quantities(text: str, decimal: str = ".") -> Iterator[tuple[int, Quantity]]:
             yield found.end() - len(found[0].lstrip()), Quantity(shown.strip(), value, bool(found["percent"]), unit)
 
 
-def _plain_value(found: re.Match[str], decimal: str) -> float | None:
+def _plain_value(found: re.Match[str], decimal: str) -> float:
+    power = float(found["exponent"] or 1)
     if found["under"] is None:
-        return _decimal(found["digits"], decimal)
-    under = int(found["under"])
-    return int(found["whole"] or 0) + _decimal(found["over"], decimal) / under if under else None
+        return _decimal(found["digits"], decimal) ** power
+    return int(found["whole"] or 0) + _decimal(found["over"], decimal) / float(found["under"]) ** power
 
 
 def _decimal(digits: str, decimal: str) -> float:
@@ -83,7 +85,16 @@ def _decimal(digits: str, decimal: str) -> float:
 
 
 _FRACTION = re.compile(r"(\d)?\s*\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)(\d))")
-_LATEX = ((re.compile(r"\\(?:times|cdot)\b"), "*"), (re.compile(r"\{,\}|\\,"), ","), (re.compile(r"\^\s*\\?circ|\\degree"), "°"))  # fmt: skip  # noqa: E501
+_LATEX = ((re.compile(r"\\(?:times|cdot)\b"), "*"), (re.compile(r"\{,\}|\\,"), ","), (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\?circ)|\\degree"), "°"))  # fmt: skip  # noqa: E501
+
+
+_POWERS = (
+    (re.compile(r"(?<=\d)\*\*(?=[-+]?\d)"), "^"),
+    (re.compile(r"\^\s*\{?(?:st|nd|rd|th)\b\}?"), ""),
+    (re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}|\^\s*\(\s*([-+]?\d+)\s*\)"), r"^\1\2"),
+    (re.compile(r"\^\s*(?:\{[^{}]*\}|\([^()]*\))"), "^?"),
+    (re.compile(r"\((\d[\d.,]*)\)(?=\s*\^)"), r"\1"),
+)
 
 
 def written(text: str) -> str:
@@ -91,7 +102,10 @@ def written(text: str) -> str:
     text = _FRACTION.sub(lambda m: f"{m[1] + ' ' if m[1] else ''}{m[2] or m[4]}/{m[3] or m[5]}", text)
     for pattern, plainly in _LATEX:
         text = pattern.sub(plainly, text)
-    return re.sub(r"\^\{\s*([-+]?\d+)\s*\}|\^\(\s*([-+]?\d+)\s*\)", r"^\1\2", fold(plain(text)))
+    text = fold(plain(text))
+    for power, plainly in _POWERS:
+        text = power.sub(plainly, text)
+    return text
 
 
 _CUED = re.compile(rf"(?:{ANSWER})(?P<gap>[^.!?\n]{{0,60}}?)(?:{IS})(?=(?P<said>[^\n]*))", re.IGNORECASE)
