@@ -106,13 +106,17 @@ _AFTER_LOOSE = re.compile(rf"\s*(?:[.,;:!?)\]\"'|]|$|\n)|\s+(?:{REASON})|\s+-|[{
 _STARTS = re.compile(r"(?:^|[.!?:\n]\s*[\"'(]?|\n[ \t]*)$")
 
 
+_NUMBERED = rf"(?:{OPTION}|options?|n[ro°]\.?|number|nummer)\s*#?\s*"
+_NOUN = re.compile(rf"(?<![a-z]){_NUMBERED}$", re.IGNORECASE)
+
+
 def _labelled(text: str, labels: tuple[str, ...]) -> Iterator[Mention]:
     letters, pattern = _labels(labels)
     if letters:
         yield from _lettered(text, labels)
         return
     for found in re.finditer(rf"(?<![\w.,+-])(?:{pattern})(?![\w%]|[.,]\d|[+-]\w)", text, re.IGNORECASE):
-        number = found[0].isdigit()
+        number = found[0].isdigit() and not _NOUN.search(text[max(0, found.start() - 24) : found.start()])
         one = _placed(text, found.start(), found.end(), _index(found[0], labels), loose=number)
         yield replace(one, loose=one.loose and not one.lead)
 
@@ -151,9 +155,7 @@ def _is_word(text: str, start: int, end: int, letter: str) -> bool:
 def _numbered(text: str, options: tuple[str, ...], labels: tuple[str, ...]) -> Iterator[Mention]:
     """ "Option 2", unless that is a label or an option's own text, and "the second option"."""
     known = {fold(each).strip() for each in (*options, *labels)}
-    for found in re.finditer(
-        rf"(?:{OPTION}|options?|n[ro°]\.?|number|nummer)\s*#?\s*(\d{{1,2}})(?![\w]|[.,]\d)", text, re.I
-    ):
+    for found in re.finditer(rf"{_NUMBERED}(\d{{1,2}})(?![\w]|[.,]\d)", text, re.IGNORECASE):
         if 1 <= int(found[1]) <= len(options) and found[1] not in known:
             yield _placed(text, found.start(), found.end(), int(found[1]) - 1, form="numbered")
     for place, ordinal in enumerate(ORDINALS[: len(options)]):

@@ -10,9 +10,11 @@ from haps_search.tasks.choice_words import (
     BUT,
     CHOOSE,
     CLOSE_RIGHT,
+    CONCEDED,
     IF,
     IS,
     MAYBE,
+    MEANWHILE,
     NOT,
     OTHERS,
     REASON,
@@ -31,7 +33,10 @@ def stance_to(before: str, after: str, previous: Stance, strict: bool) -> Stance
     `previous` is the stance to the option named before it, `strict` demands that the words before it touch it.
     """
     led, followed = _led(before, strict), _followed(after)
-    if previous == "denied" and led == "open" and _CONTRAST.match(before):
+    supposed = _SUPPOSED.search(before) is not None
+    if supposed and followed == "stated":
+        followed = "open"  # although A is correct, ...
+    if previous == "denied" and led == "open" and not supposed and _CONTRAST.match(before):
         return "stated"
     if led in ("stated", "denied"):
         return led
@@ -41,6 +46,12 @@ def stance_to(before: str, after: str, previous: Stance, strict: bool) -> Stance
 
 
 _CONTRAST = re.compile(rf"[\s,)\"']*(?:{BUT}|[;-])", re.IGNORECASE)
+# Not the reflexive "se confirma que", and "A is a distractor, while B is correct" states B.
+_SUPPOSED = re.compile(
+    rf"(?:(?<!\w)(?:even\s+)?(?:(?!se\s+\S+\s+(?:que|che)\s)(?:{IF})|{CONCEDED})|^[\s\"'(]*(?:{MEANWHILE}))"
+    r"(?:(?<=[\u3040-\u9fff])\s*|\s+(?:[^\s.,;:!?]+\s+){0,2}[\"'(\[]*)$",
+    re.IGNORECASE,
+)
 _CLAUSE = re.compile(r"[,;]\s|、")
 _FEW = r"[\s\"'(\[{]*(?:[^\s.,;:!?]+[\s\"'(\[{]+){0,5}"
 _TOUCHING = r"[\s\"'(\[{:=-]*"

@@ -157,6 +157,14 @@ REASON = _any(
 
 IF = words("if", "unless", "whether", "wenn", "falls", "ob", "si", "se", "als", "when") + "|если|如果|若|もし"
 
+CONCEDED = (
+    words("although", "though", "obwohl", "obgleich", "bien que", "aunque", "sebbene", "embora") + "|хотя|虽然|雖然"
+)
+"""What grants something that does not decide."""
+
+MEANWHILE = words("while", "whereas", "während", "mientras que", "tandis que", "alors que", "mentre", "enquanto")
+"""The same where it begins a sentence; within one it sets the right option against others."""
+
 ALSO = _any(
     r"[,;/&+、,]",
     words("and", "or", "und", "oder", "sowie", "et", "ou", "y", "e", "o", "u", "ed", "od", "en", "of", "vs\\.?", "versus", "nor"),

@@ -35,7 +35,7 @@ _SCALES = {
 }  # fmt: skip
 _CURRENCY = "$€£¥₹₽₩"
 _PERCENT = r"%|percent(?:age points?)?\b|per cent\b|pct\b|prozent\b|pour ?cent\b|por ?ciento\b|por ?cento\b|процент\w*"
-_UNIT = r"°\s?[CFK]\b|[^\W\d_°]+\d?(?:\^-?\d)?(?:\s?(?:/|per\s)\s?[^\W\d_]+(?:\^-?\d)?)?|[$€£¥₹₽₩]"
+_UNIT = r"°\s?[CFK]\b|[^\W\d_°]+\d?(?:\^-?\d)?(?:\s?(?:/|per\s)\s?[^\W\d_]+(?:\^-?\d)?)?|[$€£¥₹₽₩¢]"
 
 
 def _number(decimal: str) -> re.Pattern[str]:
@@ -43,7 +43,9 @@ def _number(decimal: str) -> re.Pattern[str]:
     digits = rf"(?:\d{{1,3}}(?:[{comma}' ]\d{{3}})+(?!\d)|\d+)(?:{point}\d+)?|{point}\d+"
     return re.compile(
         rf"(?<![A-Za-z0-9_.^])(?P<sign>(?:(?<![\w)] )[-+](?![-+])\s?)?)(?P<money>[{_CURRENCY}]?)\s?(?P<sign2>-?)"
-        rf"(?:(?:(?P<whole>\d+) )?(?P<over>{digits})\s?/\s?(?P<under>\d+)(?![\d/])|(?P<digits>{digits}))"
+        rf"(?:(?:(?P<whole>\d+) )?(?P<over>{digits})\s?/\s?(?P<under>\d+)(?![\d/])|(?P<digits>(?>{digits})))"
+        # Another power than of a whole number is no number, and never its base.
+        r"(?:\s?\^\s?(?P<exponent>[-+]?(?>\d+))(?![.,]\d)|(?!\s?\)?\s?\^))"
         r"(?:\s?\*\s?10\s?\^\s?\{?(?P<power>[-+]?\d+)\}?|[eE](?P<e>[-+]?\d+))?"
         rf"(?:\s?(?P<percent>{_PERCENT})|\s?(?P<scale>{'|'.join(_SCALES)})(?![^\W\d_]))?"
         rf"(?:\s?(?P<unit>{_UNIT}))?",
@@ -57,11 +59,11 @@ _PATTERNS = {decimal: _number(decimal) for decimal in (".", ",")}
 def quantities(text: str, decimal: str = ".") -> Iterator[tuple[int, Quantity]]:
     """The numbers of a text as `written` gives it, each with the place where it begins."""
     for found in _PATTERNS[decimal].finditer(text):
-        value = _plain_value(found, decimal)
-        if value is None:
+        try:
+            value = _plain_value(found, decimal) * 10.0 ** float(found["power"] or found["e"] or 0)
+        except (OverflowError, ZeroDivisionError):
             continue
         value *= -1 if "-" in (found["sign"] + found["sign2"]) else 1
-        value *= 10.0 ** int(found["power"] or found["e"] or 0)
         value *= _SCALES[found["scale"].lower()] if found["scale"] else 1.0
         value /= 100 if found["percent"] else 1
         unit = unit_name(found["money"] or found["unit"] or "")
@@ -70,11 +72,11 @@ def quantities(text: str, decimal: str = ".") -> Iterator[tuple[int, Quantity]]:
             yield found.end() - len(found[0].lstrip()), Quantity(shown.strip(), value, bool(found["percent"]), unit)
 
 
-def _plain_value(found: re.Match[str], decimal: str) -> float | None:
+def _plain_value(found: re.Match[str], decimal: str) -> float:
+    power = float(found["exponent"] or 1)
     if found["under"] is None:
-        return _decimal(found["digits"], decimal)
-    under = int(found["under"])
-    return int(found["whole"] or 0) + _decimal(found["over"], decimal) / under if under else None
+        return _decimal(found["digits"], decimal) ** power
+    return int(found["whole"] or 0) + _decimal(found["over"], decimal) / float(found["under"]) ** power
 
 
 def _decimal(digits: str, decimal: str) -> float:
@@ -83,7 +85,16 @@ def _decimal(digits: str, decimal: str) -> float:
 
 
 _FRACTION = re.compile(r"(\d)?\s*\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)(\d))")
-_LATEX = ((re.compile(r"\\(?:times|cdot)\b"), "*"), (re.compile(r"\{,\}|\\,"), ","), (re.compile(r"\^\s*\\?circ|\\degree"), "°"))  # fmt: skip  # noqa: E501
+_LATEX = ((re.compile(r"\\(?:times|cdot)\b"), "*"), (re.compile(r"\{,\}|\\,"), ","), (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\?circ)|\\degree"), "°"))  # fmt: skip  # noqa: E501
+
+
+_POWERS = (
+    (re.compile(r"(?<=\d)\*\*(?=[-+]?\d)"), "^"),
+    (re.compile(r"\^\s*\{?(?:st|nd|rd|th)\b\}?"), ""),
+    (re.compile(r"\^\s*\{\s*([-+]?\d+)\s*\}|\^\s*\(\s*([-+]?\d+)\s*\)"), r"^\1\2"),
+    (re.compile(r"\^\s*(?:\{[^{}]*\}|\([^()]*\))"), "^?"),
+    (re.compile(r"\((\d[\d.,]*)\)(?=\s*\^)"), r"\1"),
+)
 
 
 def written(text: str) -> str:
@@ -91,7 +102,10 @@ def written(text: str) -> str:
     text = _FRACTION.sub(lambda m: f"{m[1] + ' ' if m[1] else ''}{m[2] or m[4]}/{m[3] or m[5]}", text)
     for pattern, plainly in _LATEX:
         text = pattern.sub(plainly, text)
-    return re.sub(r"\^\{\s*([-+]?\d+)\s*\}|\^\(\s*([-+]?\d+)\s*\)", r"^\1\2", fold(plain(text)))
+    text = fold(plain(text))
+    for power, plainly in _POWERS:
+        text = power.sub(plainly, text)
+    return text
 
 
 _CUED = re.compile(rf"(?:{ANSWER})(?P<gap>[^.!?\n]{{0,60}}?)(?:{IS})(?=(?P<said>[^\n]*))", re.IGNORECASE)
@@ -103,8 +117,8 @@ _UNKNOWN = re.compile(rf"(?:{UNKNOWN})", re.IGNORECASE)
 
 
 def read_number(text: str, config: NumericReward) -> Parsed:
-    """The number that a text states: after `####`, in a box or tag, after "the answer is" (behind its last `=`), or
-    else its last one. Numbers joined by "or" are several at once, and none is read."""
+    """The number that a text states: after `####`, in a box or tag, after "the answer is" (behind the last `=`
+    that is not in an aside), or else its last one. Numbers joined by "or" are several at once, and none is read."""
     said = spoken(text)
     if not said:
         return nothing(text)
@@ -135,6 +149,9 @@ def _places(said: str) -> Iterator[tuple[str, str]]:
 
 def _said(place: str, decimal: str) -> Quantity | str | None:
     """The number of a place, what is wrong with it, or None where it has none."""
+    place = _without_aside(place, decimal)
+    if len(several := _equations(place, decimal)) > 1:
+        return f"the text states several numbers at once: {', '.join(several)}"
     behind = place[place.rfind("=") + 1 :]
     found = list(quantities(behind, decimal)) or list(quantities(place, decimal))
     if not found:
@@ -143,6 +160,41 @@ def _said(place: str, decimal: str) -> Quantity | str | None:
     if others and _OR.fullmatch(behind[at + len(first.text) : others[0][0]]) and others[0][1].value != first.value:
         return f"the text states several numbers at once: {first.text}, {others[0][1].text}"
     return first
+
+
+_ASIDE = re.compile(
+    r",\s(?!\s*(?:[\d(+-]|or\b|oder\b|ou\b|o\b|y\b|and\b|und\b|et\b))|;\s"
+    r"|\s\((?!(?:or|oder|ou|o|and|und|et|y)\b)(?=[^()]*[^\W\d][^()]*\)(?!\s*[=*/+^-]))"
+    r"|\b(?:when|if|for|at|with|where|because|since|as|given|obtained|using|by|wenn|falls|mit|weil|da|pour|avec|car"
+    r"|cuando|si|para|con|porque)\b",
+    re.IGNORECASE,
+)
+_EITHER = re.compile(r"[\s,(]+(?:or|oder|ou|o|или)\s+|\s*(?:或者?|または)\s*", re.IGNORECASE)
+_BOTH = re.compile(r"[\s,(]+(?:and|und|et|y)\s+", re.IGNORECASE)
+_EQUATION = re.compile(r"[^=]*=")
+_NAMED = re.compile(r"[\s$(]*[^\W\d]\w{0,2}\s*=")
+
+
+def _without_aside(place: str, decimal: str) -> str:
+    """A place up to "when x = 2" and its like, where what stands before is an equation or a single number."""
+    for aside in _ASIDE.finditer(place):
+        own = place[: aside.start()]
+        count = sum(1 for _ in quantities(own, decimal))
+        if count:
+            return own if count == 1 or "=" in own else place
+    return place
+
+
+def _equations(place: str, decimal: str) -> tuple[str, ...]:
+    """The numbers of "x = 4 or x = -4" and of "x = 4 and y = 5"; "2x = 10 and so x = 5" goes on to one."""
+    for joint, equation in ((_EITHER, _EQUATION), (_BOTH, _NAMED)):
+        parts = joint.split(place)
+        if len(parts) > 1 and all(equation.match(part) for part in parts):
+            ends = [
+                next((each for _, each in quantities(part[part.rfind("=") + 1 :], decimal)), None) for part in parts
+            ]
+            return tuple({each.value: each.text for each in ends if each}.values())
+    return ()
 
 
 def _last(text: str, decimal: str) -> Parsed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Stated:
 
 
 _TAG = re.compile(rf"<(?P<tag>(?:final[_ -]?)?(?:{NAME}|choice|option|response|solution|output|result))\b[^<>]*>(?P<content>.*?)(?:</(?P=tag)\s*>|$)", re.IGNORECASE | re.DOTALL)  # fmt: skip  # noqa: E501
-_FIELD = re.compile(rf"[\"'][\w ]{{0,20}}(?:{NAME}|_answer)[\"']\s*:\s*(?:\"(?P<content>(?:[^\"\\\n]|\\.)*)\"|(?P<bare>[^\s,}}\]\"]+))", re.IGNORECASE)  # fmt: skip  # noqa: E501
+_FIELD = re.compile(rf"[\"'][\w ]{{0,20}}(?:{NAME}|_answer)[\"']\s*:\s*(?:\"(?P<content>(?:[^\"\\\n]|\\.)*)\"|\[\s*(?P<list>[^\[\]\s][^\[\]]*)\]|(?P<bare>[^\s,}}\[\]\"]+))", re.IGNORECASE)  # fmt: skip  # noqa: E501
 _HASHES = re.compile(r"^#{4}[ \t]*(?P<content>[^#\s].*)$", re.MULTILINE)
 _DOUBLE = re.compile(r"\[\[\s*(?P<content>[^\[\]\n]{1,40})\s*\]\]")
 
@@ -34,6 +35,8 @@ def marked(text: str) -> list[Stated]:
         for match in pattern.finditer(text):
             named = match.groupdict()
             content = named["content"] if named["content"] is not None else named.get("bare") or ""
+            if named.get("list"):
+                content = _items(named["list"])
             found.append(Stated(match.start(), match.end(), content, "stated"))
     kept: list[Stated] = []
     for one in sorted(found, key=lambda each: (each.start, -each.end)):
@@ -42,10 +45,26 @@ def marked(text: str) -> list[Stated]:
     return kept
 
 
+def _items(listed: str) -> str:
+    """A list of JSON as one text: several items are several at once to whoever reads an option or a number."""
+    try:
+        items = [str(item) for item in json.loads(f"[{listed}]")]
+    except ValueError:
+        items = [item.strip(" \t\n\"'") for item in listed.split(",")]
+    return " and ".join(item for item in items if item)
+
+
 _CUE = re.compile(rf"(?:{NAME})(?P<gap>[^.!?\n,;]{{0,80}}?)(?:{IS})[\s:]*(?=(?P<said>[^\n]+))", re.IGNORECASE)
 _JOINED = re.compile(r"(?<=[:=])[ \t]*\n\s*")
-# Not after initials and short titles: J. K. Rowling, St. Petersburg.
-_END = re.compile(r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|No|vs))(?<!\b(?:Mrs))[.!?](?=\s|$)|[\u3002\uff01\uff1f]")
+# Not after initials and short titles: J. K. Rowling, St. Petersburg. "Inc." and "No." end a sentence, too.
+_END = re.compile(
+    r"(?<!\b[A-Z])(?<!\b(?:St|Dr|Mr|Ms|Jr|Sr|vs|Mt|Ft|Lt))(?<!\b(?:Mrs|Sgt|Gen|Col|Rev|Gov|Sen|Rep))"
+    r"(?<!\b(?:Prof|Capt))(?<!\b[Aa]pprox)(?<!\b(?:No|Co))(?<!\b(?:Inc|Ltd))(?<!\b(?:Bros|Corp))[.!?](?=\s|$)"
+    r"|(?:(?<=\bCo)|(?<=\b(?:Inc|Ltd))|(?<=\b(?:Bros|Corp)))"
+    r"[.!?](?=\s*$|\s+(?:It|The|This|That|These|They|He|She|We|In|A|An|As|Its|His|Her)\b)"
+    r"|(?<=\bNo)(?:[!?]|\.(?!\s*\d))(?=\s|$)"
+    r"|[\u3002\uff01\uff1f]"
+)
 _NONE = re.compile(r"(?:\b(?:no|any|keine?|aucune|ninguna|nessuna|nenhuma)|没有|無)\s*$", re.IGNORECASE)
 
 

@@ -11,6 +11,11 @@ _CURRENCIES = {
     "rub": ("₽",), "krw": ("₩",),
 }  # fmt: skip
 _MONEY = {name: code for code, names in _CURRENCIES.items() for name in (code, *names)}
+_HUNDREDTHS = {
+    **dict.fromkeys(("cent", "cents", "ct", "cts", "¢"), "cent"),
+    **dict.fromkeys(("penny", "pennies", "pence"), "penny"),
+}
+_WHOLE = {"cent": ("usd", "eur"), "penny": ("gbp", "usd")}
 # Words that follow numbers, and are units to pint.
 _NO_UNIT = re.compile(
     r"an?|and|are|as|at|be|because|but|by|for|from|if|in|is|it|more|less|no|not|of|on|or|so|since|than|that|the|then|there"
@@ -33,6 +38,8 @@ def unit_name(written: str) -> str:
     name = " ".join(written.split())
     if name.casefold() in _MONEY:
         return _MONEY[name.casefold()]
+    if name.casefold() in _HUNDREDTHS:
+        return _HUNDREDTHS[name.casefold()]
     first, *others = name.split(" per ")
     if _NO_UNIT.fullmatch(first):
         return ""
@@ -46,8 +53,13 @@ def converted(value: float, unit: str, wanted: str) -> float | None:
     """
     if _singular(unit) == _singular(wanted):
         return value
-    if {unit, wanted} & set(_MONEY.values()):
-        return None if unit in _MONEY.values() and wanted in _MONEY.values() else value
+    if wanted in _WHOLE.get(unit, ()):
+        return value / 100
+    if unit in _WHOLE.get(wanted, ()):
+        return value * 100
+    money = {*_MONEY.values(), *_WHOLE}
+    if {unit, wanted} & money:
+        return None if unit in money and wanted in money else value
     known, other = _known(unit), _known(wanted)
     if known is None or other is None:
         return value

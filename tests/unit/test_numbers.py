@@ -33,6 +33,22 @@ PLAIN = NumericReward()
         ("1.2 × 10^5", "120000"),
         (r"1.2\times 10^{5}", "1.2e5"),
         ("3 million", "3,000,000"),
+        ("10^3", "1000"),
+        ("1000", r"$10^{3}$"),
+        ("The answer is 10^{-2}.", "0.01"),
+        ("-10^3 m", "-1 km"),
+        ("2^10", "1024"),
+        ("10**3", "1000"),
+        ("(2)^3", "8"),
+        (r"90^{\circ}", "90"),
+        (r"the 5^{th}", "5"),
+        ("1/10^2", "0.01"),
+        ("25 cents", "$0.25"),
+        ("$0.25", "25 cents"),
+        ("1 cent", "0.01 euros"),
+        ("25\u00a2", "$0.25"),
+        ("5 pence", "£0.05"),
+        ("25", "25 cents"),
         ("５", "5"),
         (".5", "0.5"),
         ("The answer is 5 - 3 = 2.", "2"),
@@ -69,6 +85,12 @@ def test_the_same_number(text: str, reference: str) -> None:
         ("5 m", "5 km"),
         ("5 s", "5 m"),
         ("18 euros", "$18"),
+        ("10^9", "10^6"),
+        ("2^10", "2^{3}"),
+        ("10^2", "10"),
+        ("25 cents", "$25"),
+        ("25 cents", "25 yen"),
+        ("5 pence", "5 cents"),
         ("3.1416", "3.14159"),
         ("42", "no number"),
     ],
@@ -88,12 +110,57 @@ def test_another_number(text: str, reference: str) -> None:
         ("There is not enough information about the 4 hours.", "says that it has no answer"),
         ("<think>4", "nothing is said"),
         ("1/0", "no number"),
+        ("2^n", "no number"),
+        ("12.5^n", "no number"),
+        (r"10^{1.5}", "no number"),
+        ("10^(1/2)", "no number"),
+        ("10^999", "no number"),
+        ("1e999", "no number"),
+        ("(-2)^3", "no number"),
     ],
 )
 def test_no_number(text: str, reason: str) -> None:
     parsed = read_number(text, PLAIN)
     assert parsed.answer is None
     assert reason in (parsed.failure or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The answer is 7, obtained by plugging x = 3 into 2x + 1.", 7),
+        ("The answer is 5 when x = 2.", 5),
+        ("The answer is 8 (with a = 3, b = 5).", 8),
+        ("The answer is 15 given that n = 5.", 15),
+        (r"\boxed{5 \text{ for } x = 2}", 5),
+        ("The answer is x = 4, because x = 8 / 2.", 4),
+        ("The answer is 3 + 4 = 7", 7),
+        ("The answer is 5 * 3 = 15, 15 + 2 = 17.", 17),
+        ("The answer is 100 minus 30 for lunch = 70.", 70),
+        ("The answer is 2 (3 + 4) = 14.", 14),
+        ("The answer is 2x = 10 and so x = 5.", 5),
+        (r"\boxed{f(2) = 9}", 9),
+        ("The answer is x = 4 or x = 4.0.", 4),
+    ],
+)
+def test_an_equation_in_an_aside_is_not_the_answer(text: str, number: float) -> None:
+    read = number_of(read_number(text, PLAIN).answer or "")
+    assert read is not None
+    assert read.value == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is x = 4 or x = -4.",
+        r"\boxed{x = 4 \text{ or } x = -4}",
+        "The answer is x = 4, or x = -4.",
+        "The answer is x = 4 (or x = -4).",
+        "The answer is x = 4 and y = 5.",
+    ],
+)
+def test_equations_joined_by_or_are_several_numbers(text: str) -> None:
+    assert "several numbers at once: 4, " in (read_number(text, PLAIN).failure or "")
 
 
 def test_several_statements_are_known() -> None:

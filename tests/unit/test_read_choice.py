@@ -97,6 +97,36 @@ def test_options_are_read_by_their_words(text: str, label: str) -> None:
     assert read_choice(text, CITIES).answer == label
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "B. If A were correct, the river would be the Seine.",
+        "The answer is B. If A was right, we would see snow.",
+        "Answer: B\n\nExplanation: Although A is a correct statement, it does not answer the question.",
+        "B. While A is true, it is not relevant.",
+        "B. Even though (C) is correct in general, it does not apply here.",
+        "答案是B。虽然A正确\uff0c但与此无关。",
+        "B. Obwohl Antwort A richtig klingt, passt sie hier nicht.",
+    ],
+)
+def test_what_is_supposed_or_granted_is_not_stated(text: str) -> None:
+    parsed = read_choice(text, FRUIT)
+    assert (parsed.answer, parsed.stated) == ("B", ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "D names a fruit. A names another one, while B is correct.",
+        "If you ask me, B is correct, and not A.",
+        "If A is wrong, then B is correct.",
+        "A nombra otra cosa. Se confirma que B es correcta.",
+    ],
+)
+def test_words_like_if_and_while_before_what_is_stated(text: str) -> None:
+    assert read_choice(text, FRUIT).answer == "B"
+
+
 def test_signs_tell_options_apart() -> None:
     for text, label in (("-1", "A"), ("\u22121", "A"), ("1", "B"), ("The answer is -1.", "A"), ("x = 1", "B")):
         assert read_choice(text, ("-1", "1", "2")).answer == label
@@ -115,12 +145,22 @@ def test_a_label_counts_before_an_option_whose_words_are_that_letter() -> None:
         (("1", "2", "3", "4"), "4)", "4"),
         (("one", "two", "three", "four"), "I choose two.", "two"),
         (("i", "ii", "iii", "iv"), "The answer is (iii).", "iii"),
+        (("1", "2", "3", "4"), "Option 2", "2"),
+        (("1", "2", "3", "4"), "**Option 2**", "2"),
+        (("1", "2", "3", "4"), "Choice 2, since bananas are yellow.", "2"),
+        (("1", "2", "3", "4"), "I think option 2", "2"),
+        (("1", "2", "3", "4"), "Option #2", "2"),
         ((), "The second option is right.", "B"),
         ((), "Option 3", "C"),
     ],
 )
 def test_labels_may_be_numbers_and_words(labels: tuple[str, ...], text: str, label: str) -> None:
     assert read_choice(text, FRUIT, labels).answer == label
+
+
+def test_numbers_that_are_no_labels_are_not_read() -> None:
+    for text in ("Between 2 and 3 bananas grow on it.", "Option 2 or option 3"):
+        assert read_choice(text, FRUIT, ("1", "2", "3", "4")).answer is None
 
 
 def test_long_and_broken_texts_are_read_all_the_same() -> None:
