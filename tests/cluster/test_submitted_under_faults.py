@@ -71,9 +71,11 @@ class Storm:
     def lines(self) -> int:
         """Of all that trials have recorded on this machine, in whatever attempt: it grows with each step."""
         count = 0
-        for path in self.head.folder.glob("ray/session_*/artifacts/**/trials/*/metrics.jsonl"):
-            with suppress(OSError):  # an attempt's folder is emptied when another begins
-                count += path.read_bytes().count(b"\n")
+        for sessions in self.head.folder.glob("ray/session_*/artifacts"):
+            for folder, _, files in os.walk(sessions):  # passes over what goes away meanwhile, as checkpoints do
+                if "metrics.jsonl" in files and Path(folder).parent.name == "trials":
+                    with suppress(OSError):  # an attempt's folder is emptied when another begins
+                        count += Path(folder, "metrics.jsonl").read_bytes().count(b"\n")
         return count
 
     def further(self) -> None:
