@@ -13,6 +13,7 @@ import yaml
 
 from haps_search.config.anchors import unplaced
 from haps_search.config.load import dump, parse_study
+from haps_search.config.samplers import TpeSampler
 from haps_search.config.sweep import Study
 from haps_search.engines.placement.precision import settled
 from haps_search.evaluation.comparison import Row, row_of
@@ -108,18 +109,30 @@ def sweep(
 
 
 def _as_begun(study: Study, folder: Path, report: Report) -> Study:
-    """A sweep that has begun keeps the validation questions that it chooses on, those that it reports on, and the
-    dtypes that `auto` was found to be; a new one finds them out."""
+    """A sweep that has begun keeps the validation questions that it chooses on, those that it reports on, what stopped
+    trials are told as, and the dtypes that `auto` was found to be; a new one finds them out."""
     journal = Journal(fetched(folder))
     if journal.started() is None:
         return _settled(study, report)
     begun = journal.study()
     study = with_dtypes_of(study, begun.experiment)
     then, now = (s.experiment.run.validation.choosing_share for s in (begun, study))
-    if then == now:
+    if then != now:
+        with_which = f"{then:g}, with which it was begun, not {now:g}"
+        report(Said(f"{folder.name} keeps run.validation.choosing_share: {with_which}"))
+        study = with_halves_of(study, then)
+    return _told_as_begun(study, begun, folder, report)
+
+
+def _told_as_begun(study: Study, begun: Study, folder: Path, report: Report) -> Study:
+    """With the `stopped` of the sampler that it was begun with, where that is all that differs: there was none once."""
+    then, now = begun.sweep.sampler, study.sweep.sampler
+    if not isinstance(then, TpeSampler) or not isinstance(now, TpeSampler) or then == now:
         return study
-    report(Said(f"{folder.name} keeps run.validation.choosing_share: {then:g}, with which it was begun, not {now:g}"))
-    return with_halves_of(study, then)
+    if now.model_copy(update={"stopped": then.stopped}) != then:
+        return study
+    report(Said(f"{folder.name} keeps sampler.stopped: {then.stopped}, with which it was begun, not {now.stopped}"))
+    return study.model_copy(update={"sweep": study.sweep.model_copy(update={"sampler": then})})
 
 
 def _settled(study: Study, report: Report) -> Study:
