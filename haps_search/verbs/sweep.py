@@ -105,7 +105,7 @@ def sweep(
     study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
     study = _as_begun(kept(study, folder), folder, report)
-    return _drive(study, folder, False, report, _prior(study, like, runs, report))
+    return _drive(study, folder, False, report, _prior(study, folder, like, runs, report))
 
 
 def _as_begun(study: Study, folder: Path, report: Report) -> Study:
@@ -143,8 +143,13 @@ def _settled(study: Study, report: Report) -> Study:
     return study.model_copy(update={"experiment": found.experiment})
 
 
-def _prior(study: Study, like: str | None, runs: str | Path, report: Report) -> Prior | None:
+def _prior(study: Study, folder: Path, like: str | None, runs: str | Path, report: Report) -> Prior | None:
+    """None also where the sweep was begun with it: its journal has what it knew, whatever became of the other one."""
     if like is None:
+        return None
+    begun = Journal(folder)
+    if begun.started() is not None and begun.like() == like:
+        report(Said(f"{folder.name} was begun with {len(begun.known())} results of {like}, and keeps them"))
         return None
     other = sweep_journal(runs, like)
     prior = prior_of(like, other.study(), other.trials(), study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,29 @@ def test_what_was_known_is_journalled_with_the_sweep_s_first_event_and_never_aga
     assert [len(json.loads(line)["known"]) for line in lines] == [9, 0, 0]
     with pytest.raises(ConfigError, match="--like other: it was begun old"):
         open_sweep(tmp_path / "new", study, False, replace(prior, sweep="other"))
+
+
+@pytest.mark.parametrize("became", ["extended", "deleted"])
+def test_the_same_command_goes_on_whatever_became_of_the_other_sweep(
+    became: str, begun: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begun.study()
+    prior = prior_of("s", study, begun.trials(), study)
+    open_sweep(tmp_path / "new", study, False, prior).close()
+    if became == "extended":
+        write_down(begun, steps=40)
+    else:
+        shutil.rmtree(begun.folder)
+    driven: list[Any] = []
+    monkeypatch.setattr(verb, "_drive", lambda *given: driven.append(given[-1]))
+    events: list[Event] = []
+    verb.sweep(study, "new", tmp_path, events.append, like="s")
+    assert driven == [None]
+    assert events == [Said("new was begun with 2 results of s, and keeps them")]
+    open_sweep(tmp_path / "new", study, False, driven[0]).close()
+    assert Journal(tmp_path / "new").known() == prior.known
+    with pytest.raises(ConfigError):
+        verb.sweep(study, "newer", tmp_path, events.append, like="s")
 
 
 # Taken up by the file that it was begun with.
