@@ -215,6 +215,8 @@ class Fold:
         """The last driver's, whose configuration is in force."""
         self.ended: SweepEnded | None = None
         """None while the sweep goes on, or was taken up again."""
+        self.last_end: SweepEnded | None = None
+        """As `ended`, but kept when it was taken up again, until something of its search happens."""
         self._trials: dict[int, _Trial] = {}
 
     def take(self, event: Event) -> None:
@@ -223,14 +225,18 @@ class Fold:
         if isinstance(event, SweepStarted):
             if self.started is not None and event.steps > self.started.steps:
                 _reopen(self._trials.values())
+            if self.started is not None and _wanted(event) != _wanted(self.started):
+                self.last_end = None
             self.begun, self.started, self.ended = self.begun or event, event, None
         elif isinstance(event, SweepEnded):
-            self.ended = event
+            self.ended = self.last_end = event
         elif isinstance(event, TrialSuggested):
+            if event.kind != "confirm":
+                self.last_end = None
             self._trials.setdefault(event.number, _Trial(_suggested(event)))
         elif event.number in self._trials:
             if isinstance(event, TrialRetried):
-                self.ended = None
+                self.ended = self.last_end = None
             _take(self._trials[event.number], event)
         else:
             raise ValueError(f"trial {event.number} was never suggested, but has a {_NAMES[type(event)]}")
@@ -246,6 +252,12 @@ def fold(events: Iterable[Event]) -> list[TrialRecord]:
     for event in events:
         folded.take(event)
     return folded.trials()
+
+
+def _wanted(event: SweepStarted) -> list[Any]:
+    """What a sweep under this configuration runs before it ends."""
+    sweep = event.study.get("sweep", {})
+    return [event.steps, event.study.get("arms"), *(sweep.get(key) for key in ("trials", "seeds", "opponents"))]
 
 
 def _suggested(event: TrialSuggested) -> TrialRecord:

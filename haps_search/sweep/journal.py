@@ -137,6 +137,11 @@ class Journal:
         with self._turn:
             return self._followed().ended
 
+    def last_end(self) -> SweepEnded | None:
+        """How it ended, also where a driver took it up since for other work than its search, as a confirmation."""
+        with self._turn:
+            return self._followed().last_end
+
     def _followed(self) -> Fold:
         """With what has happened since the last look; all of it again where the file is not the one it was."""
         restarts = self._follower.restarts

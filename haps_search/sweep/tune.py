@@ -225,6 +225,7 @@ class _JournalSearch(Searcher):
             "number": record.number,
             "attempt": attempt,
             "experiment": experiment.model_dump(mode="json"),
+            "steps": experiment.total_steps,
             **_place(attempt_folder(sweep, record.number, attempt)),
             "former": _place(run_folder(sweep, record))["folder"],
             "namespace": self._session.namespace,
@@ -445,7 +446,7 @@ class _JournalAsha(AsyncHyperBandScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A run at its last step is left to end by itself: stopping it would race with the result it writes."""
         decision = super().on_trial_result(tune_controller, _numbered(trial), result)
-        last = "step" in result and result["step"] >= trial.config["experiment"]["run"]["steps"]
+        last = "step" in result and result["step"] >= trial.config["steps"]
         return TrialScheduler.CONTINUE if last else decision
 
     def _tell(self, trial: Any) -> None:

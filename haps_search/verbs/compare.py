@@ -93,7 +93,7 @@ def compare(
         PoolError: no arm has a result, or the machines gave up.
     """
     journal = sweep_journal(runs, name)
-    study, ended = all_at_hand(journal.study(), journal.folder), journal.ended()
+    study, ended = all_at_hand(journal.study(), journal.folder), journal.last_end()
     if profile is not None:
         placed = study.experiment.model_copy(update={"engine": RayEngineConfig(profile=profile)})
         study = study.model_copy(update={"experiment": placed})

@@ -102,7 +102,7 @@ def run_settings(study: Study, folder: Path, settings: list[Setting], report: Re
 
     if not missing(settings, journal.trials()) and all(t.ended for t in own()):
         return own()
-    ended = journal.ended()
+    ended = journal.last_end()
 
     def work(d: Driver) -> None:
         wanted = missing(settings, d.journal.trials())

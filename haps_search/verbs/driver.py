@@ -73,15 +73,17 @@ class Driver:
     def search(self, search: Search, settings: int) -> None:
         """Run what is unfinished of an opponent's search, and then so many more settings of it."""
         left = fit(self.journal, self.study, self.live, search.kind, settings, self.deadline, search)
-        self.finish_or_leave(search.kind, left)
+        self.finish_or_leave(search.kind, left, search.label)
 
-    def finish_or_leave(self, kind: Kind, left: Left) -> None:
-        """Go on only if every trial of the kind was begun and has ended; trials of others are others' to finish.
+    def finish_or_leave(self, kind: Kind, left: Left, label: str = "") -> None:
+        """Go on only if every trial of the kind was begun and has ended, and of the label where there is one; trials of
+        others are others' to finish.
 
         Raises:
             Unfinished: some have not, because somebody wants the driver to leave or the machines gave up.
         """
-        open_trials = [t.number for t in self.journal.trials() if t.kind == kind and not t.ended]
+        own = [t for t in self.journal.trials() if t.kind == kind and label in ("", t.label)]
+        open_trials = [t.number for t in own if not t.ended]
         if not open_trials and not left.unbegun and not self.journal.leaving:
             return
         again = f"`haps {'confirm' if kind == 'confirm' else 'resume'} {self.journal.folder.name}`"

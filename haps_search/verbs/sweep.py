@@ -13,6 +13,7 @@ import yaml
 
 from haps_search.config.anchors import unplaced
 from haps_search.config.load import dump, parse_study
+from haps_search.config.samplers import TpeSampler
 from haps_search.config.sweep import Study
 from haps_search.engines.placement.precision import settled
 from haps_search.evaluation.comparison import Row, row_of
@@ -104,12 +105,12 @@ def sweep(
     study = with_task(study, task)
     folder = named_folder(runs, name or study.name)
     study = _as_begun(kept(study, folder), folder, report)
-    return _drive(study, folder, False, report, _prior(study, like, runs, report))
+    return _drive(study, folder, False, report, _prior(study, folder, like, runs, report))
 
 
 def _as_begun(study: Study, folder: Path, report: Report) -> Study:
-    """A sweep that has begun keeps the validation questions that it chooses on, those that it reports on, and the
-    dtypes that `auto` was found to be; a new one finds them out."""
+    """A sweep that has begun keeps the validation questions that it chooses on, those that it reports on, what stopped
+    trials are told as, and the dtypes that `auto` was found to be; a new one finds them out."""
     journal = Journal(fetched(folder))
     if journal.started() is None:
         return _settled(study, report)
@@ -119,7 +120,18 @@ def _as_begun(study: Study, folder: Path, report: Report) -> Study:
         then, now = (getattr(s.experiment.run.validation, name) for s in (begun, study))
         if then != now:
             report(Said(f"{folder.name} keeps run.validation.{name}: {then}, with which it was begun, not {now}"))
-    return with_questions_of(study, begun.experiment)
+    return _told_as_begun(with_questions_of(study, begun.experiment), begun, folder, report)
+
+
+def _told_as_begun(study: Study, begun: Study, folder: Path, report: Report) -> Study:
+    """With the `stopped` of the sampler that it was begun with, where that is all that differs: there was none once."""
+    then, now = begun.sweep.sampler, study.sweep.sampler
+    if not isinstance(then, TpeSampler) or not isinstance(now, TpeSampler) or then == now:
+        return study
+    if now.model_copy(update={"stopped": then.stopped}) != then:
+        return study
+    report(Said(f"{folder.name} keeps sampler.stopped: {then.stopped}, with which it was begun, not {now.stopped}"))
+    return study.model_copy(update={"sweep": study.sweep.model_copy(update={"sampler": then})})
 
 
 def _settled(study: Study, report: Report) -> Study:
@@ -130,8 +142,13 @@ def _settled(study: Study, report: Report) -> Study:
     return study.model_copy(update={"experiment": found.experiment})
 
 
-def _prior(study: Study, like: str | None, runs: str | Path, report: Report) -> Prior | None:
+def _prior(study: Study, folder: Path, like: str | None, runs: str | Path, report: Report) -> Prior | None:
+    """None also where the sweep was begun with it: its journal has what it knew, whatever became of the other one."""
     if like is None:
+        return None
+    begun = Journal(folder)
+    if begun.started() is not None and begun.like() == like:
+        report(Said(f"{folder.name} was begun with {len(begun.known())} results of {like}, and keeps them"))
         return None
     other = sweep_journal(runs, like)
     prior = prior_of(like, other.study(), other.trials(), study)

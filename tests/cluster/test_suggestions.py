@@ -565,8 +565,7 @@ STEPS = range(1, 21)
 
 
 def tune_trial(number: int) -> Any:
-    experiment = STUDY.experiment.model_dump(mode="json")
-    return SimpleNamespace(trial_id=f"t{number}", config={"number": number, "experiment": experiment})
+    return SimpleNamespace(trial_id=f"t{number}", config={"number": number, "steps": STUDY.experiment.total_steps})
 
 
 def undisturbed_asha() -> AsyncHyperBandScheduler:
@@ -641,7 +640,7 @@ def test_a_run_at_its_last_step_is_left_to_end_by_itself() -> None:
     study = a_study(PLAIN, experiment={"run": {"steps": 4}})
     best = a_trial(0, 0.9, reports=((2, {"validation_reward": 0.9}), (4, {"validation_reward": 0.9})))
     scheduler = tune._JournalAsha(ASHA, study, [best])
-    trial = SimpleNamespace(trial_id="t", config={"number": 1, "experiment": study.experiment.model_dump(mode="json")})
+    trial = SimpleNamespace(trial_id="t", config={"number": 1, "steps": 4})
     scheduler.on_trial_add(None, trial)
     assert scheduler.on_trial_result(None, trial, reported(2, validation_reward=1.0)) == TrialScheduler.CONTINUE
     assert scheduler.on_trial_result(None, trial, reported(4, validation_reward=0.1)) == TrialScheduler.CONTINUE

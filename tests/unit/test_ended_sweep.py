@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sweeps import a_study, a_trial, write
@@ -12,8 +16,10 @@ from sweeps import a_study, a_trial, write
 from haps_search.config.sweep import Study
 from haps_search.evaluation.comparison import Row
 from haps_search.evaluation.intervals import Interval
-from haps_search.sweep.events import SweepEnded
-from haps_search.sweep.journal import open_sweep
+from haps_search.sweep.events import SweepEnded, TrialRetried
+from haps_search.sweep.journal import Journal, open_sweep
+from haps_search.sweep.settings import Setting
+from haps_search.verbs import confirm as confirming
 from haps_search.verbs import sweep as verb
 from haps_search.verbs.events import Event, Said
 
@@ -84,3 +90,52 @@ def test_what_is_left_to_do_is_done(ended: tuple[Study, Path], without_ray: None
         journal.close()
     with pytest.raises(AssertionError, match="about to be started"):
         verb.sweep(study, "done", runs)
+
+
+def test_a_confirmation_that_was_killed_leaves_it_ended_once_it_is_through(
+    ended: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, runs = ended
+    kills = [True]
+
+    def driven(study: Study, folder: Path, resume: bool, report: object, work: Callable[[Any], None]) -> None:
+        journal = open_sweep(folder, study, resume)
+
+        def fit(kind: str, wanted: Sequence[Setting]) -> None:
+            for number, s in enumerate(wanted, start=len(journal.trials())):
+                write(journal, a_trial(number, 0.3, parameters=s.parameters, seed=s.seed, kind=s.kind, label=s.label))
+                if kills:
+                    raise KeyboardInterrupt(kills.pop())
+
+        tracking, watched = SimpleNamespace(tick=lambda: None), lambda planned: nullcontext()
+        try:
+            work(SimpleNamespace(journal=journal, fit=fit, watched=watched, tracking=tracking, end=lambda files: None))
+        finally:
+            journal.close()
+
+    monkeypatch.setattr(confirming, "driven", driven)
+    journal = Journal(runs / "done")
+    with pytest.raises(KeyboardInterrupt):
+        confirming.confirm("done", seeds=2, runs=runs)
+    assert journal.ended() is None
+    (setting,) = confirming.confirm("done", seeds=2, runs=runs).settings
+    assert setting.values == (0.3, 0.3)
+    found = journal.ended()
+    assert found is not None
+    assert found.reason == "all trials ended"
+
+
+@pytest.mark.parametrize("happened", ["more trials", "a search trial", "a retried trial", "other opponents"])
+def test_what_happens_in_its_search_makes_its_last_end_forgotten(ended: tuple[Study, Path], happened: str) -> None:
+    study, runs = ended
+    sweep = {"more trials": {"trials": 3}, "other opponents": {"trials": 2, "opponents": {"static": None}}}
+    longer = a_study(comparison=False, **sweep[happened]) if happened in sweep else study
+    open_sweep(runs / "done", study, resume=True).close()
+    assert Journal(runs / "done").last_end() is not None
+    journal = open_sweep(runs / "done", longer, resume=True)
+    if happened == "a search trial":
+        write(journal, a_trial(2, state="running"))
+    elif happened == "a retried trial":
+        journal.append(TrialRetried(1))
+    journal.close()
+    assert Journal(runs / "done").last_end() is None

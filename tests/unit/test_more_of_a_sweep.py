@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from haps_search.sweep.repeats import searched, wanting
 from haps_search.sweep.suggestions import suggestion
 from haps_search.sweep.telling import optuna_study
 from haps_search.tasks.build import build_task
+from haps_search.verbs import sweep as verb
+from haps_search.verbs.events import Event, Said
 from haps_search.verbs.extend import write_down
 
 RATE, LOW, HIDDEN = "learning.learning_rate.high", "routing.low_level.type", "routing.low_level.hidden"
@@ -155,6 +158,55 @@ def test_what_was_known_is_journalled_with_the_sweep_s_first_event_and_never_aga
     assert [len(json.loads(line)["known"]) for line in lines] == [9, 0, 0]
     with pytest.raises(ConfigError, match="--like other: it was begun old"):
         open_sweep(tmp_path / "new", study, False, replace(prior, sweep="other"))
+
+
+@pytest.mark.parametrize("became", ["extended", "deleted"])
+def test_the_same_command_goes_on_whatever_became_of_the_other_sweep(
+    became: str, begun: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begun.study()
+    prior = prior_of("s", study, begun.trials(), study)
+    open_sweep(tmp_path / "new", study, False, prior).close()
+    if became == "extended":
+        write_down(begun, steps=40)
+    else:
+        shutil.rmtree(begun.folder)
+    driven: list[Any] = []
+    monkeypatch.setattr(verb, "_drive", lambda *given: driven.append(given[-1]))
+    events: list[Event] = []
+    verb.sweep(study, "new", tmp_path, events.append, like="s")
+    assert driven == [None]
+    assert events == [Said("new was begun with 2 results of s, and keeps them")]
+    open_sweep(tmp_path / "new", study, False, driven[0]).close()
+    assert Journal(tmp_path / "new").known() == prior.known
+    with pytest.raises(ConfigError):
+        verb.sweep(study, "newer", tmp_path, events.append, like="s")
+
+
+# Taken up by the file that it was begun with.
+
+
+@pytest.mark.parametrize(("changed", "kept"), [({}, True), ({"startup_trials": 9}, False)])
+def test_a_sweep_from_before_stopped_trials_were_told_goes_on_as_it_was_begun(
+    changed: Mapping[str, Any], kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_sweep(tmp_path / "old", a_study({RATE: SPACE[RATE]}), resume=False)
+    journal.close()
+    started = json.loads(journal.file.read_text())
+    del started["study"]["sweep"]["sampler"]["stopped"]
+    journal.file.write_text(json.dumps(started) + "\n")
+    driven: list[Study] = []
+    monkeypatch.setattr(verb, "_drive", lambda study, *_: driven.append(study))
+    events: list[Event] = []
+    verb.sweep(a_study({RATE: SPACE[RATE]}, sampler={"type": "tpe", **changed}), "old", tmp_path, events.append)
+    if not kept:
+        assert events == []
+        with pytest.raises(ConfigError, match=r"sampler.startup_trials: begun with 5, now 9"):
+            open_sweep(tmp_path / "old", driven[0], resume=False)
+        return
+    assert events == [Said("old keeps sampler.stopped: complete, with which it was begun, not pruned")]
+    open_sweep(tmp_path / "old", driven[0], resume=False).close()
+    assert Journal(tmp_path / "old").study() == driven[0]
 
 
 # Several seeds a setting.

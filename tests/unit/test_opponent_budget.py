@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sweeps import a_study, a_trial, write
 
 from haps_search.config.sweep import Study
-from haps_search.sweep.events import TrialEnded, TrialReported
+from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialReported
 from haps_search.sweep.journal import Journal, open_sweep
 from haps_search.sweep.opponents import HIGH, Search, opponents
 from haps_search.sweep.suggestions import suggestion
+from haps_search.sweep.tune import Left
+from haps_search.verbs import driver as drive
+from haps_search.verbs.events import silent
+from haps_search.verbs.extend import write_down
+from haps_search.verbs.second_chance import retry
 from haps_search.verbs.sweep import _search_opponents
 
 SPACE = {HIGH: {"type": "log", "low": 3e-4, "high": 2e-3}}
@@ -97,3 +103,44 @@ def test_who_says_a_number_gets_that(journal: Journal) -> None:
     ended(journal, a_trial(0, parameters={HIGH: 1e-3}), 10.0)
     own = {"match": "core_seconds", "static": {"trials": 5}}
     assert count(played(journal, opponents=own))["static"] == 5
+
+
+def _fit(journal: Journal, study: Study, live: Any, kind: str, wanted: int, until: Any, search: Search) -> Left:
+    """What is open of a search ends at once."""
+    for trial in journal.trials():
+        if trial.kind == kind and trial.label == search.label and not trial.ended:
+            journal.append(AttemptStarted(trial.number, trial.attempts + 1))
+            journal.append(TrialEnded(trial.number, "finished", {"validation_reward": 0.6}))
+    return Left()
+
+
+@pytest.mark.parametrize("opened", ["extended", "retried"])
+def test_open_trials_of_several_opponents_do_not_hold_each_other_up(
+    opened: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = a_study(SPACE, experiment={"learning": {"schedule": {"type": "constant"}}}, trials=1)
+    journal = open_sweep(tmp_path / "s", study, resume=False)
+    write(journal, BEST)
+    state = "finished" if opened == "extended" else "failed"
+    for number, search in enumerate(opponents(study, BEST).values(), start=1):
+        drawn = suggestion(search.study, [], number)
+        assert drawn is not None
+        setting = search.setting(drawn, 0)
+        write(
+            journal,
+            a_trial(number, 0.5, state=state, parameters=setting.parameters, kind="comparison", label=setting.label),
+        )
+    journal.close()
+    if opened == "extended":
+        study = write_down(journal, steps=40)
+        again = open_sweep(tmp_path / "s", study, resume=True)
+        again.append(TrialEnded(0, "finished", {"validation_reward": 0.9}))
+    else:
+        retry("s", runs=tmp_path)
+        again = open_sweep(tmp_path / "s", study, resume=True)
+    assert [t.number for t in again.trials() if not t.ended] == [1, 2, 3]
+    monkeypatch.setattr(drive, "fit", _fit)
+    live: Any = SimpleNamespace(ended_by=lambda: "")
+    tracking: Any = None
+    _search_opponents(drive.Driver(silent, again, study, live, tracking, None), study, BEST)
+    assert all(t.ended for t in again.trials())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from experiments import tiny_experiment
+from sweeps import a_study
 
 from haps_search.config.anchors import anchored
 from haps_search.config.load import dump, load_study, make_study
@@ -16,8 +18,11 @@ from haps_search.errors import ConfigError
 from haps_search.records.checkpoint import CheckpointStore
 from haps_search.records.run_folder import RunFolder, identity
 from haps_search.search.stages import stages_of
+from haps_search.sweep.journal import open_sweep
+from haps_search.sweep.opponents import Search
 from haps_search.sweep.settings import Setting, experiment_of
 from haps_search.sweep.space import apply
+from haps_search.sweep.tune import METRICS, _JournalAsha, _JournalSearch
 from haps_search.types import Snapshot
 from haps_search.verbs.explain import explain
 from haps_search.verbs.validate import validate
@@ -150,3 +155,31 @@ def test_what_is_fitted_is_linked_within_a_stage_alone(tmp_path: Path) -> None:
 def test_a_worker_needs_what_its_hungriest_stage_needs() -> None:
     one, other = Need(5, 1, 2, 8, 100, True, kept=3), Need(5, 1, 4, 2, 100, True, stored=7)
     assert most([one, other]) == Need(5, 1, 4, 8, 100, True, kept=3, stored=7)
+
+
+@pytest.mark.parametrize(
+    ("run_steps", "stages", "decisions"),
+    [
+        (20, (), {10: "CONTINUE", 20: "CONTINUE"}),
+        (20, (20, 60), {10: "CONTINUE", 20: "STOP", 40: "STOP", 80: "CONTINUE"}),
+        (200, (20, 20), {10: "CONTINUE", 20: "STOP", 40: "CONTINUE"}),
+    ],
+)
+def test_a_poor_run_is_stopped_before_the_end_of_its_last_stage_and_not_there(
+    run_steps: int, stages: tuple[int, ...], decisions: dict[int, str], tmp_path: Path
+) -> None:
+    asha = {"type": "asha", "grace_steps": 20, "reduction": 2.0}
+    experiment = {"run": {"steps": run_steps}, "stages": [{"run.steps": steps} for steps in stages]}
+    rate = {"learning.learning_rate.high": {"type": "log", "low": 1e-4, "high": 1e-2}}
+    swept = a_study(rate, experiment=experiment, scheduler=asha)
+    journal, profile = open_sweep(tmp_path / "s", swept, resume=False), SimpleNamespace(model_dump=lambda mode: {})
+    live: Any = SimpleNamespace(gone=None, namespace="s", profile=profile)
+    handing = _JournalSearch(journal, swept, live, [], 2, Search(swept))
+    good, poor = (SimpleNamespace(trial_id=name, config=handing.suggest(name)) for name in ("good", "poor"))
+    nobody: Any = None
+    for step, decision in decisions.items():
+        scheduler = _JournalAsha(swept.sweep.scheduler, swept, [])  # type: ignore[arg-type]
+        for trial, reward in ((good, 0.9), (poor, 0.1)):
+            scheduler.on_trial_add(nobody, trial)
+            found = scheduler.on_trial_result(nobody, trial, {"step": step, f"{METRICS}validation_reward": reward})
+        assert found == decision, step
