@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -267,12 +268,14 @@ class MlflowTracker:
 
     def _close(self, status: Status, summary: Mapping[str, float], reason: str) -> None:
         record = Record.now(max(self._gate.highest, 0), {f"{SUMMARY}{k}": v for k, v in summary.items()})
-        there = self.client.get_run(self.run_id).data.metrics
-        fresh = [metric for metric in points(record) if there.get(metric.key) != metric.value]
+        there = self.client.get_run(self.run_id).data
+        fresh = [m for m in points(record) if not _same(there.metrics.get(m.key), m.value)]
         if fresh:
             self.client.log_batch(self.run_id, metrics=fresh)
         if reason:
             self.client.set_tag(self.run_id, FAILED_TAG, reason[:MOST_SAID])
+        elif FAILED_TAG in there.tags:  # it was given another chance
+            self.client.delete_tag(self.run_id, FAILED_TAG)
         self.client.set_terminated(self.run_id, _STATUS[status])
 
     def _try(self, call: Callable[[], object]) -> bool:
@@ -284,6 +287,10 @@ class MlflowTracker:
         if took > _SLOW_S:
             self._not_before = start + took + _PATIENCE * took
         return False
+
+
+def _same(there: float | None, value: float) -> bool:
+    return there == value or (there is not None and math.isnan(there) and math.isnan(value))
 
 
 def schema_of(uri: str) -> str | None:

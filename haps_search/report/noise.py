@@ -78,9 +78,10 @@ def noise_section(source: Source) -> Section | None:
     found = runs(source)
     if not found:
         return Section("seeds", title, missing="no setting has ended on all of its seeds yet")
+    sign = -1 if source.objectives[0].mode == "max" else 1
     rows = [
         (number, fmean(values), stdev(values), min(values), max(values), len(values))
-        for number, values in sorted(found.items(), key=lambda item: -fmean(item[1]))
+        for number, values in sorted(found.items(), key=lambda item: sign * fmean(item[1]))
     ]
     columns = ("trial", "mean", "spread over seeds", "lowest", "highest", "seeds")
     table = Table("seeds", f"{source.objectives[0].metric} of every setting", columns, tuple(rows))

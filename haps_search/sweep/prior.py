@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from haps_search.config.anchors import unplaced
 from haps_search.config.conditions import active, ordered
+from haps_search.config.distributions import Choice, Distribution
 from haps_search.config.run import Experiment
 from haps_search.config.search_checks import within
 from haps_search.config.sweep import Study
@@ -87,10 +88,30 @@ def _setting(experiment: Experiment, study: Study) -> dict[str, Any] | str:
     for name in ordered(study.space):
         if active(name, study.space, chosen):
             value = _at(plain, name)
-            if not within(value, study.space[name]):
+            if within(value, study.space[name]):
+                chosen[name] = value
+                continue
+            drawn = [each for each in _drawable(study.space[name], value) if _laid(study, chosen, name, each) == value]
+            if not drawn:
                 return f"the space cannot draw {name} = {value}"
-            chosen[name] = value
+            chosen[name] = drawn[0]
     return chosen
+
+
+def _drawable(distribution: Distribution, value: Any) -> Iterator[Any]:
+    """What a space writes otherwise than an experiment has it: with defaults left out, or 0 for 0.0."""
+    if isinstance(distribution, Choice):
+        yield from distribution.values
+    elif isinstance(value, float) and value.is_integer() and within(int(value), distribution):
+        yield int(value)
+
+
+def _laid(study: Study, chosen: Mapping[str, Any], name: str, value: Any) -> Any:
+    """What becomes of a drawn value in an experiment; None where that refuses it."""
+    try:
+        return _at(apply(study.experiment, {**chosen, name: value}).model_dump(mode="json"), name)
+    except ConfigError:
+        return None
 
 
 def _at(plain: Any, path: str) -> Any:

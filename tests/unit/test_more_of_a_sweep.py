@@ -18,12 +18,13 @@ from sweeps import DESCRIBED, a_study, a_trial, write
 
 from haps_search.config.load import read_study
 from haps_search.config.run import Experiment
+from haps_search.config.samplers import RandomSampler
 from haps_search.config.sweep import Study
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
-from haps_search.report.noise import noise_verdict, spread
+from haps_search.report.noise import noise_section, noise_verdict, spread
 from haps_search.report.source import Source
 from haps_search.search.loop import RunResult, run
 from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, fold, written_ending
@@ -132,6 +133,26 @@ def test_results_of_another_sweep_count_where_everything_else_is_equal() -> None
     assert prior.left_out == {"it is stopped": 1, f"the space cannot draw {RATE} = 0.009": 1}
     told = optuna_study(study, [], prior.known).trials
     assert [(t.value, t.params[RATE]) for t in told] == [(0.5, 3e-3), (0.7, 2e-4)]
+
+
+@pytest.mark.parametrize("name", ["mixed_small_cpu", "replay_routerdc"])
+def test_a_study_s_own_results_are_known_whatever_its_choices_leave_to_defaults(name: str) -> None:
+    study = read_study(name)
+    random = study.model_copy(update={"sweep": study.sweep.model_copy(update={"sampler": RandomSampler()})})
+    trials: list[TrialRecord] = []
+    for number in range(6):
+        parameters = suggestion(random, trials, number)
+        assert parameters is not None
+        trials.append(a_trial(number, parameters=parameters, metrics=dict.fromkeys(study.sweep.asked, 0.5)))
+    prior = prior_of("same", study, trials, study)
+    assert [dict(known.parameters) for known in prior.known] == [dict(trial.parameters) for trial in trials]
+
+
+def test_a_whole_number_on_a_field_of_fractions_is_the_choice_it_was() -> None:
+    path = "learning.entropy_bonus"
+    study = a_study({path: {"type": "choice", "values": [0, 0.01, 1]}})
+    trials = [a_trial(n, 0.5, parameters={path: value}) for n, value in enumerate((0, 0.01, 1))]
+    assert [known.parameters[path] for known in prior_of("same", study, trials, study).known] == [0, 0.01, 1]
 
 
 def test_another_experiment_s_results_are_no_knowledge() -> None:
@@ -261,6 +282,11 @@ def test_a_sweep_that_ranked_noise_is_told_from_one_that_did_not() -> None:
     alike = [t for i in range(4) for t in three_seeds(3 * i, 0.2, 0.5 + i / 1000, 0.8)]
     assert "has only ranked noise" in noise_verdict(a_source(study, alike))[0]
     assert spread(a_source(a_study({RATE: SPACE[RATE]}), apart)) is None
+    for mode, best in (("max", 9), ("min", 0)):
+        objective = [{"metric": "validation_reward", "mode": mode}]
+        section = noise_section(a_source(a_study({RATE: SPACE[RATE]}, seeds_per_trial=3, objectives=objective), apart))
+        assert section is not None
+        assert section.tables[0].rows[0][0] == best
 
 
 # More steps.
