@@ -128,7 +128,8 @@ def test_a_confirmation_that_was_killed_leaves_it_ended_once_it_is_through(
 @pytest.mark.parametrize("happened", ["more trials", "a search trial", "a retried trial", "other opponents"])
 def test_what_happens_in_its_search_makes_its_last_end_forgotten(ended: tuple[Study, Path], happened: str) -> None:
     study, runs = ended
-    sweep = {"more trials": {"trials": 3}, "other opponents": {"trials": 2, "opponents": {"static": None}}}
+    sweep: dict[str, Any] = {"more trials": {"trials": 3}}
+    sweep["other opponents"] = {"trials": 2, "opponents": {"static": None}}
     longer = a_study(comparison=False, **sweep[happened]) if happened in sweep else study
     open_sweep(runs / "done", study, resume=True).close()
     assert Journal(runs / "done").last_end() is not None

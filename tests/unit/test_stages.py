@@ -13,6 +13,7 @@ from sweeps import a_study
 
 from haps_search.config.anchors import anchored
 from haps_search.config.load import dump, load_study, make_study
+from haps_search.engines.cluster.trial import METRICS
 from haps_search.engines.placement.needs import Need, most
 from haps_search.errors import ConfigError
 from haps_search.records.checkpoint import CheckpointStore
@@ -22,7 +23,7 @@ from haps_search.sweep.journal import open_sweep
 from haps_search.sweep.opponents import Search
 from haps_search.sweep.settings import Setting, experiment_of
 from haps_search.sweep.space import apply
-from haps_search.sweep.tune import METRICS, _JournalAsha, _JournalSearch
+from haps_search.sweep.tune import _JournalAsha, _JournalSearch
 from haps_search.types import Snapshot
 from haps_search.verbs.explain import explain
 from haps_search.verbs.validate import validate
