@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from haps_search.errors import TrackerError
-from haps_search.records.mlflow_tracker import LAST_STEP_TAG, MlflowStore, MlflowTracker, Sweep, default_uri
+from haps_search.records.mlflow_tracker import FAILED_TAG, LAST_STEP_TAG, MlflowStore, MlflowTracker, Sweep, default_uri
 from haps_search.records.tracker import Record
 
 Open = Callable[[], MlflowStore]
@@ -46,6 +46,18 @@ def test_a_resumed_sweep_finds_its_runs(open_store: Open) -> None:
     assert child.params == {"lora.rank": "4", "lora.targets": '["o_proj"]', "late": "true"}
     assert runs[parent].data.params == {"sweep.trials": "8"}
     assert runs[parent].data.tags["note"] == "first"
+
+
+def test_a_run_that_ends_well_after_another_chance_is_failed_no_more(open_store: Open) -> None:
+    open_store().trial_tracker(SKILLS, "t", {}).finish("failed", {"reward": float("nan")}, "boom")
+    failed = open_store().trial_tracker(SKILLS, "t", {})
+    assert failed.client.get_run(failed.run_id).data.tags[FAILED_TAG] == "boom"
+    for _ in range(2):
+        open_store().trial_tracker(SKILLS, "t", {}).finish("finished", {"reward": float("nan")})
+    again = failed.client.get_run(failed.run_id)
+    assert again.info.status == "FINISHED"
+    assert FAILED_TAG not in again.data.tags
+    assert len(history(failed, "summary/reward")) == 1
 
 
 def test_trials_and_sweeps_do_not_meet(open_store: Open) -> None:
