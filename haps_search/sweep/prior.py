@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from haps_search.config.anchors import unplaced
-from haps_search.config.conditions import active, ordered
+from haps_search.config.conditions import active, ordered, same
+from haps_search.config.distributions import Choice, IntRange
 from haps_search.config.run import Experiment
 from haps_search.config.search_checks import within
 from haps_search.config.sweep import Study
@@ -87,10 +89,28 @@ def _setting(experiment: Experiment, study: Study) -> dict[str, Any] | str:
     for name in ordered(study.space):
         if active(name, study.space, chosen):
             value = _at(plain, name)
-            if not within(value, study.space[name]):
+            drawn = list(islice(_drawn(value, name, chosen, study), 1))
+            if not drawn:
                 return f"the space cannot draw {name} = {value}"
-            chosen[name] = value
+            chosen[name] = drawn[0]
     return chosen
+
+
+def _drawn(value: Any, name: str, chosen: Mapping[str, Any], study: Study) -> Iterator[Any]:
+    """What the space draws for an experiment's value: the value itself, an integer for a whole float, a choice that is
+    this value when laid over the experiment, which fills in what a mapping leaves out."""
+    distribution = study.space[name]
+    if within(value, distribution):
+        yield value
+    if isinstance(distribution, IntRange) and isinstance(value, float) and value.is_integer():
+        yield from (whole for whole in (int(value),) if within(whole, distribution))
+    for each in distribution.values if isinstance(distribution, Choice) else ():
+        try:
+            laid = apply(study.experiment, {**chosen, name: each})
+        except ConfigError:
+            continue
+        if same(_at(laid.model_dump(mode="json"), name), value):
+            yield each
 
 
 def _at(plain: Any, path: str) -> Any:

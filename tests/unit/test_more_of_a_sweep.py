@@ -131,6 +131,48 @@ def test_results_of_another_sweep_count_where_everything_else_is_equal() -> None
     assert [(t.value, t.params[RATE]) for t in told] == [(0.5, 3e-3), (0.7, 2e-4)]
 
 
+TEMPERATURE, ENTROPY, TARGETS = "run.sampling.temperature", "learning.entropy_bonus", "routing.lora.targets"
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution", "drawn"),
+    [
+        (ENTROPY, {"type": "choice", "values": [0, 0.01, 1]}, [0, 0.01, 1]),
+        (TEMPERATURE, {"type": "int", "low": 1, "high": 3}, [1, 2]),
+        (TARGETS, {"type": "choice", "values": ["all-linear", ["o_proj"]]}, [["o_proj"]]),
+        (
+            "routing.low_level",
+            {"type": "choice", "values": [{"type": "none"}, {"type": "generated", "hidden": [8]}]},
+            [{"type": "generated", "hidden": [8]}, {"type": "none"}],
+        ),
+        (
+            "learning.learning_rate",
+            {"type": "choice", "values": [{"high": 1e-3}, {"high": 1e-2}]},
+            [{"high": 1e-2}],
+        ),
+    ],
+    ids=["integers among floats", "an integer range of floats", "a list", "mappings with a type", "mappings"],
+)
+def test_the_same_study_knows_every_result_in_the_words_of_its_space(
+    name: str, distribution: Mapping[str, Any], drawn: list[Any]
+) -> None:
+    """What the experiment fills in and turns into floats is what the space drew."""
+    study = a_study({name: distribution})
+    trials = [a_trial(n, 0.5, parameters={name: value}) for n, value in enumerate(drawn)]
+    known = prior_of("same", study, trials, study).known
+    assert [k.parameters for k in known] == [t.parameters for t in trials]
+    assert [type(k.parameters[name]) for k in known] == [type(value) for value in drawn]
+
+
+def test_a_choice_that_fills_in_otherwise_is_no_knowledge() -> None:
+    name = "routing.low_level"
+    other = a_study({name: {"type": "choice", "values": [{"type": "generated", "hidden": [8]}]}})
+    study = a_study({name: {"type": "choice", "values": [{"type": "none"}, {"type": "generated", "hidden": [16]}]}})
+    trials = [a_trial(0, 0.5, parameters={name: {"type": "generated", "hidden": [8]}})]
+    with pytest.raises(ConfigError, match=r"the space cannot draw routing\.low_level"):
+        prior_of("old", other, trials, study)
+
+
 def test_another_experiment_s_results_are_no_knowledge() -> None:
     other = a_study(SPACE, experiment={"run": {"steps": 500}})
     trials = [a_trial(0, 0.5, parameters={RATE: 3e-3, LOW: "none"})]
