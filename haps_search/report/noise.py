@@ -71,16 +71,17 @@ def noise_verdict(source: Source) -> list[str]:
 
 
 def noise_section(source: Source) -> Section | None:
-    """A table of settings with their mean and spread; None where settings have one run each."""
+    """A table of settings with their mean and spread, best first; None where settings have one run each."""
     if source.study is None or source.study.sweep.seeds_per_trial < 2:
         return None
     title = "Settings and seeds"
     found = runs(source)
     if not found:
         return Section("seeds", title, missing="no setting has ended on all of its seeds yet")
+    sign = -1 if source.objectives[0].mode == "max" else 1
     rows = [
         (number, fmean(values), stdev(values), min(values), max(values), len(values))
-        for number, values in sorted(found.items(), key=lambda item: -fmean(item[1]))
+        for number, values in sorted(found.items(), key=lambda item: sign * fmean(item[1]))
     ]
     columns = ("trial", "mean", "spread over seeds", "lowest", "highest", "seeds")
     table = Table("seeds", f"{source.objectives[0].metric} of every setting", columns, tuple(rows))

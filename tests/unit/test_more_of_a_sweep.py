@@ -22,7 +22,7 @@ from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
 from haps_search.records.jsonl import read_records
 from haps_search.records.run_folder import RunFolder
-from haps_search.report.noise import noise_verdict, spread
+from haps_search.report.noise import noise_section, noise_verdict, spread
 from haps_search.report.source import Source
 from haps_search.search.loop import RunResult, run
 from haps_search.sweep.events import AttemptStarted, TrialEnded, TrialRecord, fold, written_ending
@@ -251,6 +251,15 @@ def test_a_sweep_that_ranked_noise_is_told_from_one_that_did_not() -> None:
     alike = [t for i in range(4) for t in three_seeds(3 * i, 0.2, 0.5 + i / 1000, 0.8)]
     assert "has only ranked noise" in noise_verdict(a_source(study, alike))[0]
     assert spread(a_source(a_study({RATE: SPACE[RATE]}), apart)) is None
+
+
+@pytest.mark.parametrize(("mode", "order"), [("max", [6, 3, 0]), ("min", [0, 3, 6])])
+def test_the_table_of_settings_begins_with_the_best(mode: str, order: list[int]) -> None:
+    study = a_study({RATE: SPACE[RATE]}, seeds_per_trial=3, objectives=[{"metric": "validation_reward", "mode": mode}])
+    trials = [t for i in range(3) for t in three_seeds(3 * i, *(i + d for d in (-0.01, 0.0, 0.01)))]
+    section = noise_section(a_source(study, trials))
+    assert section is not None
+    assert [row[0] for row in section.tables[0].rows] == order
 
 
 # More steps.
