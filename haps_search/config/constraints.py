@@ -10,7 +10,8 @@ from typing import Literal
 from haps_search.config.schema import suggest
 
 RECORDED = (
-    *("validation_reward", "validation_utility", "validation_aiq", "validation_tokens", "validation_cost"),
+    *("validation_reward", "validation_utility", "validation_aiq", "validation_aiq0"),
+    *("validation_tokens", "validation_cost"),
     *("validation_expected_reward", "validation_adapter_norm", "validation_contexts_cut"),
     *("reward", "reward_spread", "expected_reward", "route_entropy", "answer_share", "adapter_norm", "kl"),
     *("log_likelihood", "parse_failures", "contexts_cut", "prompt_tokens", "completion_tokens", "prompts_known"),

@@ -70,6 +70,11 @@ def test_a_constraint_says_by_how_much_it_is_broken() -> None:
     assert str(parse_constraint("share/adder <= 5e-1")) == "share/adder <= 0.5"
 
 
+@pytest.mark.parametrize("metric", ["validation_aiq", "validation_aiq0"])
+def test_both_areas_that_a_priced_replay_records_can_be_bounded(metric: str) -> None:
+    assert parse_constraint(f"{metric} >= 0.5").metric == metric
+
+
 def test_the_unconstrained_winner_that_breaks_it_is_no_winner() -> None:
     assert [t.number for t in best_first(a_study(SPACE), TRIALS)] == [0, 3, 2, 1, 4]
     assert [t.number for t in best_first(a_study(SPACE, constraints=[CHEAP]), TRIALS)] == [2, 1, 4, 3, 0]
