@@ -69,8 +69,8 @@ def _known(trial: TrialRecord, other: Study, study: Study) -> Known | str:
     """The trial as this study's, or why it is not."""
     if trial.state != "finished":
         return f"it is {trial.state}"
-    asked = study.sweep.asked
-    lacking = [name for name in asked if not math.isfinite(trial.metrics.get(name, math.nan))]
+    asked = study.sweep.values(trial.metrics)
+    lacking = [name for name, value in asked.items() if not math.isfinite(value)]
     if lacking:
         return f"it has no {lacking[0]}"
     theirs = experiment_of(other, trial)
@@ -80,7 +80,7 @@ def _known(trial: TrialRecord, other: Study, study: Study) -> Known | str:
     elsewhere = differences(_compared(theirs), _compared(apply(study.experiment, parameters)))
     if elsewhere:
         return f"outside the space it ran with {elsewhere[0]}"
-    return Known(trial.number, parameters, {name: trial.metrics[name] for name in asked})
+    return Known(trial.number, parameters, asked)
 
 
 def _setting(experiment: Experiment, study: Study) -> dict[str, Any] | str:
