@@ -177,7 +177,7 @@ def _space(values: Any, study: Study | None) -> list[Problem]:
         grid = isinstance(sampler, dict) and sampler.get("type") == "grid"
         problems += space_problems(readable(space), list(space), plain, grid)
     if isinstance(sweep, dict):
-        problems += search_problems(readable(space), sweep)
+        problems += search_problems(readable(space), sweep, plain)
         opponents = sweep.get("opponents")
         problems += opponent_problems(opponents, plain) if isinstance(opponents, dict) else []
     return problems

@@ -7,6 +7,7 @@ from typing import Any
 
 from haps_search.config.complaints import show
 from haps_search.config.conditions import Space, canonical, finite, reachable, same, wanted
+from haps_search.config.constraints import FAMILIES, SEATS, parse_constraint
 from haps_search.config.distributions import Choice, Distribution
 from haps_search.config.document import Problem, Where
 from haps_search.config.schema import suggest
@@ -14,11 +15,12 @@ from haps_search.config.schema import suggest
 TREES = "tpe and random take any space"
 
 
-def search_problems(space: Space, sweep: Mapping[str, Any]) -> list[Problem]:
-    """Every problem of a sweep's plain values (which may be wrong themselves) with its space."""
+def search_problems(space: Space, sweep: Mapping[str, Any], experiment: Mapping[str, Any]) -> list[Problem]:
+    """Every problem of a sweep's plain values (which may be wrong themselves) with its space and its candidates."""
     sampler = sweep.get("sampler")
     kind = sampler.get("type") if isinstance(sampler, Mapping) else None
     problems = [Problem(("sweep", "sampler"), text) for text in _sampler(kind, space, sweep)]
+    problems += _constraints(space, sweep.get("constraints"), experiment.get("candidates"))
     enqueue = sweep.get("enqueue")
     if isinstance(enqueue, list) and enqueue:
         if kind == "grid":
@@ -47,6 +49,29 @@ def _sampler(kind: str | None, space: Space, sweep: Mapping[str, Any]) -> Iterat
         yield f"cmaes searches one objective, got {len(objectives)}; use tpe or gp"
     if sweep.get("constraints"):
         yield "cmaes knows no constraints; use tpe or gp"
+
+
+def _constraints(space: Space, constraints: Any, candidates: Any) -> Iterator[Problem]:
+    """Bounds on the share of a candidate that the study does not have, which no trial would record."""
+    named = candidates if isinstance(candidates, list) else []
+    names = [str(c["name"]) for c in named if isinstance(c, Mapping) and "name" in c]
+    own = [path.split(".") for path in space]
+    if not names or any(path[0] == "candidates" and (len(path) < 3 or path[-1] == "name") for path in own):
+        return
+    for index, text in enumerate(constraints if isinstance(constraints, list) else []):
+        try:
+            metric = parse_constraint(text).metric
+        except (ValueError, TypeError):
+            continue  # which the field itself says
+        family = next((each for each in FAMILIES if metric.startswith(each)), None)
+        if family is None:
+            continue
+        role, slash, name = metric.removeprefix(family).rpartition("/")
+        where: Where = ("sweep", "constraints", index)
+        if family in SEATS and not role:
+            yield Problem(where, f"{metric}: a share of failures is a seat's; write {family}ROLE/CANDIDATE")
+        elif name not in names or (slash and family not in SEATS):
+            yield Problem(where, f"{metric}: no such candidate; {suggest(name, names, 'there are')}")
 
 
 def _setting(index: int, setting: Any, space: Space) -> Iterator[Problem]:

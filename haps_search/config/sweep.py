@@ -1,5 +1,7 @@
 """A study: an experiment, the space around it, and how the space is searched."""
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -72,6 +74,11 @@ class SweepConfig(Config):
         """The metrics that a trial must have finite values of, to have a result."""
         names = [*(o.metric for o in self.objectives), *(c.metric for c in self.limits)]
         return tuple(dict.fromkeys(names))
+
+    def values(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What a trial's metrics have of all that is asked; NaN for what they lack."""
+        bounded = {c.metric: c.value(metrics) for c in self.limits}
+        return {name: metrics.get(name, bounded.get(name, math.nan)) for name in self.asked}
 
 
 class TrackingConfig(Config):

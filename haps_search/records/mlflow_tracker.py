@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -221,6 +222,7 @@ class MlflowTracker:
         self.client, self.run_id = client, run.info.run_id
         self.failures = 0
         """Calls that failed, whether or not their records arrived later."""
+        self._found, self._took = run.info, False
         self._kept = _last_step(run)
         self._gate = StepGate(self._kept)
         self._pending: list[Record] = []
@@ -255,7 +257,7 @@ class MlflowTracker:
             chunk = _chunk(self._pending)
             if not self._try(partial(self._log_batch, chunk)):
                 return
-            self._kept = chunk[-1].step
+            self._kept, self._took = chunk[-1].step, True
             del self._pending[: len(chunk)]
         if self._ending is not None and self._try(self._ending):
             self._ending = None
@@ -267,16 +269,21 @@ class MlflowTracker:
         self.client.log_batch(self.run_id, metrics=metrics, tags=[tag])
 
     def _close(self, status: Status, summary: Mapping[str, float], reason: str) -> None:
+        """A run that had ended so already, with all of this, keeps the time of its end."""
         record = Record.now(max(self._gate.highest, 0), {f"{SUMMARY}{k}": v for k, v in summary.items()})
         there = self.client.get_run(self.run_id).data
-        fresh = [m for m in points(record) if not _same(there.metrics.get(m.key), m.value)]
+        fresh = [metric for metric in points(record) if not _same(there.metrics.get(metric.key), metric.value)]
         if fresh:
             self.client.log_batch(self.run_id, metrics=fresh)
-        if reason:
-            self.client.set_tag(self.run_id, FAILED_TAG, reason[:MOST_SAID])
-        elif FAILED_TAG in there.tags:  # it was given another chance
+        said, before = reason[:MOST_SAID], there.tags.get(FAILED_TAG, "")
+        if said and said != before:
+            self.client.set_tag(self.run_id, FAILED_TAG, said)
+        elif before and not said:
             self.client.delete_tag(self.run_id, FAILED_TAG)
-        self.client.set_terminated(self.run_id, _STATUS[status])
+        as_before = (
+            not self._took and not fresh and said == before and self._found.status in (_STATUS[status], "RUNNING")
+        )
+        self.client.set_terminated(self.run_id, _STATUS[status], self._found.end_time if as_before else None)
 
     def _try(self, call: Callable[[], object]) -> bool:
         start = self._clock()
@@ -287,10 +294,6 @@ class MlflowTracker:
         if took > _SLOW_S:
             self._not_before = start + took + _PATIENCE * took
         return False
-
-
-def _same(there: float | None, value: float) -> bool:
-    return there == value or (there is not None and math.isnan(there) and math.isnan(value))
 
 
 def schema_of(uri: str) -> str | None:
@@ -361,6 +364,13 @@ def _last_step(run: Run) -> int:
     """The tag is written just after its metrics: after a kill between the two, the metrics know better."""
     steps = [m.step for m in run.data.to_proto().metrics if not m.key.startswith(SUMMARY)]
     return max([int(run.data.tags.get(LAST_STEP_TAG, -1)), *steps])
+
+
+def _same(stored: float | None, value: float) -> bool:
+    """Whether a store's metric is this value: NaN is NaN, and databases keep the largest float for what is infinite."""
+    if stored is None or math.isnan(stored) or math.isnan(value):
+        return stored is not None and math.isnan(stored) and math.isnan(value)
+    return stored == value or (stored == math.copysign(sys.float_info.max, value) and math.isinf(value))
 
 
 def _chunk(records: Sequence[Record]) -> list[Record]:

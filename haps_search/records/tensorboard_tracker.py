@@ -12,6 +12,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from haps_search.records.tracker import Record, Status, StepGate
 SUMMARY = "summary/"
 """Before the names of a run's summary metrics, as in MLflow."""
 _LENGTH, _CHECK = struct.Struct("<Q"), struct.Struct("<I")
+Ending = tuple[str, dict[str, bytes]]
+"""A run's status with the reason, and its summary."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +36,7 @@ class TensorboardTracker:
     """What the disk did not take is kept, counted and tried again at the next call."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, Any]) -> None:
-        """Continues the folder's run where there is one.
+        """Continues the folder's run where there is one. One that has ended gets a file when there is more to say.
 
         Raises:
             TrackerError: the folder cannot be written or read.
@@ -41,9 +44,9 @@ class TensorboardTracker:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            kept = max((event.step for event in read_events(folder) if _is_step(event)), default=-1)
+            kept, self._ended = _kept(folder)
             self._file = folder / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
-            self._stream = self._file.open("xb", buffering=0)
+            self._stream = None if self._ended else self._file.open("xb", buffering=0)
         except OSError as error:
             raise TrackerError(
                 f"{folder}: cannot be written ({error}); leave tensorboard out of tracking.also"
@@ -51,8 +54,9 @@ class TensorboardTracker:
         self._whole, self._kept, self._gate = 0, kept, StepGate(kept)
         self._pending: list[tuple[int, bytes]] = []
         self._parameters = parameters
-        self._queue(-1, Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._send()
+        if self._stream:
+            self._queue(-1, _version())
+            self._send()
 
     @property
     def last_step(self) -> int:
@@ -70,39 +74,52 @@ class TensorboardTracker:
             if self._gate.admit(record.step):
                 event = Event(wall_time=record.time, step=record.step, summary=_scalars(record.metrics))
                 self._queue(record.step, event)
+                self._ended = None
         self._send()
 
     def finish(self, status: Status, summary: Mapping[str, float], reason: str = "") -> None:
-        """The summary as scalars, and as the metrics of the parameters' page (HPARAMS)."""
+        """The summary as scalars, and as the metrics of the parameters' page (HPARAMS). What has ended so already is
+        left as it is."""
         now, step = time.time(), max(self._gate.highest, 0)
         named = {f"{SUMMARY}{name}": value for name, value in summary.items()}
+        ended = f"{status}: {reason}" if reason else status
+        ending = ended, _stored(_scalars(named))
+        if self._ended == ending:
+            self._send()
+            return
+        self._ended = ending
         shown = {name: _shown(value) for name, value in self._parameters.items()}
         for part in (*hparams(shown, named), _scalars(named)):
             self._queue(-1, Event(wall_time=now, step=step, summary=part))
-        ended = f"{status}: {reason}" if reason else status
         self._queue(-1, Event(wall_time=now, step=step, summary=text("status", ended)))
         self._send()
 
     def _queue(self, step: int, event: Event) -> None:
-        self._pending.append((step, framed(event.SerializeToString())))
+        self._pending.append((step, _framed(event)))
 
     def _send(self) -> None:
+        if not self._pending:
+            return
         try:
+            if self._stream is None:
+                self._stream = self._file.open("xb", buffering=0)
+                self._pending.insert(0, (-1, _framed(_version())))
             self._stream.truncate(self._whole)
             self._stream.seek(self._whole)
             while self._pending:
                 step, data = self._pending[0]
-                self._write(data)
+                self._write(self._stream, data)
                 self._whole += len(data)
                 self._kept = max(self._kept, step)
                 del self._pending[0]
         except OSError as error:
             _log.warning("%s: %d records wait to be written: %s", self._file, self.missed, error)
 
-    def _write(self, data: bytes) -> None:
+    @staticmethod
+    def _write(stream: FileIO, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            rest = rest[self._stream.write(rest) :]
+            rest = rest[stream.write(rest) :]
 
 
 def framed(data: bytes) -> bytes:
@@ -123,6 +140,33 @@ def read_events(folder: Path) -> Iterator[Event]:
                 break
             yield Event.FromString(body)
             at = end
+
+
+def _framed(event: Event) -> bytes:
+    return framed(event.SerializeToString())
+
+
+def _version() -> Event:
+    return Event(wall_time=time.time(), file_version="brain.Event:2")
+
+
+def _kept(folder: Path) -> tuple[int, Ending | None]:
+    """The highest step of a folder, and how its run has ended; None where steps came after that, or it has not."""
+    kept, ended, summary = -1, None, dict[str, bytes]()
+    for event in read_events(folder):
+        if _is_step(event):
+            kept, ended = max(kept, event.step), None
+        summary |= _stored(event.summary)
+        for value in event.summary.value:
+            if value.tag.startswith("status"):
+                ended, summary = (value.tensor.string_val[0].decode(), summary), {}
+    return kept, ended
+
+
+def _stored(found: Summary) -> dict[str, bytes]:
+    """A summary's scalars as they are in a file: narrowed to 32 bits, and NaN is NaN."""
+    own = (value for value in found.value if value.HasField("simple_value") and value.tag.startswith(SUMMARY))
+    return {value.tag: struct.pack("<f", value.simple_value) for value in own}
 
 
 def _is_step(event: Event) -> bool:

@@ -71,7 +71,7 @@ def noise_verdict(source: Source) -> list[str]:
 
 
 def noise_section(source: Source) -> Section | None:
-    """A table of settings with their mean and spread; None where settings have one run each."""
+    """A table of settings with their mean and spread, best first; None where settings have one run each."""
     if source.study is None or source.study.sweep.seeds_per_trial < 2:
         return None
     title = "Settings and seeds"

@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from haps_search.config.anchors import unplaced
-from haps_search.config.conditions import active, ordered
-from haps_search.config.distributions import Choice, Distribution
+from haps_search.config.conditions import active, ordered, same
+from haps_search.config.distributions import Choice, IntRange
 from haps_search.config.run import Experiment
 from haps_search.config.search_checks import within
 from haps_search.config.sweep import Study
@@ -68,8 +69,8 @@ def _known(trial: TrialRecord, other: Study, study: Study) -> Known | str:
     """The trial as this study's, or why it is not."""
     if trial.state != "finished":
         return f"it is {trial.state}"
-    asked = study.sweep.asked
-    lacking = [name for name in asked if not math.isfinite(trial.metrics.get(name, math.nan))]
+    asked = study.sweep.values(trial.metrics)
+    lacking = [name for name, value in asked.items() if not math.isfinite(value)]
     if lacking:
         return f"it has no {lacking[0]}"
     theirs = experiment_of(other, trial)
@@ -79,7 +80,7 @@ def _known(trial: TrialRecord, other: Study, study: Study) -> Known | str:
     elsewhere = differences(_compared(theirs), _compared(apply(study.experiment, parameters)))
     if elsewhere:
         return f"outside the space it ran with {elsewhere[0]}"
-    return Known(trial.number, parameters, {name: trial.metrics[name] for name in asked})
+    return Known(trial.number, parameters, asked)
 
 
 def _setting(experiment: Experiment, study: Study) -> dict[str, Any] | str:
@@ -88,30 +89,28 @@ def _setting(experiment: Experiment, study: Study) -> dict[str, Any] | str:
     for name in ordered(study.space):
         if active(name, study.space, chosen):
             value = _at(plain, name)
-            if within(value, study.space[name]):
-                chosen[name] = value
-                continue
-            drawn = [each for each in _drawable(study.space[name], value) if _laid(study, chosen, name, each) == value]
+            drawn = list(islice(_drawn(value, name, chosen, study), 1))
             if not drawn:
                 return f"the space cannot draw {name} = {value}"
             chosen[name] = drawn[0]
     return chosen
 
 
-def _drawable(distribution: Distribution, value: Any) -> Iterator[Any]:
-    """What a space writes otherwise than an experiment has it: with defaults left out, or 0 for 0.0."""
-    if isinstance(distribution, Choice):
-        yield from distribution.values
-    elif isinstance(value, float) and value.is_integer() and within(int(value), distribution):
-        yield int(value)
-
-
-def _laid(study: Study, chosen: Mapping[str, Any], name: str, value: Any) -> Any:
-    """What becomes of a drawn value in an experiment; None where that refuses it."""
-    try:
-        return _at(apply(study.experiment, {**chosen, name: value}).model_dump(mode="json"), name)
-    except ConfigError:
-        return None
+def _drawn(value: Any, name: str, chosen: Mapping[str, Any], study: Study) -> Iterator[Any]:
+    """What the space draws for an experiment's value: the value itself, an integer for a whole float, a choice that is
+    this value when laid over the experiment, which fills in what a mapping leaves out."""
+    distribution = study.space[name]
+    if within(value, distribution):
+        yield value
+    if isinstance(distribution, IntRange) and isinstance(value, float) and value.is_integer():
+        yield from (whole for whole in (int(value),) if within(whole, distribution))
+    for each in distribution.values if isinstance(distribution, Choice) else ():
+        try:
+            laid = apply(study.experiment, {**chosen, name: each})
+        except ConfigError:
+            continue
+        if same(_at(laid.model_dump(mode="json"), name), value):
+            yield each
 
 
 def _at(plain: Any, path: str) -> Any:

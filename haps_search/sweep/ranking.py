@@ -25,11 +25,11 @@ def ranked(
     With several objectives the Pareto front comes first, ordered by the first objective; trials that the
     scheduler stopped follow those that finished; behind all come those that break a constraint, the least first.
     """
-    asked = {*(o.metric for o in objectives), *(c.metric for c in constraints)}
     valued = [
         t for t in trials
         if t.kind == "search" and t.state in ("finished", "stopped")
-        and all(math.isfinite(t.metrics.get(name, math.nan)) for name in asked)
+        and all(math.isfinite(t.metrics.get(o.metric, math.nan)) for o in objectives)
+        and all(math.isfinite(c.value(t.metrics)) for c in constraints)
     ]  # fmt: skip
     excess = {t.number: sum(broken(t.metrics, constraints).values()) for t in valued}
     front = {t.number for t in pareto_front([t for t in valued if not excess[t.number]], objectives)}
@@ -44,7 +44,7 @@ def ranked(
 
 def broken(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> dict[str, float]:
     """By how much each constraint is broken, those that are kept left out."""
-    excess = {str(c): c.excess(metrics[c.metric]) for c in constraints if c.metric in metrics}
+    excess = {str(c): c.excess(c.value(metrics)) for c in constraints}
     return {text: value for text, value in excess.items() if value > 0}
 
 

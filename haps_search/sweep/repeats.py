@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from haps_search.config.constraints import SEATS
 from haps_search.config.sweep import Study
 from haps_search.seeds import derive_seed
 from haps_search.sweep.events import State, TrialRecord
@@ -45,8 +46,9 @@ def _merged(runs: Sequence[TrialRecord], seeds: int) -> TrialRecord:
 
 
 def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of what all have."""
-    return {name: fmean(m[name] for m in found) for name in found[0] if all(name in m for m in found)}
+    """Of what all have; a seat that had no turn in a run failed at none there."""
+    filled = [{**{name: 0.0 for m in found for name in m if name.startswith(SEATS)}, **m} for m in found]
+    return {name: fmean(m[name] for m in filled) for name in filled[0] if all(name in m for m in filled)}
 
 
 def _curve(runs: Sequence[TrialRecord]) -> tuple[tuple[int, Mapping[str, float]], ...]:

@@ -75,7 +75,7 @@ def _state(study: Study, trial: TrialRecord) -> tuple[TrialState, list[float]]:
     values = [trial.metrics.get(o.metric, math.nan) for o in study.sweep.objectives]
     if not trial.ended:
         return TrialState.RUNNING, values
-    bounded = [trial.metrics.get(c.metric, math.nan) for c in study.sweep.limits]
+    bounded = [c.value(trial.metrics) for c in study.sweep.limits]
     if trial.state == "failed" or not all(map(math.isfinite, (*values, *bounded))):
         return TrialState.FAIL, values
     return TrialState.PRUNED if trial.state == "stopped" and tells_pruned(study) else TrialState.COMPLETE, values
@@ -93,7 +93,7 @@ def _from_elsewhere(study: Study, known: Known) -> FrozenTrial:
 
 
 def _constraints(study: Study, metrics: Mapping[str, float]) -> dict[str, float] | None:
-    return {str(c): c.excess(metrics[c.metric]) for c in study.sweep.limits} or None
+    return {str(c): c.excess(c.value(metrics)) for c in study.sweep.limits} or None
 
 
 def _curve(study: Study, trial: TrialRecord) -> dict[int, float]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from haps_search.config.conditions import canonical
 from haps_search.config.run import Experiment
 from haps_search.config.sweep import Study
+from haps_search.errors import HapsError
 from haps_search.records.mlflow_models import Data, data_of, keep_data, keep_model
 from haps_search.records.mlflow_tracker import MlflowStore, MlflowTracker, Sweep, SystemMetrics, default_uri
 from haps_search.records.trackers import opener
 from haps_search.sweep.journal import Journal
 from haps_search.sweep.layout import trial_folder, trial_name
 from haps_search.sweep.mirror import Mirror
+from haps_search.sweep.space import apply
 from haps_search.tasks.build import build_task
+from haps_search.tasks.held_out import of_half
 from haps_search.types import Split
 
+_log = logging.getLogger(__name__)
 LEARNED_FROM: tuple[tuple[Split, str], ...] = (("train", "training"), ("validation", "validation"))
 
 
@@ -32,6 +38,8 @@ class SweepInMlflow:
     journal: Journal
     data: tuple[Data, ...]
     machine: SystemMetrics | None
+    experiment: Experiment
+    _read: dict[str, tuple[Data, ...]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, journal: Journal, study: Study) -> SweepInMlflow:
@@ -43,13 +51,30 @@ class SweepInMlflow:
         data = data_of_task(study.experiment)
         keep_data(store, parent, data)
         machine = SystemMetrics(uri, parent) if study.tracking.system_metrics else None
-        return cls(store, sweep, parent, journal, data, machine)
+        return cls(store, sweep, parent, journal, data, machine, study.experiment)
 
     def trial_tracker(self, trial: str, parameters: Mapping[str, Any]) -> MlflowTracker:
         """Raises TrackerError where the store cannot be used now."""
         tracker = self.store.trial_tracker(self.sweep, trial, parameters)
-        keep_data(self.store, tracker.run_id, self.data)
+        keep_data(self.store, tracker.run_id, self.data_of_trial(parameters))
         return tracker
+
+    def data_of_trial(self, parameters: Mapping[str, Any]) -> tuple[Data, ...]:
+        """The data of a trial's own task and half, such as another fold in confirmations, each read once; none where
+        the task cannot be built, for which the trial itself fails."""
+        own = {name: value for name, value in parameters.items() if name == "run.half" or name.split(".")[0] == "task"}
+        if not own:
+            return self.data
+        try:
+            laid = {name: value for name, value in parameters.items() if name.split(".")[0] in Experiment.model_fields}
+            experiment = apply(self.experiment, laid)
+            task = canonical([experiment.task.model_dump(mode="json"), experiment.run.half])
+            if task not in self._read:
+                self._read[task] = data_of_task(experiment)
+        except HapsError as error:
+            _log.warning("the data of a trial with %s are not named in MLflow: %s", canonical(own), error)
+            return ()
+        return self._read[task]
 
     def end(self, files: Sequence[Path]) -> bool:
         """Models, files and the sweep's end; False where the store did not take all."""
@@ -57,7 +82,8 @@ class SweepInMlflow:
         for trial in self.journal.trials():
             if trial.state in ("finished", "stopped"):
                 folder = trial_folder(self.journal.folder, trial.number)
-                sent.append(keep_model(self.store, self.sweep, trial_name(trial.number), folder, self.data))
+                data = self.data_of_trial(trial.parameters)
+                sent.append(keep_model(self.store, self.sweep, trial_name(trial.number), folder, data))
         return self.store.end_sweep(self.parent, "finished") and all(sent)
 
 
@@ -109,7 +135,8 @@ def data_of_task(experiment: Experiment) -> tuple[Data, ...]:
     """What an experiment's runs learn from and are validated on. Errors are the task's."""
     config = experiment.task
     task, source = build_task(config), config.model_dump(mode="json")
+    asked = {"train": of_half(task.questions("train"), experiment.run.half), "validation": task.questions("validation")}
     return tuple(
-        data_of(context, config.type, source, ((q.id, q.text, q.reference) for q in task.questions(split)))
+        data_of(context, config.type, source, ((q.id, q.text, q.reference) for q in asked[split]))
         for split, context in LEARNED_FROM
     )

@@ -9,12 +9,16 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from replays import replay_experiment, skilled
 
 from haps_search.records.jsonl import JsonlTracker
 from haps_search.records.mlflow_models import data_of, keep_data, keep_model
 from haps_search.records.mlflow_pages import VIEW_TAG, compare_page, runs_page, share_view
 from haps_search.records.mlflow_tracker import MlflowStore, Sweep
 from haps_search.records.tracker import Record
+from haps_search.sweep.space import apply
+from haps_search.verbs import tracking
+from haps_search.verbs.tracking import data_of_task
 
 Open = Callable[[], MlflowStore]
 SKILLS = Sweep("skills", 1.5)
@@ -57,6 +61,26 @@ def test_a_run_has_its_data_once(open_store: Open) -> None:
         ("skills-training", DATA[0].digest, "training", '{"questions": 2}'),
         ("skills-validation", DATA[1].digest, "validation", '{"questions": 1}'),
     }
+
+
+def test_a_trial_of_another_fold_has_the_data_of_its_own(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = replay_experiment(skilled(tmp_path / "t.jsonl", count=120))
+    store, base, other = open_store(), data_of_task(experiment), data_of_task(apply(experiment, {"task.fold": 1}))
+    assert {data.digest for data in base}.isdisjoint(data.digest for data in other)
+    read = []
+    monkeypatch.setattr(tracking, "data_of_task", lambda e: read.append(e.task.fold) or data_of_task(e))
+    sweep = tracking.SweepInMlflow(store, SKILLS, "", None, base, None, experiment)  # type: ignore[arg-type]
+    for trial, parameters, expected in (
+        ("000", {"run.seed": 3}, base), ("001", {"task.fold": 1, "kind": "confirm"}, other),
+        ("002", {"task.fold": 1}, other), ("003", {"task.table.file": "nowhere.jsonl"}, ()),
+    ):  # fmt: skip
+        run = store.client.get_run(sweep.trial_tracker(trial, parameters).run_id)
+        assert {i.dataset.digest for i in run.inputs.dataset_inputs} == {data.digest for data in expected}
+    assert read.count(1) == 1
+    halves = [sweep.data_of_trial({"run.half": half}) for half in (0, 1)]
+    assert [sum(found[0].count for found in halves), halves[0][1]] == [base[0].count, base[1]]
 
 
 def models(store: MlflowStore) -> list[Any]:

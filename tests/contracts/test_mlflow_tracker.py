@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import socket
 import sqlite3
@@ -127,6 +128,34 @@ def test_an_ending_that_the_store_did_not_take_is_tried_again(
     tracker.log_many([])
     run = store.client.get_run(tracker.run_id)
     assert (tracker.missed, run.info.status, run.data.metrics["summary/reward"]) == (0, "FINISHED", 0.5)
+
+
+def test_a_driver_that_closes_a_closed_run_again_leaves_it_as_it_is(open_store: Open) -> None:
+    """Its end keeps its time, and what is not finite gets no second point."""
+    summary = {"reward": 0.1, "cost": math.nan, "gain": math.inf}
+    ends = []
+    for _ in range(3):
+        tracker = open_store().trial_tracker(SKILLS, "t", {})
+        tracker.log_many([Record(0, {"reward": 0.25}, 1e9)])
+        tracker.finish("finished", summary)
+        ends.append(tracker.client.get_run(tracker.run_id).info.end_time)
+        time.sleep(0.01)
+    assert len(set(ends)) == 1
+    assert [len(history(tracker, f"summary/{name}")) for name in summary] == [1, 1, 1]
+    resumed = open_store().trial_tracker(SKILLS, "t", {})
+    resumed.log(1, {"reward": 0.5})
+    resumed.finish("finished", summary)
+    assert resumed.client.get_run(resumed.run_id).info.end_time > ends[0]
+
+
+def test_a_run_that_succeeds_after_a_failure_no_longer_says_why_it_failed(open_store: Open) -> None:
+    failed = open_store().trial_tracker(SKILLS, "t", {})
+    failed.finish("failed", {}, "CandidateError: boom")
+    assert failed.client.get_run(failed.run_id).data.tags[FAILED_TAG] == "CandidateError: boom"
+    again = open_store().trial_tracker(SKILLS, "t", {})
+    again.finish("finished", {"reward": 0.5})
+    run = again.client.get_run(again.run_id)
+    assert (run.info.status, FAILED_TAG in run.data.tags) == ("FINISHED", False)
 
 
 def test_a_slow_failure_is_not_repeated_at_every_step(open_store: Open) -> None:

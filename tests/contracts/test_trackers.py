@@ -278,6 +278,24 @@ def test_a_run_that_ended_can_go_on(backend: Backend) -> None:
     assert backend.ending() == ("failed", {"reward": 0.5})
 
 
+def test_a_driver_that_closes_a_closed_run_again_changes_nothing(tmp_path: Path) -> None:
+    backend, summary = TensorboardBackend(tmp_path), {"reward": 0.1, "cost": math.nan, "gain": math.inf}
+    folder = tmp_path / "tensorboard" / "000"
+    for _ in range(3):
+        tracker = backend.open()
+        log(tracker, range(2))
+        tracker.finish("failed", summary, "boom")
+        assert (tracker.missed, len(list(folder.iterdir()))) == (0, 1)
+    (file,) = folder.iterdir()
+    assert file.read_bytes().count(b"failed: boom") == 1
+    backend.open().finish("finished", summary)
+    assert backend.ending()[0] == "finished"
+    log(backend.open(), range(3))
+    backend.open().finish("finished", summary)
+    assert backend.points() == expected(range(3))
+    assert len(list(folder.iterdir())) == 4, "the end that came after another step is written down once more"
+
+
 def test_a_record_torn_by_a_kill_is_left_out_and_logged_again(tmp_path: Path) -> None:
     backend = TensorboardBackend(tmp_path)
     log(backend.open(), range(3))

@@ -24,7 +24,9 @@ from haps_search.report.parameters import trials_table
 from haps_search.report.source import Source
 from haps_search.report.verdict import verdict
 from haps_search.sweep.events import TrialRecord
+from haps_search.sweep.prior import prior_of
 from haps_search.sweep.ranking import best_first
+from haps_search.sweep.repeats import searched
 from haps_search.sweep.suggestions import suggestion
 from haps_search.sweep.telling import optuna_study
 
@@ -54,6 +56,11 @@ TRIALS = [paid(n, rate) for n, rate in enumerate((0.9, 0.3, 0.48, 0.7, 0.1))]
         ("validation_cost <= cheap", "needs a finite number"),
         ("validation_cost <= inf", "needs a finite number"),
         ("0.5 >= validation_cost", "no run records a metric 0.5"),
+        ("validation_share/ader <= 0.5", "no such candidate; did you mean adder?"),
+        ("share/ <= 0.5", "no such candidate; there are: adder, sorter"),
+        ("share/answerer/adder <= 0.5", "no such candidate; did you mean adder?"),
+        ("parse_failure_share/answerer/sortr <= 0.5", "no such candidate; did you mean sorter?"),
+        ("validation_parse_failure_share/adder <= 0.5", "write validation_parse_failure_share/ROLE/CANDIDATE"),
     ],
 )
 def test_what_is_no_constraint_is_refused_with_the_nearest_spelling(text: str, said: str, tmp_path: Path) -> None:
@@ -70,6 +77,11 @@ def test_a_constraint_says_by_how_much_it_is_broken() -> None:
     assert str(parse_constraint("share/adder <= 5e-1")) == "share/adder <= 0.5"
 
 
+@pytest.mark.parametrize("metric", ["validation_aiq", "validation_aiq0"])
+def test_both_areas_that_a_priced_replay_records_can_be_bounded(metric: str) -> None:
+    assert parse_constraint(f"{metric} >= 0.5").metric == metric
+
+
 def test_the_unconstrained_winner_that_breaks_it_is_no_winner() -> None:
     assert [t.number for t in best_first(a_study(SPACE), TRIALS)] == [0, 3, 2, 1, 4]
     assert [t.number for t in best_first(a_study(SPACE, constraints=[CHEAP]), TRIALS)] == [2, 1, 4, 3, 0]
@@ -82,6 +94,37 @@ def test_a_trial_without_the_metric_has_no_result() -> None:
     nowhere = paid(6, 0.4, metrics={"validation_reward": 0.4, "validation_cost": math.nan})
     states = [t.state for t in optuna_study(study, [*TRIALS, unknown, nowhere]).trials]
     assert states[5:] == [optuna.trial.TrialState.FAIL] * 2
+
+
+@pytest.mark.parametrize("text", ["validation_share/adder <= 0.5", "parse_failure_share/answerer/sorter <= 0.5"])
+def test_the_study_s_own_candidates_can_be_bounded(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({**DESCRIBED, "sweep": {"constraints": [text]}}))
+    assert [str(c) for c in read_study(file).sweep.limits] == [text]
+
+
+def test_a_candidate_that_had_no_turn_failed_at_none() -> None:
+    """What a run does not record of it keeps a bound on its failures, in ranks, for the sampler and for `--like`."""
+    seat = "validation_parse_failure_share/answerer/sorter"
+    study = a_study(SPACE, constraints=[f"{seat} <= 0.2"])
+    trials = [
+        paid(0, 0.5, metrics={"validation_reward": 0.5, seat: 0.1}),
+        paid(1, 0.9, metrics={"validation_reward": 0.9}),
+        paid(2, 0.95, metrics={"validation_reward": 0.95, seat: 0.7}),
+    ]
+    assert [t.number for t in best_first(study, trials)] == [1, 0, 2]
+    told = optuna_study(study, trials).trials
+    assert [t.state.name for t in told] == ["COMPLETE"] * 3
+    known = prior_of("same", study, trials, study).known
+    assert [k.metrics[seat] for k in known] == [0.1, 0.0, 0.7]
+    assert len(optuna_study(study, [], known).trials) == 3
+
+
+def test_over_seeds_a_candidate_without_a_turn_in_one_of_them_counts_as_none_there() -> None:
+    seat = "parse_failure_share/answerer/sorter"
+    runs = [a_trial(0, metrics={"reward": 0.5}), a_trial(1, metrics={"reward": 0.7, seat: 0.8}, of=0)]
+    (setting,) = searched(runs, 2)
+    assert setting.metrics == pytest.approx({"reward": 0.6, seat: 0.4})
 
 
 def test_the_front_is_that_of_the_trials_that_keep_it() -> None:

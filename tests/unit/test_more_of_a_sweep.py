@@ -18,7 +18,6 @@ from sweeps import DESCRIBED, a_study, a_trial, write
 
 from haps_search.config.load import read_study
 from haps_search.config.run import Experiment
-from haps_search.config.samplers import RandomSampler
 from haps_search.config.sweep import Study
 from haps_search.engines.local import LocalEngine
 from haps_search.errors import CheckpointError, ConfigError
@@ -135,24 +134,46 @@ def test_results_of_another_sweep_count_where_everything_else_is_equal() -> None
     assert [(t.value, t.params[RATE]) for t in told] == [(0.5, 3e-3), (0.7, 2e-4)]
 
 
-@pytest.mark.parametrize("name", ["mixed_small_cpu", "replay_routerdc"])
-def test_a_study_s_own_results_are_known_whatever_its_choices_leave_to_defaults(name: str) -> None:
-    study = read_study(name)
-    random = study.model_copy(update={"sweep": study.sweep.model_copy(update={"sampler": RandomSampler()})})
-    trials: list[TrialRecord] = []
-    for number in range(6):
-        parameters = suggestion(random, trials, number)
-        assert parameters is not None
-        trials.append(a_trial(number, parameters=parameters, metrics=dict.fromkeys(study.sweep.asked, 0.5)))
-    prior = prior_of("same", study, trials, study)
-    assert [dict(known.parameters) for known in prior.known] == [dict(trial.parameters) for trial in trials]
+TEMPERATURE, ENTROPY, TARGETS = "run.sampling.temperature", "learning.entropy_bonus", "routing.lora.targets"
 
 
-def test_a_whole_number_on_a_field_of_fractions_is_the_choice_it_was() -> None:
-    path = "learning.entropy_bonus"
-    study = a_study({path: {"type": "choice", "values": [0, 0.01, 1]}})
-    trials = [a_trial(n, 0.5, parameters={path: value}) for n, value in enumerate((0, 0.01, 1))]
-    assert [known.parameters[path] for known in prior_of("same", study, trials, study).known] == [0, 0.01, 1]
+@pytest.mark.parametrize(
+    ("name", "distribution", "drawn"),
+    [
+        (ENTROPY, {"type": "choice", "values": [0, 0.01, 1]}, [0, 0.01, 1]),
+        (TEMPERATURE, {"type": "int", "low": 1, "high": 3}, [1, 2]),
+        (TARGETS, {"type": "choice", "values": ["all-linear", ["o_proj"]]}, [["o_proj"]]),
+        (
+            "routing.low_level",
+            {"type": "choice", "values": [{"type": "none"}, {"type": "generated", "hidden": [8]}]},
+            [{"type": "generated", "hidden": [8]}, {"type": "none"}],
+        ),
+        (
+            "learning.learning_rate",
+            {"type": "choice", "values": [{"high": 1e-3}, {"high": 1e-2}]},
+            [{"high": 1e-2}],
+        ),
+    ],
+    ids=["integers among floats", "an integer range of floats", "a list", "mappings with a type", "mappings"],
+)
+def test_the_same_study_knows_every_result_in_the_words_of_its_space(
+    name: str, distribution: Mapping[str, Any], drawn: list[Any]
+) -> None:
+    """What the experiment fills in and turns into floats is what the space drew."""
+    study = a_study({name: distribution})
+    trials = [a_trial(n, 0.5, parameters={name: value}) for n, value in enumerate(drawn)]
+    known = prior_of("same", study, trials, study).known
+    assert [k.parameters for k in known] == [t.parameters for t in trials]
+    assert [type(k.parameters[name]) for k in known] == [type(value) for value in drawn]
+
+
+def test_a_choice_that_fills_in_otherwise_is_no_knowledge() -> None:
+    name = "routing.low_level"
+    other = a_study({name: {"type": "choice", "values": [{"type": "generated", "hidden": [8]}]}})
+    study = a_study({name: {"type": "choice", "values": [{"type": "none"}, {"type": "generated", "hidden": [16]}]}})
+    trials = [a_trial(0, 0.5, parameters={name: {"type": "generated", "hidden": [8]}})]
+    with pytest.raises(ConfigError, match=r"the space cannot draw routing\.low_level"):
+        prior_of("old", other, trials, study)
 
 
 def test_another_experiment_s_results_are_no_knowledge() -> None:
@@ -282,11 +303,15 @@ def test_a_sweep_that_ranked_noise_is_told_from_one_that_did_not() -> None:
     alike = [t for i in range(4) for t in three_seeds(3 * i, 0.2, 0.5 + i / 1000, 0.8)]
     assert "has only ranked noise" in noise_verdict(a_source(study, alike))[0]
     assert spread(a_source(a_study({RATE: SPACE[RATE]}), apart)) is None
-    for mode, best in (("max", 9), ("min", 0)):
-        objective = [{"metric": "validation_reward", "mode": mode}]
-        section = noise_section(a_source(a_study({RATE: SPACE[RATE]}, seeds_per_trial=3, objectives=objective), apart))
-        assert section is not None
-        assert section.tables[0].rows[0][0] == best
+
+
+@pytest.mark.parametrize(("mode", "order"), [("max", [6, 3, 0]), ("min", [0, 3, 6])])
+def test_the_table_of_settings_begins_with_the_best(mode: str, order: list[int]) -> None:
+    study = a_study({RATE: SPACE[RATE]}, seeds_per_trial=3, objectives=[{"metric": "validation_reward", "mode": mode}])
+    trials = [t for i in range(3) for t in three_seeds(3 * i, *(i + d for d in (-0.01, 0.0, 0.01)))]
+    section = noise_section(a_source(study, trials))
+    assert section is not None
+    assert [row[0] for row in section.tables[0].rows] == order
 
 
 # More steps.
