@@ -145,8 +145,8 @@ def test_validation_is_a_sample_of_a_sorted_table(tmp_path: Path) -> None:
     assert told == [q.id for q in first]
 
 
-def test_questions_of_other_tasks_keep_their_order(tiny_lms: Mapping[str, Path]) -> None:
-    experiment = tiny_experiment(tiny_lms, run__validation={"every": 1, "questions": 3})
+def test_questions_of_a_run_from_before_they_were_drawn_keep_their_order(tiny_lms: Mapping[str, Path]) -> None:
+    experiment = tiny_experiment(tiny_lms, run__validation={"every": 1, "questions": 3, "drawn": "first"})
     choose = choosing(DenseTask(), experiment)
     assert choose == [q for q in DenseTask().questions("validation") if q in choose]
     assert validated(DenseTask(), experiment) == choose[:3]
