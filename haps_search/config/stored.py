@@ -6,6 +6,8 @@ from typing import Any
 
 _COMPARING = ("f1", "exact", "regex", "multiple_choice")
 """The rewards that were there before `normaliser` was."""
+_ALL_CHOOSE, _THE_FIRST = {"choosing_share": 1.0}, {"drawn": "first"}
+"""What `run.validation` meant before it said so."""
 
 
 def as_stored(value: Any) -> Any:
@@ -21,7 +23,7 @@ def as_stored(value: Any) -> Any:
         return value
     found = {key: as_stored(each) for key, each in value.items()}
     if "candidates" in found and isinstance(found.get("run"), dict):
-        return {**found, "run": _undrawn(_all_choosing(found["run"]))}
+        return {**found, "run": _of_run(_ALL_CHOOSE | _THE_FIRST, found["run"])}
     if found.get("type") in _COMPARING:
         return {**found, "normaliser": found.get("normaliser", "v1")}
     if found.get("type") == "qa" and "reward" not in found:
@@ -32,36 +34,26 @@ def as_stored(value: Any) -> Any:
 def before_halves(value: dict[str, Any]) -> dict[str, Any]:
     """JSON values of a stored study, or of a trial's parameters, from before validation questions were parted: all of
     them chose, and all were reported on."""
-    found = dict(value)
-    if isinstance(found.get("experiment"), dict):
-        found["experiment"] = before_halves(found["experiment"])
-    if isinstance(found.get("run"), dict):
-        found["run"] = _all_choosing(found["run"])
-    if isinstance(found.get("run.validation"), dict):
-        found["run.validation"] = {"choosing_share": 1.0, **found["run.validation"]}
-    if isinstance(found.get("arms"), dict):
-        found["arms"] = {name: before_halves(arm) for name, arm in found["arms"].items()}
-    return found
+    return _validated_with(_ALL_CHOOSE, value)
 
 
 def before_draws(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON values of a stored study, or of a trial's parameters, from before validation questions were drawn: the first
-    of a file validated a run."""
+    """The same from before validation questions were drawn: the first of a file validated a run."""
+    return _validated_with(_THE_FIRST, value)
+
+
+def _validated_with(meant: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     found = dict(value)
     if isinstance(found.get("experiment"), dict):
-        found["experiment"] = before_draws(found["experiment"])
+        found["experiment"] = _validated_with(meant, found["experiment"])
     if isinstance(found.get("run"), dict):
-        found["run"] = _undrawn(found["run"])
+        found["run"] = _of_run(meant, found["run"])
     if isinstance(found.get("run.validation"), dict):
-        found["run.validation"] = {"drawn": "first", **found["run.validation"]}
+        found["run.validation"] = {**meant, **found["run.validation"]}
     if isinstance(found.get("arms"), dict):
-        found["arms"] = {name: before_draws(arm) for name, arm in found["arms"].items()}
+        found["arms"] = {name: _validated_with(meant, arm) for name, arm in found["arms"].items()}
     return found
 
 
-def _all_choosing(run: dict[str, Any]) -> dict[str, Any]:
-    return {**run, "validation": {"choosing_share": 1.0, **run.get("validation", {})}}
-
-
-def _undrawn(run: dict[str, Any]) -> dict[str, Any]:
-    return {**run, "validation": {"drawn": "first", **run.get("validation", {})}}
+def _of_run(meant: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "validation": {**meant, **run.get("validation", {})}}

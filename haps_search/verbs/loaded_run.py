@@ -263,9 +263,11 @@ def load_run(name: str, runs: str | Path = "runs", profile: str | None = None, r
 
 def _folder_name(id: str) -> str:
     """Of one folder, wherever an id would lead; told apart by a digest where it is longer than names may be."""
-    name = quote(id, safe=" ")
+    name = quote(id, safe=" ", errors="surrogatepass")
     name = name if name.strip(".") else name.replace(".", "%2E") or "%00"
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 17]}-{sha256(id.encode()).hexdigest()[:16]}"
+    return (
+        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 17]}-{sha256(name.encode()).hexdigest()[:16]}"
+    )
 
 
 def asked_questions(questions: Questions) -> list[Question]:
